@@ -1,0 +1,124 @@
+"""The records of the log, as values. `wire.codec` turns them into bytes and back; schemas/*.avsc is their definition.
+
+Field order equals the schema's, so that decoding is one `_make`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from processor.job import ErrorInfo, Job, LoopProgress
+from processor.states import State
+
+__all__ = ["CheckpointRecord", "DeadLetterRecord", "DedupeMark", "Job", "LiveJobRecord", "StatusRecord", "StepRecord"]
+
+
+class CheckpointRecord(NamedTuple):
+    """Progress of a job, or its end mark (`final` is set). Key: the job's id."""
+
+    id: str
+    life: int
+    hop: int
+    epoch: int
+    sequence: int
+    at: int
+    """Milliseconds since the epoch."""
+    home_topic: str
+    """Topic that holds the job's record; the checkpoint topic itself once it is promoted."""
+    home_offset: int
+    """Offset in the lane; -1 for a promoted job (`id#job`)."""
+    attempt: int
+    cursor: str | None = None
+    state: str | None = None
+    loops: dict[str, LoopProgress] | None = None
+    done: float | None = None
+    total: float | None = None
+    final: bytes | None = None
+    """Encoded StatusRecord of the end, in an end mark."""
+
+
+class StepRecord(NamedTuple):
+    """One saved step. Key: `id#step:name`."""
+
+    id: str
+    life: int
+    hop: int
+    epoch: int
+    sequence: int
+    name: str
+    phase: str
+    result: str | None = None
+    error: str | None = None
+
+
+class LiveJobRecord(NamedTuple):
+    """A promoted or parked job: its whole record. Key: `id#job`."""
+
+    id: str
+    life: int
+    hop: int
+    epoch: int
+    sequence: int
+    job: bytes
+    """The job as encoded in its lane."""
+    lane_topic: str
+    """Where it came from; also its place in key order, with `lane_offset`."""
+    lane_offset: int
+    since: int
+    """When it was promoted or parked, milliseconds since the epoch."""
+    state: State = State.RUNNING
+    reason: str = ""
+    """Why it is parked."""
+    until: int | None = None
+    """When a parked job is tried again at the latest, milliseconds since the epoch."""
+
+
+class StatusRecord(NamedTuple):
+    """Where a life of a job stands. Key: the job's id."""
+
+    id: str
+    life: int
+    type: str
+    queue: str
+    state: State
+    at: int
+    attempt: int
+    worker: str
+    result: bytes | None = None
+    """JSON."""
+    error: ErrorInfo | None = None
+    done: float | None = None
+    total: float | None = None
+    note: str | None = None
+
+
+class DedupeMark(NamedTuple):
+    """A derived job that has been finished or promoted. Key: the job's id."""
+
+    id: str
+    life: int
+    hop: int
+    at: int
+
+
+class DeadLetterRecord(NamedTuple):
+    """A job that will not be tried again by itself, whole. Key: the job's id, else the original key."""
+
+    id: str
+    reason: str
+    """`dead`, `undecodable`, `unknown_type`, `bad_payload`, `unsendable`, `crash_loop`, ..."""
+    at: int
+    worker: str
+    topic: str
+    partition: int
+    offset: int
+    job: bytes | None = None
+    """The job as encoded; None if it could not be decoded or was too large to keep."""
+    raw: bytes | None = None
+    """The original value of a record that could not be decoded."""
+    raw_key: bytes | None = None
+    failures: list[ErrorInfo] | None = None
+    progress: bytes | None = None
+    """Encoded CheckpointRecord."""
+    steps: list[bytes] | None = None
+    """Encoded StepRecords."""
