@@ -50,7 +50,7 @@ class Window:
         return True
 
     def add_many(self, offsets: Sequence[int]) -> Sequence[int]:
-        """Records were delivered, in this order. Returns the offsets to work on (the same object if it is all of them)."""
+        """Records were delivered, in this order. Returns the offsets to work on (the same object if all of them)."""
         if not offsets:
             return offsets
         if offsets[0] < max(self._next, self._restored_end + 1) or any(map(int.__ge__, offsets, offsets[1:])):

@@ -1,0 +1,257 @@
+"""Per-key order within a number, across job types and lanes: jobs of one key run one at a time, in order of arrival.
+
+Every key that is held has a *line*: who holds it, and who waits behind. A free key has none, so memory is bounded by
+the live keys. Every call is O(1), whatever waits (amortised for entries that left their line early, see below).
+
+*Depth.* Waiting entries are kept whole up to a bound over all keys, in records and in bytes. Beyond it only (lane,
+offset) is kept, as one integer, and the worker reads the record again when its turn has come (`Spilled`). So reading
+never has to stop for a blocked key, and a blocked key blocks no other key, at any depth.
+
+*Lending.* A job that waits for its children lends its key to them, else a child of the same key would wait for its
+parent for ever. So holders form a stack: the parent below, one child at a time on top. Only children of the lender may
+take a lent key: strangers keep waiting, or another job of the key would run in the middle of the parent. A child that
+starts before its turn in the line leaves a hole there, which is skipped later.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+E = TypeVar("E")
+
+
+class Spilled(NamedTuple):
+    """The next job of a key was kept as its place only: read it again, then `hold` the key in its name."""
+
+    lane: str
+    offset: int
+
+
+class Reclaimed(NamedTuple):
+    """The next to go on is the lender itself, which had asked for its key back."""
+
+    holder: str
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[E]):
+    id: str
+    entry: E | Spilled | None
+    """None once it has left the line early."""
+    size: int
+    """Bytes counted against the bound; -1 for one that is spilled."""
+    parent: str | None
+
+
+@dataclass(slots=True)
+class _Holder:
+    id: str | None
+    """None: a spilled job that is being read again."""
+    lent: bool = False
+    wanted_back: bool = False
+
+
+@dataclass(slots=True)
+class _Line(Generic[E]):
+    holders: list[_Holder]
+    """The job that runs last, those that lent it the key below."""
+    waiting: deque[_Waiting[E] | int] | None = None
+    """In order of arrival; an integer is the packed place of a spilled job without a parent."""
+    children: dict[str, deque[_Waiting[E]]] | None = None
+    """The same entries once more, those that have a parent, by its id."""
+
+
+class KeyOrder(Generic[E]):
+    """The held keys of one number. `E` is whatever the worker starts a job from.
+
+    A job asks with `offer`; when it is over, is retried elsewhere and *not* to block its key, or turns out to be gone,
+    `finished` says who is next. Jobs without a key never come here.
+    """
+
+    __slots__ = ("_bound_bytes", "_bound_records", "_lanes", "_lines", "_spilled", "_waiting", "_waiting_bytes")
+
+    def __init__(self, bound_records: int = 10_000, bound_bytes: int = 64 * 1024 * 1024) -> None:
+        self._bound_records = bound_records
+        self._bound_bytes = bound_bytes
+        self._lines: dict[str, _Line[E]] = {}
+        self._lanes: list[str] = []
+        self._waiting = 0
+        self._waiting_bytes = 0
+        self._spilled = 0
+
+    def offer(self, key: str, job_id: str, entry: E, place: Spilled, size: int, parent: str | None = None) -> bool:
+        """A job was read. True: start it now, it holds its key; False: it waits, and comes back from `finished`.
+
+        Args:
+            place: where its record lies, for the case that it is spilled.
+            size: bytes it holds in memory.
+            parent: id of the job that spawned it; the child of a lender starts on the lent key.
+        """
+        line = self._lines.get(key)
+        if line is None:
+            self._lines[key] = _Line([_Holder(job_id)])
+            return True
+        top = line.holders[-1]
+        if top.lent and parent is not None and parent == top.id:
+            line.holders.append(_Holder(job_id))
+            return True
+        self._wait(line, _Waiting(job_id, entry, size, parent), place)
+        return False
+
+    def block(self, key: str, holder: str) -> None:
+        """A restored live job holds its key. Before fetching resumes; a lender before the children it lent to."""
+        line = self._lines.get(key)
+        if line is None:
+            self._lines[key] = _Line([_Holder(holder)])
+        elif all(known.id != holder for known in line.holders):
+            line.holders.append(_Holder(holder))
+
+    def hold(self, key: str, holder: str) -> None:
+        """The spilled job that `finished` named has been read again; this is its id."""
+        line = self._lines.get(key)
+        if line and line.holders[-1].id is None:
+            line.holders[-1].id = holder
+
+    def finished(self, key: str, holder: str | None) -> E | Spilled | Reclaimed | None:
+        """A holder is done with the key. Returns who goes on now; that one holds the key already.
+
+        Args:
+            holder: its id; None for a spilled job whose record turned out to need no run.
+        """
+        line = self._lines.get(key)
+        found = self._find(line, holder)
+        if line is None or found is None:
+            return None
+        line.holders.remove(found)
+        return self._advance(key, line)
+
+    def lend(self, key: str, holder: str) -> E | Spilled | Reclaimed | None:
+        """A holder waits for its children now. Returns the first of them that already waits, to be started."""
+        line = self._lines.get(key)
+        found = self._find(line, holder)
+        if line is None or found is None:
+            return None
+        found.lent, found.wanted_back = True, False
+        return self._advance(key, line)
+
+    def reclaim(self, key: str, holder: str) -> bool:
+        """A lender waits no more. True: it goes on now; False: a child still runs, `finished` will say `Reclaimed`."""
+        line = self._lines.get(key)
+        found = self._find(line, holder)
+        if line is None or found is None:
+            return False
+        if line.holders[-1] is found:
+            found.lent = False
+            return True
+        found.wanted_back = True
+        return False
+
+    def is_held(self, key: str) -> bool:
+        """Whether a job of this key runs, waits or is blocked."""
+        return key in self._lines
+
+    @property
+    def held_keys(self) -> int:
+        """Keys that are not free."""
+        return len(self._lines)
+
+    @property
+    def waiting_count(self) -> int:
+        """Entries that are kept whole."""
+        return self._waiting
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the entries that are kept whole."""
+        return self._waiting_bytes
+
+    @property
+    def spilled_count(self) -> int:
+        """Entries that are kept as their place only."""
+        return self._spilled
+
+    def drop_all(self) -> None:
+        """The number is given up: forget everything."""
+        self._lines.clear()
+        self._waiting = self._waiting_bytes = self._spilled = 0
+
+    def _wait(self, line: _Line[E], waiting: _Waiting[E], place: Spilled) -> None:
+        if line.waiting is None:
+            line.waiting = deque()
+        over_bytes = self._waiting_bytes + waiting.size > self._bound_bytes
+        if self._waiting >= self._bound_records or over_bytes:
+            self._spilled += 1
+            if waiting.parent is None:
+                line.waiting.append(self._pack(place))
+                return
+            waiting.entry, waiting.size = place, -1
+        else:
+            self._waiting += 1
+            self._waiting_bytes += waiting.size
+        line.waiting.append(waiting)
+        if waiting.parent is not None:
+            if line.children is None:
+                line.children = {}
+            line.children.setdefault(waiting.parent, deque()).append(waiting)
+
+    @staticmethod
+    def _find(line: _Line[E] | None, holder: str | None) -> _Holder | None:
+        if line is None:
+            return None
+        return next((known for known in reversed(line.holders) if known.id == holder), None)
+
+    def _advance(self, key: str, line: _Line[E]) -> E | Spilled | Reclaimed | None:
+        """Who goes on after the top of the stack has changed."""
+        if line.holders:
+            top = line.holders[-1]
+            if top.wanted_back and top.id is not None:
+                top.lent = top.wanted_back = False
+                return Reclaimed(top.id)
+            child = self._next_child(line, top) if top.lent else None
+            return None if child is None else self._start(line, child)
+        while line.waiting:
+            waiting = line.waiting.popleft()
+            if isinstance(waiting, int):
+                line.holders.append(_Holder(None))
+                self._spilled -= 1
+                return self._unpack(waiting)
+            if waiting.entry is not None:
+                return self._start(line, waiting)
+        del self._lines[key]
+        return None
+
+    @staticmethod
+    def _next_child(line: _Line[E], lender: _Holder) -> _Waiting[E] | None:
+        children = line.children.get(lender.id) if line.children and lender.id is not None else None
+        return children[0] if children else None
+
+    def _start(self, line: _Line[E], waiting: _Waiting[E]) -> E | Spilled | None:
+        entry, waiting.entry = waiting.entry, None
+        if waiting.size < 0:
+            self._spilled -= 1
+        else:
+            self._waiting -= 1
+            self._waiting_bytes -= waiting.size
+        line.holders.append(_Holder(None if isinstance(entry, Spilled) else waiting.id))
+        if waiting.parent is not None and line.children:
+            # In both queues it leaves in order of arrival among its siblings, so it is the first of them.
+            siblings = line.children[waiting.parent]
+            siblings.popleft()
+            if not siblings:
+                del line.children[waiting.parent]
+        return entry
+
+    def _pack(self, place: Spilled) -> int:
+        if place.lane not in self._lanes:
+            self._lanes.append(place.lane)
+        return place.offset * _MAX_LANES + self._lanes.index(place.lane)
+
+    def _unpack(self, packed: int) -> Spilled:
+        offset, lane = divmod(packed, _MAX_LANES)
+        return Spilled(self._lanes[lane], offset)
+
+
+_MAX_LANES = 16
+"""A queue has four."""
