@@ -351,7 +351,8 @@ def _write(folder: Path, cluster: _Cluster) -> None:
 
 
 def _new_cluster_id() -> str:
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
+    # Kafka's tools take an id that begins with "-" for an option.
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=").replace("-", "_")
 
 
 def _plan_ports(config: DevBrokerConfig, known: list[_Ports]) -> list[_Ports]:

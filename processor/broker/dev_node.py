@@ -41,6 +41,9 @@ os.execv(sys.argv[2], sys.argv[2:])
 # The kernel's signal comes when the *thread* that forked ends, so one thread that lives as long as we do forks all.
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dev-broker-spawner")
 
+# Of background brokers: a Popen object that goes away before its process complains.
+_left_running: list[subprocess.Popen[bytes]] = []
+
 _LOG4J = """<Configuration status="ERROR">
   <Appenders>
     <RollingFile name="file" fileName="{folder}/server.log" filePattern="{folder}/server.%i.log">
@@ -148,6 +151,8 @@ class DevNode:
         with self._lock() as lock, (self.folder / "console.log").open("wb") as console:
             self._child = _spawner.submit(_popen, argv, lock.fileno(), console).result()
             (self.folder / "pid").write_text(str(self._child.pid), "ascii")
+        if detached:
+            _left_running.append(self._child)
 
     def wait_until_ready(self, deadline: float) -> None:
         """Return when it answers a request: a KRaft broker does so only once the controller has let it in."""
