@@ -223,7 +223,7 @@ class MemoryBroker(MemoryProcess):
         """Let retention run: drop what is older than the topic's retention.ms, if its cleanup policy deletes at all."""
         with self._cluster.lock:
             found = self._cluster.topics[topic]
-            keep_ms = int(found.config["retention.ms"])
+            keep_ms = int(found.setting("retention.ms"))
             if keep_ms < 0 or "delete" not in found.cleanup:
                 return
             for log in found.partitions:

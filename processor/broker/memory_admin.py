@@ -73,7 +73,7 @@ class MemoryAdmin:
         self._run("add_partitions", step)
 
     def set_topic_config(self, topic: str, config: Mapping[str, str]) -> None:
-        self._run("set_topic_config", lambda: self._topic(topic).config.update(config))
+        self._run("set_topic_config", lambda: self._topic(topic).configure(config))
 
     def end_offsets(
         self, partitions: Iterable[TopicPartition], isolation: Isolation = Isolation.UNCOMMITTED

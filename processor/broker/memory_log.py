@@ -22,13 +22,10 @@ _ENVELOPE_BYTES = 70
 DEFAULT_CONFIG: Mapping[str, str] = {
     "cleanup.policy": "delete",
     "retention.ms": "604800000",
-    "retention.bytes": "-1",
     "max.message.bytes": "1048588",
     "message.timestamp.type": "CreateTime",
-    "min.insync.replicas": "1",
-    "delete.retention.ms": "86400000",
 }
-"""What a topic has when nobody configured it."""
+"""What matters here, as Kafka has it when nobody configured it."""
 
 
 class Fate(Enum):
@@ -224,34 +221,45 @@ class Topic:
     def __init__(self, name: str, partitions: int, replication: int, config: Mapping[str, str]) -> None:
         self.name = name
         self.replication = replication
-        self.config = {**DEFAULT_CONFIG, **config}
+        self.config: dict[str, str] = {}
+        """What was set; `setting` knows the defaults."""
         self.partitions: list[PartitionLog] = []
+        self.configure(config)
         self.add_partitions(partitions)
+
+    def configure(self, config: Mapping[str, str]) -> None:
+        """Change some settings; the others stay."""
+        self.config.update(config)
+        self._max_bytes = int(self.setting("max.message.bytes"))
+        self._timestamp_type = (
+            _APPEND_TIME if self.setting("message.timestamp.type") == "LogAppendTime" else _CREATE_TIME
+        )
+        self.cleanup = frozenset(policy.strip() for policy in self.setting("cleanup.policy").split(","))
+        self._needs_key = "compact" in self.cleanup
+
+    def setting(self, name: str) -> str:
+        return self.config.get(name, DEFAULT_CONFIG[name])
 
     def add_partitions(self, total: int) -> None:
         for number in range(len(self.partitions), total):
             self.partitions.append(PartitionLog(TopicPartition(self.name, number)))
 
-    @property
-    def cleanup(self) -> set[str]:
-        return {policy.strip() for policy in self.config["cleanup.policy"].split(",")}
-
     def timestamp(self, now_ms: int) -> tuple[int, int]:
         """The timestamp of a record that is written now."""
-        by_broker = self.config["message.timestamp.type"] == "LogAppendTime"
-        return (_APPEND_TIME if by_broker else _CREATE_TIME, now_ms)
+        return (self._timestamp_type, now_ms)
 
     def check(self, record: OutRecord, max_record_bytes: int) -> None:
         """Raises:
         RecordRefused: the record can never be written here.
         """
-        size = _ENVELOPE_BYTES + len(record.key or b"") + len(record.value or b"")
-        if record.headers:
-            size += sum(len(name) + len(value or b"") + 2 for name, value in record.headers)
-        limit = min(max_record_bytes, int(self.config["max.message.bytes"]))
-        if size > limit:
+        _, key, value, headers, partition = record
+        size = _ENVELOPE_BYTES + len(key or b"") + len(value or b"")
+        for name, text in headers or ():
+            size += len(name) + len(text or b"") + 2
+        if size > max_record_bytes or size > self._max_bytes:
+            limit = min(max_record_bytes, self._max_bytes)
             raise RecordRefused(f"a record of {size} bytes is over the limit of {limit} of {self.name}")
-        if record.key is None and "compact" in self.cleanup:
+        if key is None and self._needs_key:
             raise RecordRefused(f"{self.name} is compacted: a record needs a key")
-        if record.partition >= len(self.partitions):
-            raise RecordRefused(f"{self.name} has no partition {record.partition}")
+        if partition >= len(self.partitions):
+            raise RecordRefused(f"{self.name} has no partition {partition}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
@@ -80,13 +81,19 @@ class MemoryProducer:
 
     def append(self, record: OutRecord, on_delivery: OnDelivery | None = None) -> None:
         planned = self._cluster.enter(self._process, "append")
-        limit = self._cluster.limits.buffered_records
-        self._cluster.until(self._process, lambda: self._drained_below(limit), self._may_drain, float("inf"))
+        plan, limits = self._cluster.plan, self._cluster.limits
+        if len(self._buffer) >= limits.buffered_records:
+            enough = limits.buffered_records
+            self._cluster.until(self._process, lambda: self._drained_below(enough), self._may_drain, math.inf)
         with self._cluster.lock:
-            deadline = self._cluster.clock.monotonic() + self._cluster.limits.delivery_seconds
-            self._buffer.append(_Waiting(record, on_delivery, deadline))
-            if not self._cluster.plan.buffer_appends:
-                self._drain()
+            if self._buffer or plan.outage or plan.buffer_appends:
+                deadline = self._cluster.clock.monotonic() + limits.delivery_seconds
+                self._buffer.append(_Waiting(record, on_delivery, deadline))
+                if not plan.buffer_appends:
+                    self._drain()
+            else:
+                self._report_later(on_delivery, self._write(record))
+                self._cluster.notify()
         if planned is not None:
             raise planned.error
 
@@ -124,8 +131,7 @@ class MemoryProducer:
                 error = BrokerUnavailable("no broker took the record in time")
             else:
                 error = self._write(waiting.record)
-            if waiting.on_delivery is not None:
-                self._reports.append((waiting.on_delivery, error))
+            self._report_later(waiting.on_delivery, error)
         self._cluster.notify()
 
     def _write(self, record: OutRecord) -> BrokerError | None:
@@ -135,6 +141,10 @@ class MemoryProducer:
             return error
         log.append(record, topic.timestamp(self._cluster.clock.now_ms()), None)
         return None
+
+    def _report_later(self, on_delivery: OnDelivery | None, error: BrokerError | None) -> None:
+        if on_delivery is not None:
+            self._reports.append((on_delivery, error))
 
     def _report(self) -> None:
         while self._reports:
