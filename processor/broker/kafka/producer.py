@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import cast
 
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -22,6 +23,14 @@ HeadersOut = list[tuple[str, str | bytes | None]]
 def headers_out(headers: Headers) -> HeadersOut:
     """Our headers as confluent_kafka types them."""
     return cast("HeadersOut", headers)
+
+
+def connect(client: Client, timeout: float) -> None:
+    """Reach some broker, if that is possible at once. Asked for a producer id before it is connected, librdkafka looks
+    again only after 500 ms (measured: 505 ms to the first acknowledgement, 16 ms with this question first).
+    """
+    with suppress(KafkaException):
+        client.list_topics("__transaction_state", timeout)
 
 
 class KafkaProducer:
@@ -72,8 +81,9 @@ class KafkaProducer:
         self._thread.join()
 
     def _serve(self) -> None:
+        connect(self._client, 1.0)
         while not self._closing.is_set():
-            self._client.poll(0.2)
+            self._client.poll(0.05)
 
     def _reporting(
         self, on_delivery: Callable[[BrokerError | None], None]

@@ -21,7 +21,7 @@ from processor.broker.base import Acks, Failure, Membership, OffsetCommit, OutRe
 from processor.broker.kafka import faults
 from processor.broker.kafka.config import Properties
 from processor.broker.kafka.health import ClientWatch
-from processor.broker.kafka.producer import headers_out
+from processor.broker.kafka.producer import connect, headers_out
 from processor.errors import (
     AbortRequired,
     BrokerError,
@@ -48,6 +48,7 @@ class KafkaTransactionalProducer:
     def init(self, timeout: float) -> None:
         """Fence predecessors and end what they left open."""
         client = self._open()
+        connect(client, min(1.0, timeout / 2))
         try:
             client.init_transactions(timeout)
         except KafkaException as exception:
