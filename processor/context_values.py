@@ -1,0 +1,220 @@
+"""Cursors and results as JSON, checked so that what is read back is what was saved."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import math
+import types
+import typing
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from processor.errors import CheckpointTooLarge, CursorType, ResultTooLarge, ResultType
+
+_dumps = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_SHOWN = 200
+_CURSOR_HINT = (
+    "use a str, int, float or bool, or a flat list of them: a date as value.isoformat(), a tuple as list(value)"
+)
+
+
+def byte_length(text: str) -> int:
+    """Length of `text` in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def encode_cursor(value: object, limit: int) -> str:
+    """JSON of a cursor.
+
+    Raises:
+        CursorType: it would not come back as it is.
+        CheckpointTooLarge: it is longer than `limit` bytes.
+    """
+    if type(value) is int:
+        return str(value)
+    if not _is_cursor(value):
+        raise CursorType(
+            f"{_shown(value)} ({type(value).__name__}) cannot be a cursor: it would not come back from JSON as it is",
+            hint=_CURSOR_HINT,
+        )
+    text = _dumps(value)
+    if len(text) > limit:
+        raise too_large("the cursor", len(text), limit)
+    return text
+
+
+def _is_cursor(value: object) -> bool:
+    if type(value) is list:
+        return all(type(part) in _SCALARS and _is_finite(part) for part in value)
+    return type(value) in _SCALARS and _is_finite(value)
+
+
+def _is_finite(value: object) -> bool:
+    return type(value) is not float or math.isfinite(value)
+
+
+def decode_cursor(text: str | None) -> Any:
+    """The cursor of a JSON text; None for none."""
+    return None if text is None else json.loads(text)
+
+
+def too_large(what: str, size: int, limit: int) -> CheckpointTooLarge:
+    """The error for something that would make a checkpoint too large."""
+    return CheckpointTooLarge(
+        f"{what} takes {size:,} bytes, {limit:,} are allowed",
+        hint="keep the data in a file, bucket or table and save its name; or raise checkpoint_max_bytes",
+    )
+
+
+class ResultCodec:
+    """Writes and reads what a function returns, by its return annotation."""
+
+    def __init__(self, returns: Any, owner: str) -> None:
+        self._owner = owner
+        try:
+            self._adapter: TypeAdapter[Any] = _adapter(returns)
+        except PydanticSchemaGenerationError as error:
+            raise ResultType(
+                f"{owner} is annotated to return {returns!r}, which cannot be read back from JSON",
+                hint="return a pydantic model, a dataclass or plain JSON values",
+            ) from error
+
+    def encode(self, value: object) -> str:
+        """JSON of `value`.
+
+        Raises:
+            ResultType: it does not survive the way to JSON and back.
+        """
+        try:
+            text = self._adapter.dump_json(value, warnings="error").decode()
+            back = self._adapter.validate_json(text)
+        except (PydanticSerializationError, ValidationError, ValueError, RecursionError) as error:
+            raise self._mistake(value, str(error)) from error
+        if not _same(value, back, text, self._adapter):
+            raise self._mistake(value, f"it comes back as {_shown(back)} ({type(back).__name__})")
+        return text
+
+    def decode(self, text: str) -> Any:
+        """The value that was saved as `text`.
+
+        Raises:
+            ResultType: the annotation has changed since, and does not accept it.
+        """
+        try:
+            return self._adapter.validate_json(text)
+        except ValidationError as error:
+            raise ResultType(
+                f"the saved result of {self._owner} cannot be read back as its annotation says: {error}",
+                hint="keep the annotation able to read what older code saved: give new fields a default",
+            ) from error
+
+    def _mistake(self, value: object, why: str) -> ResultType:
+        return ResultType(
+            f"the result of {self._owner}, {_shown(value)} ({type(value).__name__}), does not survive JSON: {why}",
+            hint="annotate the function's return type with what it really returns: a pydantic model, a dataclass or "
+            "plain JSON values",
+        )
+
+
+def _same(value: object, back: object, text: str, adapter: TypeAdapter[Any]) -> bool:
+    if type(value).__eq__ is object.__eq__ and value is not None:
+        # Without an equality of its own only the JSON can tell.
+        return type(back) is type(value) and adapter.dump_json(back).decode() == text
+    return bool(back == value)
+
+
+@functools.lru_cache(maxsize=512)
+def _adapter_of_type(returns: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(returns)
+
+
+def _adapter(returns: Any) -> TypeAdapter[Any]:
+    try:
+        return _adapter_of_type(returns)
+    except TypeError:  # an unhashable annotation, e.g. Annotated[int, [..]]
+        return TypeAdapter(returns)
+
+
+_codecs: weakref.WeakKeyDictionary[Any, ResultCodec] = weakref.WeakKeyDictionary()
+
+
+def codec_of(function: Callable[..., Any]) -> ResultCodec:
+    """The codec of what `function` returns; kept per function, found anew for each lambda and partial."""
+    target = _annotated(function)
+    try:
+        known = _codecs.get(target)
+    except TypeError:  # not hashable, or no weak references
+        return _build_codec(target)
+    if known is None:
+        known = _codecs[target] = _build_codec(target)
+    return known
+
+
+def _annotated(function: Callable[..., Any]) -> Any:
+    """Where the return annotation is found: behind partials, methods and callable objects; a class returns itself."""
+    target: Any = function
+    while isinstance(target, functools.partial):
+        target = target.func
+    target = getattr(target, "__func__", target)
+    if isinstance(target, type) or hasattr(target, "__annotations__"):
+        return target
+    return getattr(type(target), "__call__", target)  # noqa: B004  (wanted: the method, to read its annotation)
+
+
+def _build_codec(target: Any) -> ResultCodec:
+    name = f"{getattr(target, '__qualname__', target)}()"
+    return ResultCodec(target if isinstance(target, type) else return_type(target), name)
+
+
+def return_type(function: Callable[..., Any]) -> Any:
+    """The resolved return annotation of a function; Any if it has none.
+
+    Only that annotation is resolved: `ctx: Context` may well be imported under TYPE_CHECKING.
+
+    Raises:
+        ResultType: the annotation names something that cannot be found.
+    """
+    try:
+        annotations = getattr(function, "__annotations__", {})
+        if "return" not in annotations:
+            return Any
+        if not isinstance(annotations["return"], str):
+            return annotations["return"]
+        lone = types.SimpleNamespace(__annotations__={"return": annotations["return"]})
+        scope = getattr(inspect.unwrap(function), "__globals__", {})
+        return typing.get_type_hints(lone, scope, include_extras=True)["return"]
+    except NameError as error:
+        raise ResultType(
+            f"the return annotation of {getattr(function, '__qualname__', function)}() cannot be resolved: {error}",
+            hint="import the type at module level, not under TYPE_CHECKING and not inside a function",
+        ) from error
+
+
+def encode_result(codec: ResultCodec, value: object, limit: int) -> bytes | None:
+    """JSON of what a handler returned; None if it returned None.
+
+    Raises:
+        ResultType: it does not survive the way to JSON and back.
+        ResultTooLarge: it is longer than `limit` bytes.
+    """
+    data = codec.encode(value).encode()
+    if value is None:
+        return None
+    if len(data) > limit:
+        raise ResultTooLarge(
+            f"the result takes {len(data):,} bytes, {limit:,} are allowed",
+            hint="put the data into a file, bucket or table and return its name; or raise result_max_bytes",
+        )
+    return data
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
