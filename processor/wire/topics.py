@@ -102,6 +102,26 @@ class QueueSpec:
         return tuple(lane for lane in LANE_ORDER if lane in wanted)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicShape:
+    """What can be chosen about the topics of a namespace. Times in seconds."""
+
+    replication: int = -1
+    """-1: the broker's default. From 3 on, two replicas must have a record before it counts as written."""
+    retry_partitions: int = 4
+    """Of each retry topic and of the dead-letter topic."""
+    status_partitions: int = 8
+    dedupe_window: float = 86_400.0
+    """How long a finished job's id is remembered: within it the same id does not run twice."""
+    status_retention: float = 7 * 86_400.0
+    """How long the status and result of a job can be asked for after its last change."""
+    dlq_retention: float = 90 * 86_400.0
+    audit_retention: float = 365 * 86_400.0
+    """Of the audit and alerts topics."""
+    max_record_bytes: int = 1_572_864
+    """Largest record of a lane or checkpoint topic: payload (1 MB), progress that travels along (256 KiB), head."""
+
+
 def check_name(name: str, what: str) -> str:
     """The name, if it can be part of a topic's name.
 
