@@ -8,6 +8,7 @@
     │   ├── BrokerRefused           wrong password, missing permission, TLS mismatch
     │   ├── RetriableBrokerError    call the same function again
     │   ├── AbortRequired           the transaction must be aborted, the work sent again
+    │   │   └── StaleMembership     ... because the group has moved on
     │   ├── ProducerFatal           the producer is unusable
     │   │   └── ProducerFenced      ... because a successor took its transactional id
     │   ├── MemberFenced            another process joined with this instance id
@@ -100,6 +101,14 @@ class AbortRequired(BrokerError):
     """The transaction must be aborted and its records sent again in a new one."""
 
     code = "abort_required"
+
+
+class StaleMembership(AbortRequired):
+    """The group refused the transaction's offsets: they were sent with the metadata of an older generation, or of a
+    member that is gone. Nothing is flushed until the next rebalance callback has run.
+    """
+
+    code = "stale_membership"
 
 
 class ProducerFatal(BrokerError):

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from processor.broker.base import Member, OffsetCommit, TopicPartition
 from processor.broker.memory_assignor import Assignment, balance, withhold_moving
 from processor.broker.memory_offsets import GroupOffsets
-from processor.errors import AbortRequired, BrokerError
+from processor.errors import BrokerError, StaleMembership
 
 Partitions = Callable[[Iterable[str]], list[TopicPartition]]
 """The existing partitions of some topics."""
@@ -195,15 +195,15 @@ class Group:
         """Kafka's whole test of a transactional offset commit: nothing asks who owns the partition.
 
         Raises:
-            AbortRequired: unknown member, fenced instance or another generation.
+            StaleMembership: unknown member, fenced instance or another generation.
         """
         if membership.generation < 0 and not membership.member_id:
             return
         seat = self._seats.get(membership.member_id)
         if seat is None:
-            raise AbortRequired(f"UNKNOWN_MEMBER_ID: group {self.name} does not know {membership.member_id!r}")
+            raise StaleMembership(f"UNKNOWN_MEMBER_ID: group {self.name} does not know {membership.member_id!r}")
         if membership.generation != self.generation:
-            raise AbortRequired(
+            raise StaleMembership(
                 f"ILLEGAL_GENERATION: {membership.generation}, group {self.name} is at {self.generation}"
             )
 

@@ -14,6 +14,7 @@ from processor.errors import (
     ProducerFenced,
     RecordRefused,
     RetriableBrokerError,
+    StaleMembership,
 )
 
 FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
@@ -130,6 +131,12 @@ def plain(error: KafkaError, doing: str, bootstrap: str) -> BrokerError:
     return BrokerError(explain(error, doing))
 
 
+STALE = frozenset(
+    {KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.STALE_MEMBER_EPOCH}
+)
+"""The group does not take this membership's offsets; the transaction itself is to be aborted."""
+
+
 def transactional(error: KafkaError, doing: str, bootstrap: str) -> BrokerError:
     """Error of a call of the transactional API: what librdkafka's flags demand.
 
@@ -138,6 +145,8 @@ def transactional(error: KafkaError, doing: str, bootstrap: str) -> BrokerError:
     code = error.code()
     if code in FENCED:
         return ProducerFenced(explain(error, doing), hint="another process took this transactional id")
+    if code in STALE:
+        return StaleMembership(explain(error, doing))
     if error.txn_requires_abort():
         return AbortRequired(explain(error, doing))
     if error.retriable():
