@@ -191,7 +191,7 @@ class DevBroker:
 
     def pause(self, node: int = 0) -> None:
         """Freeze one broker (SIGSTOP): its connections stay open and nothing answers."""
-        self._nodes[node].signal(signal.SIGSTOP)
+        self._nodes[node].freeze(time.monotonic() + self.config.start_timeout_s)
 
     def resume(self, node: int = 0) -> None:
         """Let a paused broker go on."""

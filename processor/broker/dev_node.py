@@ -138,9 +138,9 @@ class DevNode:
         )
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         if done.returncode:
-            said = (done.stderr or done.stdout).strip().splitlines()[-_LOG_LINES:]
+            said = "\n".join(_telling(f"{done.stdout}\n{done.stderr}".splitlines()))
             raise DevBrokerFailed(
-                "Kafka could not format its storage:\n" + "\n".join(said), hint=f"look at {settings} and try again"
+                f"Kafka could not format its storage:\n{said}", hint=f"its settings are in {settings}"
             )
 
     def spawn(self, command: JavaCommand, *, detached: bool) -> None:
@@ -177,6 +177,20 @@ class DevNode:
         pid = self.pid
         if pid is not None:
             os.kill(pid, number)
+
+    def freeze(self, deadline: float) -> None:
+        """Stop its process (SIGSTOP) and return when no thread runs any more: the signal alone returns before."""
+        self.signal(signal.SIGSTOP)
+        while self.is_running() and not self._is_frozen():
+            if time.monotonic() > deadline:
+                raise DevBrokerFailed(f"the broker on port {self.port} does not pause", hint="is it being debugged?")
+            time.sleep(_POLL_S)
+
+    def _is_frozen(self) -> bool:
+        tasks = Path(f"/proc/{self.pid}/task")
+        # Only Linux tells; elsewhere the signal has to do. The state follows the name, which is in parentheses.
+        states = [(task / "stat").read_text().rpartition(") ")[2][0] for task in tasks.glob("*")]
+        return all(state in "Tt" for state in states)
 
     def wait_until_gone(self, deadline: float) -> bool:
         """Wait for its end; False if it still lives at the deadline."""
@@ -221,10 +235,14 @@ class DevNode:
             path = self.folder / name
             if path.exists():
                 lines += path.read_text("utf-8", "replace").splitlines()[-200:]
-        # What went wrong, without the frames of its stack; the log file has those.
-        telling = [line for line in lines if not line.startswith(("\tat ", "WARNING:")) and line.strip()]
-        alarming = [line for line in telling if " ERROR " in line or "xception" in line or " FATAL " in line]
-        return (alarming or telling)[-_LOG_LINES:]
+        return _telling(lines)
+
+
+def _telling(lines: Sequence[str]) -> list[str]:
+    """What went wrong, without the frames of its stack; the log file has those."""
+    telling = [line for line in lines if not line.startswith(("\tat ", "WARNING:")) and line.strip()]
+    alarming = [line for line in telling if " ERROR " in line or "xception" in line or " FATAL " in line]
+    return (alarming or telling)[-_LOG_LINES:]
 
 
 def _popen(argv: Sequence[str], lock: int, console: IO[bytes]) -> subprocess.Popen[bytes]:
