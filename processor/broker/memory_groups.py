@@ -352,8 +352,12 @@ class Group:
     def _next_due(self) -> float:
         due = math.inf if self._rebalance_deadline is None else self._rebalance_deadline
         for client in self._clients:
-            if client.beats:
-                due = min(due, client.last_poll + self._poll_seconds)
+            if not client.beats:
+                continue
+            if client.member_id and client.member_id not in self._seats:
+                # Thrown out or replaced just now: its next heartbeat tells it.
+                return -math.inf
+            due = min(due, client.last_poll + self._poll_seconds)
         for seat in self._seats.values():
             if not seat.client.beats or seat.client.member_id != seat.member_id:
                 due = min(due, seat.last_heartbeat + self._session_seconds)
