@@ -1,0 +1,80 @@
+"""Ids that come out the same every time, and the marks of derived jobs that must not run again.
+
+A child, a retry or a replayed job may be written twice: the flush that wrote it was repeated, or a torn transaction
+showed it too early. Its id is a digest of where it comes from, so both copies carry the same one; and whoever completes
+it leaves a mark under that id for the length of the dedupe window.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+_SLICES = 8
+"""Marks expire by slices of the window, so they are kept up to two slices too long, never shorter."""
+
+LifeHop = tuple[int, int]
+
+
+def child_id(parent_id: str, parent_life: int, scope: str, job_type: str, index_or_key: int | str) -> str:
+    """Id of a job spawned by a job: the same for every run of this life of the parent."""
+    place = f"#{index_or_key}" if isinstance(index_or_key, int) else index_or_key
+    kind = "index" if isinstance(index_or_key, int) else "key"
+    return _digest("child", parent_id, str(parent_life), scope, job_type, kind, place)
+
+
+def idempotent_id(queue: str, ordering_key: str | None, idempotency_key: str) -> str:
+    """Id of a job that was enqueued with an idempotency key; no ordering key differs from an empty one."""
+    return _digest("idempotent", queue, "" if ordering_key is None else f"={ordering_key}", idempotency_key)
+
+
+class DedupeMarks:
+    """Which (life, hop) of which derived job was completed or promoted, for the length of the dedupe window.
+
+    Kept as 128-bit digests in one dict per slice of the window, so that a million takes under 100 MB (measured in
+    tests) and a slice expires at once.
+    """
+
+    __slots__ = ("_seen_pairs", "_slice_ms", "_slices")
+
+    def __init__(self, window_ms: int) -> None:
+        self._slice_ms = max(1, window_ms // _SLICES)
+        self._slices: dict[int, dict[int, LifeHop]] = {}
+        self._seen_pairs: dict[LifeHop, LifeHop] = {}
+        """One tuple per distinct (life, hop): nearly all marks share a handful."""
+
+    def mark(self, job_id: str, life: int, hop: int, at: int) -> None:
+        """This (life, hop) of the job, and all lower ones, are not to run again. `at` in milliseconds, of the mark."""
+        marks = self._slices.setdefault(at // self._slice_ms, {})
+        key = _short(job_id)
+        pair = self._seen_pairs.setdefault((life, hop), (life, hop))
+        if marks.get(key, (-1, -1)) < pair:
+            marks[key] = pair
+
+    def seen(self, job_id: str, life: int, hop: int) -> bool:
+        """Whether this (life, hop) or a higher one is marked."""
+        key, pair = _short(job_id), (life, hop)
+        return any(marks.get(key, (-1, -1)) >= pair for marks in self._slices.values())
+
+    def expire(self, now_ms: int) -> None:
+        """Forget the marks that are older than the window."""
+        oldest = now_ms // self._slice_ms - _SLICES
+        for number in [number for number in self._slices if number < oldest]:
+            del self._slices[number]
+
+    def __len__(self) -> int:
+        """Marks kept; a job marked in two slices counts twice."""
+        return sum(map(len, self._slices.values()))
+
+
+def _digest(*parts: str) -> str:
+    """128 bits as hex. Every part is preceded by its length, so no two lists of parts look alike."""
+    digest = blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode()
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _short(job_id: str) -> int:
+    return int.from_bytes(blake2b(job_id.encode(), digest_size=16).digest(), "big")
