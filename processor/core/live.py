@@ -81,7 +81,7 @@ class LiveView(NamedTuple):
     job: bytes | None
     """A promoted or parked job."""
     steps: dict[str, bytes]
-    """By scoped name, in the order they were first saved."""
+    """By scoped name."""
     signals: dict[str, bytes]
     """By source."""
     ended: bool
