@@ -92,10 +92,10 @@ def test_delivery_is_told_once_the_record_is_acknowledged(scene: Scene) -> None:
 
 
 def test_a_record_that_can_never_be_written_is_told_as_refused(scene: Scene) -> None:
-    topic = scene.topic(max_message_bytes="1000")
+    topic = scene.topic()
     producer = scene.broker.producer()
     told: dict[str, BrokerError | None] = {}
-    producer.append(OutRecord(topic, b"k", b"x" * 2000), lambda error: told.update(large=error))
+    producer.append(OutRecord(topic, b"k", b"x" * 2_000_000), lambda error: told.update(large=error))
     producer.append(OutRecord(f"{scene.name}.nowhere", b"k", b"v"), lambda error: told.update(unknown=error))
     eventually(lambda: len(told) == 2, PATIENCE_S, step=lambda: producer.poll(0.05))
     assert isinstance(told["large"], RecordRefused)

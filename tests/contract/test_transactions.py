@@ -121,9 +121,9 @@ def test_acks_tell_the_highest_offset_of_each_watched_partition(scene: Scene) ->
 
 @pytest.mark.parametrize("bad", ["large", "unknown"])
 def test_a_refused_record_is_named_and_dooms_its_transaction(scene: Scene, bad: str) -> None:
-    where = TopicPartition(scene.topic(max_message_bytes="1000"), 0)
+    where = TopicPartition(scene.topic(), 0)
     nowhere = TopicPartition(f"{scene.name}.nowhere", 0)
-    (culprit,) = records(where, b"x" * 2000) if bad == "large" else records(nowhere, b"v")
+    (culprit,) = records(where, b"x" * 2_000_000) if bad == "large" else records(nowhere, b"v")
     writer = scene.writer("w")
     writer.begin()
     writer.append([*records(where, b"good"), culprit], watch=True)
@@ -142,9 +142,9 @@ def test_a_refused_record_is_named_and_dooms_its_transaction(scene: Scene, bad: 
 
 @pytest.mark.parametrize("bad", ["large", "unknown"])
 def test_an_unwatched_refused_record_dooms_its_transaction_too(scene: Scene, bad: str) -> None:
-    where = TopicPartition(scene.topic(max_message_bytes="1000"), 0)
+    where = TopicPartition(scene.topic(), 0)
     nowhere = TopicPartition(f"{scene.name}.nowhere", 0)
-    culprit = records(where, b"x" * 2000) if bad == "large" else records(nowhere, b"v")
+    culprit = records(where, b"x" * 2_000_000) if bad == "large" else records(nowhere, b"v")
     writer = scene.writer("w")
     writer.begin()
     writer.append(culprit)

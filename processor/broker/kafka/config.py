@@ -194,6 +194,8 @@ def transactional(config: KafkaConfig, transactional_id: str) -> Properties:
         "transactional.id": transactional_id,
         "transaction.timeout.ms": config.transaction_timeout_ms,
         "message.timeout.ms": config.transaction_timeout_ms * 5 // 6,
+        # librdkafka wants it below the transaction's.
+        "socket.timeout.ms": min(config.request_timeout_ms, config.transaction_timeout_ms),
         "linger.ms": 1,
         # send_offsets right after a commit meets CONCURRENT_TRANSACTIONS; with the default of 100 ms that makes ten
         # transactions a second (measured; confluent-kafka-python #967). The maximum spares a broker that is away.

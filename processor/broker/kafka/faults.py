@@ -80,8 +80,18 @@ RETRIABLE = frozenset(
 )
 
 
-def cause(exception: KafkaException) -> KafkaError:
-    """The error inside an exception of confluent_kafka."""
+RAISED = (KafkaException, SystemError)
+"""What a call of confluent_kafka raises for an error of Kafka's. A fatal error is not given to `error_cb` but raised by
+whatever call serves callbacks; if that call goes on to hand over a log line, Python makes a SystemError of it.
+"""
+
+
+def cause(exception: BaseException) -> KafkaError:
+    """The error inside an exception of confluent_kafka. Any other exception is raised on."""
+    if isinstance(exception, SystemError) and exception.__cause__ is not None:
+        return cause(exception.__cause__)
+    if not isinstance(exception, KafkaException):
+        raise exception
     error = exception.args[0]
     return error if isinstance(error, KafkaError) else KafkaError(KafkaError._FAIL, str(error))
 
@@ -131,9 +141,7 @@ def plain(error: KafkaError, doing: str, bootstrap: str) -> BrokerError:
     return BrokerError(explain(error, doing))
 
 
-STALE = frozenset(
-    {KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.STALE_MEMBER_EPOCH}
-)
+STALE = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.STALE_MEMBER_EPOCH})
 """The group does not take this membership's offsets; the transaction itself is to be aborted."""
 
 

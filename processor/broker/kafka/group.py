@@ -48,7 +48,10 @@ class KafkaGroupConsumer:
 
     def poll(self, timeout: float) -> None:
         """Serve the group; what the listener raises comes out here."""
-        message = self._consumer.poll(timeout)
+        try:
+            message = self._consumer.poll(timeout)
+        except faults.RAISED as exception:
+            raise self._over(faults.cause(exception)) from exception
         if message is not None:
             self._event(message)
         if self._watch.fatal is not None:

@@ -12,6 +12,7 @@ from processor.broker.base import Batch, End, PartitionFault, Record, TopicParti
 from processor.broker.kafka import faults
 from processor.broker.kafka.config import Properties
 from processor.broker.kafka.health import ClientWatch
+from processor.errors import BrokerError
 
 NOTHING = Batch((), (), ())
 
@@ -36,9 +37,7 @@ class KafkaReader:
 
     def unassign(self, partitions: Iterable[TopicPartition]) -> None:
         """Drop partitions."""
-        dropped = list(partitions)
-        for partition in dropped:
-            del self._reached[partition]
+        dropped = [partition for partition in partitions if self._reached.pop(partition, None) is not None]
         self._consumer.incremental_unassign(_theirs(dropped))
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
@@ -92,8 +91,10 @@ class KafkaReader:
 
     def position(self, partition: TopicPartition) -> int:
         """The next offset to deliver."""
+        reached = self._reached.get(partition)
+        if reached is None:
+            raise BrokerError(f"{partition.topic}-{partition.partition} is not assigned to this reader")
         library = self._consumer.position([KafkaTopicPartition(*partition)])[0].offset
-        reached = self._reached[partition]
         return reached if library == OFFSET_INVALID else max(library, reached)
 
     def close(self) -> None:

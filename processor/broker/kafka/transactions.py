@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import NoReturn
 
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import KafkaError, Message
 from confluent_kafka import Producer as Client
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
@@ -51,19 +52,19 @@ class KafkaTransactionalProducer:
         connect(client, min(1.0, timeout / 2))
         try:
             client.init_transactions(timeout)
-        except KafkaException as exception:
+        except faults.RAISED as exception:
             self._fail(exception, "init_transactions")
         self._watch.answered()
 
     def begin(self) -> None:
         """Open a transaction: a local act."""
         client = self._open()
-        client.poll(0)
+        self._serve(0)
         self._breaks_before = self._watch.breaks
         self._offsets, self._failures, self._poisoned = {}, [], ""
         try:
             client.begin_transaction()
-        except KafkaException as exception:
+        except faults.RAISED as exception:
             self._fail(exception, "begin_transaction")
 
     def append(self, records: Iterable[OutRecord], *, watch: bool = False) -> None:
@@ -81,14 +82,18 @@ class KafkaTransactionalProducer:
                         produce(topic, value, key, number, report, headers=headers_out(headers))
                     break
                 except BufferError:
-                    client.poll(0.05)
-                except KafkaException as exception:
+                    self._serve(0.05)
+                except faults.RAISED as exception:
                     self._refused_here(record, faults.cause(exception), watch)
                     break
 
     def wait_acks(self, timeout: float) -> Acks:
         """Wait until everything appended was acknowledged or refused."""
-        waiting = self._open().flush(timeout)
+        client = self._open()
+        try:
+            waiting = client.flush(timeout)
+        except faults.RAISED as exception:
+            self._fail(exception, "append")
         if waiting:
             reason = self._watch.reason("append")
             raise reason or RetriableBrokerError(f"append: {waiting} records not acknowledged in {timeout:g} s")
@@ -105,7 +110,7 @@ class KafkaTransactionalProducer:
         ]
         try:
             client.send_offsets_to_transaction(positions, membership, timeout)
-        except KafkaException as exception:
+        except faults.RAISED as exception:
             self._fail(exception, f"send_offsets of group {group}")
 
     def commit(self, timeout: float) -> None:
@@ -114,9 +119,9 @@ class KafkaTransactionalProducer:
         self._check_poison("commit")
         try:
             client.commit_transaction(timeout)
-        except KafkaException as exception:
+        except faults.RAISED as exception:
             self._fail(exception, "commit")
-        client.poll(0)
+        self._serve(0)
         self._watch.answered()
 
     def abort(self, timeout: float) -> None:
@@ -124,15 +129,14 @@ class KafkaTransactionalProducer:
         client = self._open()
         try:
             client.abort_transaction(timeout)
-        except KafkaException as exception:
+        except faults.RAISED as exception:
             self._fail(exception, "abort")
-        client.poll(0)
+        self._serve(0)
 
     @property
     def disturbed(self) -> bool:
         """Whether a connection of this producer broke since `begin`."""
-        if self._client is not None:
-            self._client.poll(0)
+        self._serve(0)
         return self._watch.breaks != self._breaks_before
 
     def close(self) -> None:
@@ -176,8 +180,14 @@ class KafkaTransactionalProducer:
         if self._poisoned:
             raise AbortRequired(f"{doing}: {self._poisoned}")
 
-    def _fail(self, exception: KafkaException, doing: str) -> NoReturn:
-        self._open().poll(0)
+    def _serve(self, timeout: float) -> None:
+        """Run callbacks. A fatal error that shows up here is raised again by the next call of the transaction."""
+        if self._client is not None:
+            with suppress(*faults.RAISED):
+                self._client.poll(timeout)
+
+    def _fail(self, exception: BaseException, doing: str) -> NoReturn:
+        self._serve(0)
         error = faults.transactional(faults.cause(exception), doing, self._bootstrap)
         if isinstance(error, RetriableBrokerError):
             raise self._watch.reason(doing) or error from exception
