@@ -1,0 +1,236 @@
+"""Every setting, declared once: name, type, default, unit, meaning. docs/configuration.md is generated from here.
+
+A value comes from, first wins: a flag or argument, the environment (`PROCESSOR_WORKER__LINGER=10ms`), `.env`,
+`processor.toml` (`[worker]`, `linger = "10ms"`), the default. Unknown names are errors that name the nearest known one.
+How the sources are read and merged is in `wire.settings_sources`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from processor.errors import ProcessorError, SettingsError
+from processor.wire.durations import parse_duration
+from processor.wire.topics import TopicShape
+
+_SIZE = re.compile(r"(\d+)\s*(B|kB|KB|KiB|MB|MiB|GB|GiB)?")
+_SIZES = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+REFUSED_CLIENT_PROPERTIES = {
+    "acks": "a job counts as enqueued only when all in-sync replicas have it",
+    "auto.offset.reset": "a worker that jumps over a hole in the log would lose jobs; it must stop and say so",
+    "bootstrap.servers": "set kafka.bootstrap",
+    "enable.auto.commit": "an offset completes only with the records of its jobs, in one transaction",
+    "enable.auto.offset.store": "an offset completes only with the records of its jobs, in one transaction",
+    "enable.idempotence": "without it a retried request could enqueue a job twice",
+    "enable.partition.eof": "the worker needs the ends of partitions to bring lag to zero",
+    "error_cb": "callbacks belong to the package",
+    "group.id": "it follows from the namespace and is shared by all workers",
+    "group.instance.id": "it is the worker's slot: --instance",
+    "group.protocol": "set worker.group_protocol",
+    "heartbeat.interval.ms": "set worker.heartbeat",
+    "isolation.level": "workers must not see the records of aborted transactions",
+    "logger": "callbacks belong to the package",
+    "max.in.flight": "more than five in flight break the order of an idempotent producer",
+    "max.in.flight.requests.per.connection": "more than five in flight break the order of an idempotent producer",
+    "metadata.broker.list": "set kafka.bootstrap",
+    "message.timeout.ms": "it must stay below the transaction's timeout",
+    "on_delivery": "callbacks belong to the package",
+    "partition.assignment.strategy": "numbers must move one by one (cooperative), or every rebalance stops all work",
+    "partitioner": "every client must agree on a key's partition (murmur2)",
+    "request.required.acks": "a job counts as enqueued only when all in-sync replicas have it",
+    "sasl.mechanism": "set kafka.sasl_mechanism",
+    "sasl.mechanisms": "set kafka.sasl_mechanism",
+    "sasl.password": "set kafka.sasl_password, which is never printed",
+    "sasl.username": "set kafka.sasl_username",
+    "security.protocol": "set kafka.security_protocol",
+    "session.timeout.ms": "set worker.session_timeout",
+    "stats_cb": "callbacks belong to the package",
+    "transaction.timeout.ms": "it bounds how long a dead worker hides records from the others",
+    "transactional.id": "it is the worker's slot; a second use of it would fence a healthy worker",
+}
+"""librdkafka properties that the guarantees depend on, and why each may not be set."""
+
+
+def _duration(value: Any) -> float:
+    try:
+        return parse_duration(value, error=SettingsError)
+    except ProcessorError as error:
+        raise ValueError(f"{value!r} is no length of time: {error.hint}") from error
+
+
+def parse_size(value: Any) -> int:
+    """Bytes of `"256KiB"`, `"1MB"` or a plain number.
+
+    Raises:
+        ValueError: not a size.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f'{value!r} is no size: write "256KiB", "1MB", or a number of bytes')
+    return int(match[1]) * _SIZES[match[2] or ""]
+
+
+def format_size(size: int) -> str:
+    """The shortest text that `parse_size` reads back: 262144 -> `256KiB`, 1000000 -> `1MB`."""
+    for unit in ("GiB", "GB", "MiB", "MB", "KiB", "kB"):
+        if size and size % _SIZES[unit] == 0:
+            return f"{size // _SIZES[unit]}{unit}"
+    return str(size)
+
+
+Seconds = Annotated[float, BeforeValidator(_duration)]
+Bytes = Annotated[int, BeforeValidator(parse_size)]
+
+
+def _is(default: Any, help_: str, unit: str = "", **limits: Any) -> Any:
+    """A field of the catalogue: default, meaning, unit, bounds."""
+    return Field(default=default, description=help_, json_schema_extra={"unit": unit}, validate_default=True, **limits)
+
+
+class Group(BaseModel):
+    """A table of settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class KafkaSettings(Group):
+    """The cluster and how to speak to it."""
+
+    bootstrap: str = _is("localhost:9092", "Brokers to ask first, host:port, separated by commas.", min_length=1)
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = _is(
+        "PLAINTEXT", "How connections are secured."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI"] | None = _is(
+        None, "How clients log in; needs a SASL_* security protocol."
+    )
+    sasl_username: str | None = _is(None, "User name for PLAIN and SCRAM.")
+    sasl_password: SecretStr | None = _is(None, "Its password; better from a file: sasl_password_file.")
+    ssl_ca_location: str | None = _is(None, "File with the certificate authorities to trust; the system's if not set.")
+    ssl_certificate_location: str | None = _is(None, "File with the client's certificate, for mutual TLS.")
+    ssl_key_location: str | None = _is(None, "File with the client's private key.")
+    ssl_key_password: SecretStr | None = _is(None, "Password of the private key; better: ssl_key_password_file.")
+    request_timeout: Seconds = _is("10s", "How long one question to the cluster may take.", "seconds", gt=0)
+    client: dict[str, str | int | float | bool] = _is(
+        {}, "librdkafka properties passed on as they are; those that the guarantees depend on are refused."
+    )
+
+    @field_validator("client")
+    @classmethod
+    def _refuse(cls, client: dict[str, str | int | float | bool]) -> dict[str, str | int | float | bool]:
+        for name in client:
+            if name in REFUSED_CLIENT_PROPERTIES:
+                raise ValueError(f"{name} may not be set: {REFUSED_CLIENT_PROPERTIES[name]}")
+        return client
+
+    def client_config(self) -> dict[str, str | int | float | bool]:
+        """The librdkafka properties that follow from this group, passwords in clear. Never log them."""
+        named: dict[str, str | int | float | bool | None] = {
+            "bootstrap.servers": self.bootstrap,
+            "security.protocol": self.security_protocol,
+            "sasl.mechanisms": self.sasl_mechanism,
+            "sasl.username": self.sasl_username,
+            "sasl.password": self.sasl_password.get_secret_value() if self.sasl_password else None,
+            "ssl.ca.location": self.ssl_ca_location,
+            "ssl.certificate.location": self.ssl_certificate_location,
+            "ssl.key.location": self.ssl_key_location,
+            "ssl.key.password": self.ssl_key_password.get_secret_value() if self.ssl_key_password else None,
+        }
+        return {**self.client, **{name: value for name, value in named.items() if value is not None}}
+
+
+class TopicsSettings(Group):
+    """Topics that `processor topics apply` creates."""
+
+    replication: int = _is(-1, "Replicas of each partition; -1: the broker's default. Use 3 in production.", ge=-1)
+    retry_partitions: int = _is(4, "Partitions of each retry topic and of the dead-letter topic.", "partitions", ge=1)
+    status_partitions: int = _is(8, "Partitions of the status topic.", "partitions", ge=1)
+    dedupe_window: Seconds = _is("24h", "How long a finished job's id is remembered.", "seconds", ge=60)
+    replay_time: Seconds = _is("7d", "How long finished jobs stay in their lane, to be replayed.", "seconds")
+    status_retention: Seconds = _is("7d", "How long status and result of a job can be asked for.", "seconds", ge=60)
+    dlq_retention: Seconds = _is("90d", "How long dead letters are kept.", "seconds", ge=3600)
+    audit_retention: Seconds = _is("365d", "How long the audit and alerts topics are kept.", "seconds", ge=3600)
+    max_record_bytes: Bytes = _is("1536KiB", "Largest record of a lane or checkpoint topic.", "bytes", ge=65_536)
+
+    def shape(self) -> TopicShape:
+        """What the plan of topics needs of these."""
+        return TopicShape(**self.model_dump(exclude={"replay_time"}))
+
+
+class WorkerSettings(Group):
+    """One worker process."""
+
+    concurrency: int = _is(100, "Jobs that run at the same time in threads.", "jobs", ge=1)
+    processes: int = _is(1, "Worker processes that the supervisor keeps alive.", "processes", ge=1)
+    linger: Seconds = _is("20ms", "How long finished work may wait for company before it is flushed.", "seconds")
+    outbox_max_records: int = _is(20_000, "Records waiting for a flush; at the bound no new jobs are taken.", ge=100)
+    outbox_max_bytes: Bytes = _is("32MiB", "The same, by size.", "bytes", ge=2**20)
+    inflight_max_records: int = _is(10_000, "Jobs read and not finished; at the bound no more are read.", ge=1)
+    inflight_max_bytes: Bytes = _is("64MiB", "The same, by size.", "bytes", ge=2**20)
+    promote_after: Seconds = _is("10s", "A job that runs longer moves into the checkpoint topic.", "seconds", gt=0)
+    revoke_wait: Seconds = _is("2s", "How long a hand-over waits for running jobs to save and yield.", "seconds")
+    grace: Seconds = _is("30s", "How long a stop waits for running jobs to save and yield.", "seconds")
+    group_protocol: Literal["classic", "consumer"] = _is("classic", "Rebalance protocol; consumer is KIP-848.")
+    session_timeout: Seconds = _is("10s", "A worker silent for so long loses its numbers.", "seconds", ge=1)
+    heartbeat: Seconds = _is("200ms", "How often a worker tells the group that it lives.", "seconds", gt=0)
+    poll_idle: Seconds = _is("50ms", "Longest sleep of the owning thread when nothing happens.", "seconds", gt=0)
+    watchdog: Seconds = _is("60s", "A number without progress for so long is held, with an alarm.", "seconds", gt=0)
+    state_dir: str = _is("", "Folder of the slot locks; empty: a folder of the user's state directory.")
+    unknown_type_patience: Seconds = _is("10m", "How long a job of an unknown type or version is parked.", "seconds")
+    checkpoint_max_bytes: Bytes = _is("256KiB", "Largest cursor and state, or step result, of a job.", "bytes", ge=1)
+    result_max_bytes: Bytes = _is("256KiB", "Largest result of a job.", "bytes", ge=1)
+
+    @model_validator(mode="after")
+    def _beats_fit_the_session(self) -> WorkerSettings:
+        if self.heartbeat * 3 > self.session_timeout:
+            raise ValueError(
+                "heartbeat must be at most a third of session_timeout: one lost beat must not lose numbers"
+            )
+        return self
+
+
+class ClientSettings(Group):
+    """Programs that enqueue jobs and ask for their status."""
+
+    enqueue_timeout: Seconds = _is("30s", "How long an enqueue waits for its acknowledgement.", "seconds", gt=0)
+    close_timeout: Seconds = _is("30s", "How long closing waits for records not yet acknowledged.", "seconds")
+    linger: Seconds = _is("2ms", "How long a record waits for company before it is sent.", "seconds")
+    compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = _is("lz4", "Compression of what is sent.")
+    payload_max_bytes: Bytes = _is("1MB", "Largest payload that may be enqueued.", "bytes", ge=1)
+    status_poll: Seconds = _is("200ms", "How often a waiting result() looks at the status topic.", "seconds", gt=0)
+
+
+class Settings(BaseModel):
+    """All settings of a process. Frozen; made by `load_settings`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings)
+    topics: TopicsSettings = Field(default_factory=TopicsSettings)
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    client: ClientSettings = Field(default_factory=ClientSettings)
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+
+GROUPS: dict[str, type[Group]] = {
+    "kafka": KafkaSettings,
+    "topics": TopicsSettings,
+    "worker": WorkerSettings,
+    "client": ClientSettings,
+}
+"""The tables, in the order of the documentation."""
