@@ -1,0 +1,47 @@
+"""How an attempt can end. An executor reports one of these; the completer turns it into records."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from processor.job import ErrorInfo
+from processor.states import State
+
+
+class Succeeded(NamedTuple):
+    """The handler returned; `result` is its JSON."""
+
+    result: bytes | None = None
+
+
+class Failed(NamedTuple):
+    """The handler raised, or could not be started. `reason` names the dead letter: `dead`, `bad_payload`, ..."""
+
+    error: ErrorInfo
+    reason: str = "dead"
+
+
+class Yielded(NamedTuple):
+    """The handler stopped because it was asked to. Burns no attempt; its progress is saved, its offset stays open."""
+
+
+class Lost(NamedTuple):
+    """The number moved away while the handler ran: nothing of it counts."""
+
+
+class Parked(NamedTuple):
+    """The job waits without a slot: for a deploy (`WAITING`) or for a person (`IN_DOUBT`)."""
+
+    state: State
+    reason: str
+    until: int | None = None
+    """When it is looked at again at the latest, milliseconds since the epoch; None: only by a signal."""
+
+
+class Crashed(NamedTuple):
+    """The child process that ran the handler died."""
+
+    detail: str
+
+
+Outcome = Succeeded | Failed | Yielded | Lost | Parked | Crashed

@@ -1,0 +1,78 @@
+"""What a worker needs to know before it starts: one frozen object, made by the composition roots from the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from processor.job import Lane
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueConfig:
+    """A queue this worker serves."""
+
+    name: str
+    partitions: int = 12
+    lanes: tuple[Lane, ...] = (Lane.NORMAL, Lane.DUE)
+    concurrency: int = 100
+    """Jobs that run at a time in this process, for each kind of executor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """Times in seconds, sizes in bytes unless the name says otherwise."""
+
+    namespace: str
+    slot: str
+    """Name of this worker's slot: its group.instance.id and the end of its transactional.id."""
+    queues: tuple[QueueConfig, ...]
+    static: bool = True
+    """Join as a static member, so that a restart within the session is no rebalance."""
+
+    linger: float = 0.02
+    """The oldest record of the outbox waits at most this long for company."""
+    outbox_max_records: int = 20_000
+    outbox_max_bytes: int = 32 * 1024 * 1024
+    inflight_max_records: int = 10_000
+    """Records taken from the log and not yet complete, over all numbers; parked jobs do not count."""
+    inflight_max_bytes: int = 64 * 1024 * 1024
+    fetch_records: int = 500
+
+    promote_after: float = 10.0
+    announce_after: float = 0.25
+    """A job that still runs after this gets a `running` status."""
+    revoke_wait: float = 2.0
+    """How long a revoke waits for running jobs to checkpoint and yield."""
+    grace: float = 30.0
+    """How long a stop waits for them."""
+    stable_wait: float = 2.0
+    """How long a restore waits for a pending transaction before it looks for a dead slot."""
+    membership_proof: float = 1.0
+    """After a fatal producer error: how long the consumer must stay a member before the producer is rebuilt."""
+    unknown_type_patience: float = 600.0
+    refresh_every: float = 3600.0
+    """Idle numbers commit again this often: fresh hint, and no offset expires."""
+    watchdog: float = 60.0
+    """A number that makes no progress for this long, though it could, is held."""
+    dedupe_window: float = 86_400.0
+    replay_time: float = 7 * 86_400.0
+    """How long finished records of a lane are kept for replay."""
+
+    checkpoint_max_bytes: int = 256 * 1024
+    result_max_bytes: int = 256 * 1024
+    payload_max_bytes: int = 1_000_000
+
+    idle_wait: float = 0.001
+    """Longest sleep of the loop while jobs run."""
+    idle_wait_max: float = 0.004
+    """Longest sleep of the loop while nothing runs."""
+    labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def group(self) -> str:
+        """The consumer group of this namespace's workers."""
+        return f"{self.namespace}.workers"
+
+    def transactional_id(self, slot: str | None = None) -> str:
+        """The transactional id of a slot (default: this one)."""
+        return f"{self.namespace}.worker.{slot or self.slot}"

@@ -1,0 +1,162 @@
+"""What the parts of the owning thread share: the numbers it owns, their lanes, and how much is in flight.
+
+Everything here is touched by the owning thread alone; other threads reach it through `inbox`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from processor.broker.base import Broker, Membership, TopicPartition
+from processor.context_port import ContextLimits
+from processor.core.completer import Completer, Origin, Topics
+from processor.errors import RecordError
+from processor.job import Job, Lane
+from processor.wire.topics import checkpoints_topic, dedupe_topic, dlq_topic, jobs_topic, status_topic
+from processor.worker.attempt import Attempt, AttemptShared
+from processor.worker.config import QueueConfig, WorkerConfig
+from processor.worker.number import LaneState, Number, Standing
+from processor.worker.runtime import Inbox, Runtime
+from processor.worker.tally import Tally
+
+if TYPE_CHECKING:
+    from processor.worker.registry import Registry
+
+
+log = logging.getLogger(__name__)
+
+
+class Desk:
+    """See the module."""
+
+    def __init__(self, runtime: Runtime, broker: Broker, config: WorkerConfig, registry: Registry) -> None:
+        self.runtime = runtime
+        self.clock = runtime.clock
+        self.broker = broker
+        self.config = config
+        self.registry = registry
+        self.completer = Completer(config.slot)
+        self.tally = Tally()
+        self.inbox: Inbox[object] = Inbox(runtime)
+        limits = ContextLimits(
+            checkpoint_max_bytes=config.checkpoint_max_bytes,
+            result_max_bytes=config.result_max_bytes,
+            payload_max_bytes=config.payload_max_bytes,
+        )
+        self.shared = AttemptShared(
+            self.inbox, runtime.clock, limits, runtime.signal, config.unknown_type_patience
+        )
+        self.membership: Membership | None = None
+        """The group metadata of the last assign or revoke callback; flushes present this and nothing fresher."""
+        self.numbers: dict[tuple[str, int], Number] = {}
+        self.lanes: dict[tuple[str, int], LaneState] = {}
+        """Lane partitions of active numbers, by (topic, partition)."""
+        self.queues = {queue.name: queue for queue in config.queues}
+        self.normal_topics = {jobs_topic(config.namespace, q.name, Lane.NORMAL): q for q in config.queues}
+        self.inflight_records = 0
+        self.inflight_bytes = 0
+        self.outbox_records = 0
+        self.outbox_bytes = 0
+        self.oldest_record_at: float | None = None
+        """When the oldest record of the outbox was put there (monotonic seconds)."""
+        self.urgent = False
+        """Somebody waits for durability."""
+        self._assignments = 0
+
+    def new_number(self, queue: QueueConfig, partition: int) -> Number:
+        """Begin an assignment."""
+        ns = self.config.namespace
+        topics = Topics(
+            status_topic(ns),
+            dlq_topic(ns),
+            checkpoints_topic(ns, queue.name),
+            dedupe_topic(ns, queue.name),
+            partition,
+        )
+        self._assignments += 1
+        key_bound = max(self.config.inflight_max_records // (2 * queue.partitions), 16)
+        dedupe_ms = int(self.config.dedupe_window * 1000)
+        number = Number(queue, partition, self._assignments, topics, self.config.slot, key_bound, dedupe_ms)
+        for lane in queue.lanes:
+            number.lanes[lane] = LaneState(number, lane, jobs_topic(ns, queue.name, lane), partition)
+        self.numbers[queue.name, partition] = number
+        return number
+
+    def drop_number(self, number: Number) -> None:
+        """End an assignment: whatever still runs for it no longer counts."""
+        if self.numbers.get((number.queue.name, number.partition)) is number:
+            del self.numbers[number.queue.name, number.partition]
+        for lane in number.lanes.values():
+            if self.lanes.get(lane.key) is lane:
+                del self.lanes[lane.key]
+        number.assignment = -1
+        for attempt in number.attempts.values():
+            attempt.lost = attempt.interrupted = True
+            self._forget_load(attempt)
+        number.attempts.clear()
+        number.order.drop_all()
+        for sync in number.syncs:
+            sync.release()
+        number.syncs.clear()
+
+    def take(self, attempt: Attempt) -> None:
+        """An attempt now weighs on the worker."""
+        attempt.number.attempts[attempt.job.id] = attempt
+        self.inflight_records += 1
+        self.inflight_bytes += len(attempt.raw)
+
+    def forget(self, attempt: Attempt) -> None:
+        """It no longer does."""
+        number = attempt.number
+        if number.attempts.get(attempt.job.id) is attempt:
+            del number.attempts[attempt.job.id]
+            self._forget_load(attempt)
+
+    def _forget_load(self, attempt: Attempt) -> None:
+        self.inflight_records -= 1
+        self.inflight_bytes -= len(attempt.raw)
+
+    def wrote(self, records: int, size: int) -> None:
+        """Records went into the outbox."""
+        self.outbox_records += records
+        self.outbox_bytes += size
+        if self.oldest_record_at is None:
+            self.oldest_record_at = self.clock.monotonic()
+
+    def keep_unreadable(self, number: Number, offset: int, key: bytes, value: bytes, error: RecordError) -> None:
+        """A checkpoint record that does not decode: its raw bytes go to the dead letters, its job does without."""
+        origin = Origin(number.topics.checkpoints, number.partition, offset)
+        now = self.clock.now_ms()
+        out = self.completer.undecodable(number.topics.dlq, origin, key, value, error.code, str(error), now)
+        number.creates.append(out)
+        self.wrote(1, len(value))
+        self.tally.events[f"dead_letter.{error.code}"] += 1
+        log.error(
+            "checkpoint.unreadable",
+            extra={"topic": origin.topic, "partition": origin.partition, "offset": offset, "error": str(error)},
+        )
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the worker may take more from the log."""
+        config = self.config
+        return (
+            self.inflight_records < config.inflight_max_records
+            and self.inflight_bytes < config.inflight_max_bytes
+            and self.outbox_records < config.outbox_max_records
+            and self.outbox_bytes < config.outbox_max_bytes
+        )
+
+    def active(self) -> Iterator[Number]:
+        """Numbers whose jobs may run."""
+        return (number for number in self.numbers.values() if number.standing is Standing.ACTIVE)
+
+    def attempt(
+        self, number: Number, lane: LaneState | None, place: tuple[TopicPartition, int], job: Job, raw: bytes
+    ) -> Attempt:
+        """A new attempt of a job read at `place`."""
+        (topic, partition), offset = place
+        origin = Origin(topic, partition, offset)
+        return Attempt(self.shared, number, lane, origin, job, raw, self.registry.get(job.type))

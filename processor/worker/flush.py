@@ -1,0 +1,257 @@
+"""One flush: everything its jobs cause inside Kafka, in one transaction. Runs on the flusher's thread over a frozen batch.
+
+The owning thread freezes a batch and posts it; the flusher answers with the same batch and how it went. One at a time.
+A cluster that fails over stalls a commit for many seconds (measured: 9 to 13 s when a broker is killed): that must not
+stop polling, cancelling or stopping, hence a thread of its own.
+
+The transaction is the second line of defence (librdkafka issue #5423: it speaks the old transaction protocol, and a
+delayed frame can commit or abort the *next* transaction). The first line is the order of the records below, and a new
+producer epoch after every abort and every disturbed connection.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from processor.broker.base import (
+    Acks,
+    Broker,
+    Failure,
+    Membership,
+    OffsetCommit,
+    OutRecord,
+    TransactionalProducer,
+)
+from processor.errors import (
+    AbortRequired,
+    BrokerError,
+    BrokerUnavailable,
+    ProducerFatal,
+    RetriableBrokerError,
+)
+from processor.worker.runtime import Inbox, Runtime
+
+if TYPE_CHECKING:
+    from processor.core.completer import SavedOut
+    from processor.worker.attempt import Sync
+    from processor.worker.number import Number
+
+_R = TypeVar("_R")
+
+log = logging.getLogger(__name__)
+
+CALL_TIMEOUT = 10.0
+"""Seconds one call may take before it is called again; a commit is never aborted because it timed out."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Part:
+    """What one number contributes to a batch."""
+
+    number: Number
+    assignment: int
+    creates: list[OutRecord]
+    announces: list[OutRecord]
+    saves: list[SavedOut]
+    """Those of `creates` that the live table is to know once they are committed."""
+    carried: list[bytes]
+    """Keys written once more, as they are."""
+    burials: list[bytes]
+    """Keys whose tombstones are in `announces`."""
+    later: list[bytes]
+    """Keys to bury in the flush after this one."""
+    syncs: list[Sync]
+    offsets: list[OffsetCommit]
+    checkpoint_end: int
+    """Lower bound of the offsets this batch gets in the checkpoint partition."""
+
+
+@dataclass(slots=True, kw_only=True)
+class FlushBatch:
+    """Frozen work of several numbers, fenced by one membership."""
+
+    parts: list[Part]
+    group: str
+    membership: Membership
+    watch_all: bool = False
+    """Ask for a report on every record: after a refusal, to learn which record it was."""
+    records: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class FlushResult:
+    """How a batch went. `error` None: committed."""
+
+    batch: FlushBatch
+    error: BrokerError | None = None
+    acks: Acks = field(default_factory=Acks)
+    seconds: float = 0.0
+
+    @property
+    def fatal(self) -> bool:
+        """Whether the producer is lost, perhaps to a successor: rebuild only after proof of membership."""
+        return isinstance(self.error, ProducerFatal)
+
+
+class Flusher:
+    """Owns the transactional producer. See the module."""
+
+    def __init__(
+        self, runtime: Runtime, broker: Broker, transactional_id: str, reply: Callable[[FlushResult], None]
+    ) -> None:
+        self._runtime = runtime
+        self._broker = broker
+        self._transactional_id = transactional_id
+        self._reply = reply
+        self._requests: Inbox[FlushBatch | None] = Inbox(runtime)
+        self._producer: TransactionalProducer | None = None
+        self._abandoned = False
+        self.rebuilds: dict[str, int] = {}
+        """Causes of producer rebuilds, for the metrics."""
+        self._actor = runtime.start("flusher", self._run)
+
+    def prepare(self) -> None:
+        """Initialise the producer before anything is owned: that ends what a predecessor in this slot left open, so a
+        restore need not wait for it. Answered like a batch without parts.
+        """
+        self._requests.post(FlushBatch(parts=[], group="", membership=Membership(None)))
+
+    def submit(self, batch: FlushBatch) -> None:
+        """Hand over one batch; wait for its result before the next."""
+        self._requests.post(batch)
+
+    def stop(self, timeout: float) -> bool:
+        """End the thread; whether it ended in time. A call that hangs inside librdkafka is left behind."""
+        self._abandoned = True
+        self._requests.post(None)
+        return self._actor.join(timeout)
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._requests.wait(None)
+                for batch in self._requests.take():
+                    if batch is None:
+                        return
+                    self._reply(self._flush_timed(batch))
+        finally:
+            self._drop_producer()
+
+    def _flush_timed(self, batch: FlushBatch) -> FlushResult:
+        began = self._runtime.clock.monotonic()
+        try:
+            acks = self._flush(batch) if batch.parts else self._prepared()
+            result = FlushResult(batch=batch, acks=acks)
+        except BrokerError as error:
+            result = FlushResult(batch=batch, error=error, acks=self._after_failure(error))
+        result.seconds = self._runtime.clock.monotonic() - began
+        return result
+
+    def _prepared(self) -> Acks:
+        self._ready_producer()
+        return Acks()
+
+    def _flush(self, batch: FlushBatch) -> Acks:
+        """The numbered flush (design, section 4). Step 1, freezing, was done by the owner.
+
+        2. Begin; what creates; wait for its acks; only then what announces or destroys.
+        3. The offsets of every number touched, moved or not: they are the fence.
+        4. Commit.
+        """
+        producer = self._ready_producer()
+        producer.begin()
+        creates = [record for part in batch.parts for record in part.creates]
+        if batch.watch_all:
+            producer.append(creates, watch=True)
+        else:
+            self._append_creates(producer, batch)
+        acks = Acks()
+        if creates:
+            acks = self._again(producer.wait_acks)
+            self._refuse(acks.failures)
+        announces = [record for part in batch.parts for record in part.announces]
+        producer.append(announces, watch=batch.watch_all)
+        if batch.watch_all:
+            self._refuse(self._again(producer.wait_acks).failures)
+        offsets = [commit for part in batch.parts for commit in part.offsets]
+        self._again(lambda timeout: producer.send_offsets(offsets, batch.group, batch.membership, timeout))
+        self._again(producer.commit)
+        return acks
+
+    def _append_creates(self, producer: TransactionalProducer, batch: FlushBatch) -> None:
+        """Append what creates; watch the last checkpoint record of each number, to know where its partition ends."""
+        for part in batch.parts:
+            creates = part.creates
+            last = _last_index(creates, part.number.topics.checkpoints)
+            if last is None:
+                producer.append(creates)
+                continue
+            producer.append(creates[:last])
+            producer.append(creates[last : last + 1], watch=True)
+            producer.append(creates[last + 1 :])
+
+    def _again(self, call: Callable[[float], _R]) -> _R:
+        """Repeat a call that timed out or met a passing fault, until it has an answer or the worker is stopped."""
+        while True:
+            try:
+                return call(CALL_TIMEOUT)
+            except (RetriableBrokerError, BrokerUnavailable) as error:
+                if self._abandoned:
+                    raise
+                log.warning("flush.retrying", extra={"error": str(error)})
+
+    def _ready_producer(self) -> TransactionalProducer:
+        """The producer, rebuilt if anything happened to its connections since the last begin."""
+        if self._producer is not None and self._producer.disturbed:
+            self._rebuild("disturbed")
+        if self._producer is None:
+            producer = self._broker.transactional_producer(self._transactional_id)
+            self._producer = producer
+            self._again(producer.init)
+        return self._producer
+
+    def _after_failure(self, error: BrokerError) -> Acks:
+        """Abort what is open and let the producer go: a new epoch comes before the next begin, after every abort."""
+        log.warning("flush.failed", extra={"error": str(error), "error_code": error.code})
+        producer = self._producer
+        if producer is None:
+            return Acks()
+        if not isinstance(error, ProducerFatal):
+            try:
+                producer.abort(CALL_TIMEOUT)
+            except BrokerError as abort_error:
+                # The successor epoch's init aborts it; nothing is lost by going on.
+                log.info("flush.abort_failed", extra={"error": str(abort_error)})
+        self._rebuild("abort" if isinstance(error, AbortRequired) else error.code)
+        return error.acks if isinstance(error, _Refused) else Acks()
+
+    def _rebuild(self, cause: str) -> None:
+        self.rebuilds[cause] = self.rebuilds.get(cause, 0) + 1
+        self._drop_producer()
+
+    def _drop_producer(self) -> None:
+        if self._producer is not None:
+            self._producer.close()
+            self._producer = None
+
+    def _refuse(self, failures: Sequence[Failure]) -> None:
+        if failures:
+            raise _Refused(failures)
+
+
+class _Refused(AbortRequired):
+    """The broker will never take some of the records."""
+
+    def __init__(self, failures: Sequence[Failure]) -> None:
+        super().__init__(f"{len(failures)} records refused: {failures[0].error}")
+        self.acks = Acks(failures=failures)
+
+
+def _last_index(records: Sequence[OutRecord], topic: str) -> int | None:
+    for index in range(len(records) - 1, -1, -1):
+        if records[index].topic == topic:
+            return index
+    return None

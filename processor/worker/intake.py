@@ -1,0 +1,157 @@
+"""From a record of a lane to an attempt: may it run, must it wait, or is it a copy of something already done?"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from processor.broker.base import OutRecord, Record
+from processor.core.completer import Origin
+from processor.core.live import LiveView
+from processor.core.ordering import Spilled
+from processor.errors import RecordError
+from processor.job import Job, Progress, Step, StepPhase
+from processor.wire.codec import decode_checkpoint, decode_job, decode_step
+from processor.wire.headers import DERIVED, header
+from processor.wire.records import CheckpointRecord
+from processor.worker.attempt import Attempt
+from processor.worker.desk import Desk
+from processor.worker.dispatch import Dispatch
+from processor.worker.number import LaneState, Number
+
+log = logging.getLogger(__name__)
+
+
+class Intake:
+    """Applies fetched records to their numbers."""
+
+    def __init__(self, desk: Desk, dispatch: Dispatch) -> None:
+        self._desk = desk
+        self._dispatch = dispatch
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Records of one fetch, in their order."""
+        lanes = self._desk.lanes
+        for record in records:
+            # A lane that was given up may still have a record on its way: nobody here works on it.
+            lane = lanes.get((record.topic(), record.partition()))  # type: ignore[arg-type]  # None only for errors
+            if lane is not None and lane.window.add(record.offset()):  # type: ignore[arg-type]  # as above
+                self._take(lane, record)
+
+    def take_again(self, lane: LaneState, record: Record) -> None:
+        """A spilled record that was read again: its key is held in its name."""
+        self._take(lane, record, holds_key=True)
+
+    def _take(self, lane: LaneState, record: Record, *, holds_key: bool = False) -> None:
+        number = lane.number
+        raw = record.value() or b""
+        offset: int = record.offset()  # type: ignore[assignment]  # None only for errors
+        try:
+            job = decode_job(raw)
+        except RecordError as error:
+            self._undecodable(lane, offset, record, error)
+            return
+        derived = offset < lane.mark_below or header(record.headers(), DERIVED) is not None
+        job_id = job.id
+        view = number.live.view(job_id) if job_id in number.live else None
+        if (job_id in number.attempts or view is not None or derived) and self._is_copy(number, job, view, derived):
+            self._drop(lane, offset, job, view)
+            if holds_key:
+                self._dispatch.release_key(number, job.key, None)
+            return
+        attempt = self._desk.attempt(number, lane, (lane.key, offset), job, raw)
+        attempt.derived = derived
+        if view is not None and view.life == job.life:
+            resume(attempt, view)
+        running = number.attempts.get(job_id)
+        if running is not None:
+            number.successors[job_id] = attempt
+            return
+        self._desk.take(attempt)
+        if job.key is not None and not self._gets_key(attempt, lane, offset, holds_key=holds_key):
+            return
+        self._dispatch.ready(attempt)
+
+    def _gets_key(self, attempt: Attempt, lane: LaneState, offset: int, *, holds_key: bool) -> bool:
+        """Whether the attempt may go on; else it waits for its key, in memory or as its place only."""
+        number, job = attempt.number, attempt.job
+        key: str = job.key  # type: ignore[assignment]  # asked only for jobs with a key
+        if holds_key:
+            number.order.hold(key, job.id)
+            return True
+        order = number.order
+        spilled = order.spilled_count
+        if order.offer(key, job.id, attempt, Spilled(lane.topic, offset), len(attempt.raw), job.parent):
+            return True
+        if order.spilled_count > spilled:
+            # Kept as its offset: the memory is free again, and reading goes on for other keys.
+            self._desk.forget(attempt)
+        return False
+
+    def _is_copy(self, number: Number, job: Job, view: LiveView | None, derived: bool) -> bool:
+        """The drop rule on (id, life, hop): live with an equal or higher one, ended, promoted, or marked as done."""
+        mine = (job.life, job.hop)
+        running = number.attempts.get(job.id)
+        if running is not None and (running.job.life, running.job.hop) >= mine:
+            return True
+        if view is not None:
+            theirs = (view.life, view.hop)
+            if theirs > mine or (theirs == mine and (view.ended or view.job is not None)):
+                return True
+        return derived and number.marks.seen(job.id, job.life, job.hop)
+
+    def _drop(self, lane: LaneState, offset: int, job: Job, view: LiveView | None) -> None:
+        """Complete a copy without running it. An end whose status may be missing sends it again."""
+        desk = self._desk
+        lane.window.complete(offset)
+        lane.changed = True
+        desk.tally.events["dropped_copies"] += 1
+        if view is not None and view.ended and view.progress is not None:
+            final = decode_checkpoint(view.progress).final
+            if final is not None:
+                number = lane.number
+                number.announces.append(OutRecord(number.topics.status, job.id.encode(), final))
+                number.later.extend(number.live.keys_of(job.id))
+                desk.wrote(1, len(final))
+        log.debug("job.copy_dropped", extra={"job_id": job.id, "topic": lane.topic, "offset": offset})
+
+    def _undecodable(self, lane: LaneState, offset: int, record: Record, error: RecordError) -> None:
+        """Keep the raw bytes as a dead letter; the partition goes on."""
+        desk, number = self._desk, lane.number
+        origin = Origin(lane.topic, lane.partition, offset)
+        out = desk.completer.undecodable(
+            number.topics.dlq, origin, record.key(), record.value(), error.code, str(error), desk.clock.now_ms()
+        )
+        number.creates.append(out)
+        desk.wrote(1, len(out.value or b""))
+        lane.window.complete(offset)
+        lane.changed = True
+        desk.tally.events[f"dead_letter.{error.code}"] += 1
+        log.error(
+            "record.undecodable",
+            extra={"topic": lane.topic, "partition": lane.partition, "offset": offset, "error": str(error)},
+        )
+
+
+def resume(attempt: Attempt, view: LiveView) -> None:
+    """Give an attempt what the log holds of its job."""
+    if view.progress is not None and not view.ended:
+        record = decode_checkpoint(view.progress)
+        attempt.resumed = attempt.latest = attempt.written = progress_of(record)
+    steps = {name: _step(value) for name, value in view.steps.items()}
+    if steps:
+        attempt.steps = dict(steps)
+        attempt.step_names = steps
+    attempt.saved = view.progress is not None or view.job is not None or bool(steps)
+    attempt.promoted = view.job is not None
+
+
+def progress_of(record: CheckpointRecord) -> Progress:
+    """What a checkpoint record saved."""
+    return Progress(record.cursor, record.state, record.loops or {}, record.done, record.total)
+
+
+def _step(value: bytes) -> Step:
+    record = decode_step(value)
+    return Step(record.name, StepPhase(record.phase), record.result, record.error)
+

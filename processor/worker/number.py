@@ -1,0 +1,143 @@
+"""A number: one partition of all lanes of a queue, owned whole by one worker. Touched by the owning thread alone."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from processor.broker.base import OffsetCommit, OutRecord, TopicPartition
+from processor.core.completer import SavedOut, Topics
+from processor.core.dedupe import DedupeMarks
+from processor.core.live import LiveTable
+from processor.core.offset_metadata import BUDGET, OffsetMetadata, encode
+from processor.core.ordering import KeyOrder
+from processor.core.window import Window
+from processor.job import Lane, Version
+
+if TYPE_CHECKING:
+    from processor.job import Job
+    from processor.worker.attempt import Attempt, Sync
+    from processor.worker.config import QueueConfig
+
+
+class Standing(StrEnum):
+    """How far the ownership of a number has come."""
+
+    RESTORING = "restoring"
+    CLAIMING = "claiming"
+    ACTIVE = "active"
+    YIELDING = "yielding"
+    HELD = "held"
+
+
+class LaneState:
+    """One lane partition of a number."""
+
+    __slots__ = ("changed", "key", "lane", "mark_below", "number", "offset", "partition", "topic", "window")
+
+    def __init__(self, number: Number, lane: Lane, topic: str, partition: int) -> None:
+        self.number = number
+        self.lane = lane
+        self.topic = topic
+        self.partition = partition
+        self.key = TopicPartition(topic, partition)
+        self.window = Window(0)
+        self.offset = -1
+        """Last offset given to a flush."""
+        self.mark_below = 0
+        """Records below were possibly run by a predecessor that died: their ends are marked in the dedupe topic."""
+        self.changed = False
+
+
+class Number:
+    """See the module."""
+
+    def __init__(self, queue: QueueConfig, partition: int, assignment: int, topics: Topics, slot: str, key_bound: int, dedupe_ms: int) -> None:
+        self.queue = queue
+        self.partition = partition
+        self.assignment = assignment
+        self.topics = topics
+        self.slot = slot
+        self.standing = Standing.RESTORING
+        self.epoch = 0
+        self.sequence = 0
+        self.lanes: dict[Lane, LaneState] = {}
+        self.live = LiveTable()
+        self.marks = DedupeMarks(dedupe_ms)
+        self.order: KeyOrder[Attempt] = KeyOrder(bound_records=key_bound)
+        self.attempts: dict[str, Attempt] = {}
+        """Jobs taken and not ended, by id."""
+        self.running = 0
+        """Attempts in the hands of a pool."""
+        self.parked: dict[str, int | None] = {}
+        """Parked jobs: id -> when to look again (ms)."""
+        self.checkpoint_end = 0
+        """The checkpoint partition's next offset is at least this."""
+        self.committed_at = 0.0
+        self.progress_at = 0.0
+
+        self.successors: dict[str, Attempt] = {}
+        """A later life of a job that is still live waits here for its end."""
+
+        self.creates: list[OutRecord] = []
+        self.saves: list[SavedOut] = []
+        """Creating records of the checkpoint topic, in order."""
+        self.announces: list[OutRecord] = []
+        self.later: list[bytes] = []
+        """Keys to bury once everything now in `saves` is committed."""
+        self.burials: list[bytes] = []
+        """Keys to bury with the next flush."""
+        self.step_burials: list[tuple[str, str]] = []
+        """Steps (job id, name) whose item is done, as the progress now in `saves` says."""
+        self.news: list[Attempt] = []
+        """Attempts with something to drain at the next freeze."""
+        self.syncs: list[Sync] = []
+        self.touched = False
+        """Something happened that the next flush has to carry."""
+        self.released = False
+        self.crowded = False
+        """The window's ranges nearly fill the offset metadata: the oldest incomplete jobs are to be promoted."""
+
+    def __repr__(self) -> str:
+        return f"<number {self.queue.name}-{self.partition} assignment {self.assignment} {self.standing}>"
+
+    @property
+    def checkpoints(self) -> TopicPartition:
+        return TopicPartition(self.topics.checkpoints, self.partition)
+
+    def version(self, job: Job) -> Version:
+        """The order of the next record about this job."""
+        self.sequence += 1
+        return Version(job.life, job.hop, self.epoch, self.sequence)
+
+    def offsets(self, *, all_lanes: bool) -> list[OffsetCommit]:
+        """What the next flush commits: the normal lane always (it is the fence), the others when they changed."""
+        commits = []
+        for lane in self.lanes.values():
+            if not (all_lanes or lane.changed or lane.lane is Lane.NORMAL):
+                continue
+            low = lane.window.low
+            meta = OffsetMetadata(
+                epoch=self.epoch,
+                slot=self.slot,
+                released=self.released,
+                read_mark=lane.window.read_mark,
+                hint=self.hint,
+                ranges=tuple(lane.window.done_ranges()),
+            )
+            encoded = encode(meta, low, BUDGET)
+            self.crowded = self.crowded or encoded.overflow
+            commits.append(OffsetCommit(lane.key, low, encoded.text))
+            lane.offset = low
+            lane.changed = False
+        return commits
+
+    @property
+    def hint(self) -> int:
+        """Where a restore must start reading the checkpoint partition."""
+        hint = self.live.hint
+        return self.checkpoint_end if hint is None else hint
+
+    @property
+    def has_records(self) -> bool:
+        return bool(self.saves or self.announces or self.creates or self.news or self.syncs)

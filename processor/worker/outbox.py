@@ -1,0 +1,183 @@
+"""Freezing what the numbers have to say into a batch, and applying how its flush went.
+
+Records, windows and offsets of a number are frozen together, by the owning thread, so a batch never commits an offset
+whose records are not in it. Completions that come while a flush is on its way belong to the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from processor.broker.base import OutRecord, TopicPartition
+from processor.core.live import step_key
+from processor.errors import BrokerError, StaleMembership
+from processor.wire.codec import decode_dead_letter, encode
+from processor.wire.records import DeadLetterRecord
+from processor.worker.desk import Desk
+from processor.worker.flush import FlushBatch, FlushResult, Part
+from processor.worker.number import Number, Standing
+from processor.worker.settle import Settlement
+
+log = logging.getLogger(__name__)
+
+FLUSHABLE = frozenset({Standing.CLAIMING, Standing.ACTIVE, Standing.YIELDING})
+
+
+class Outbox:
+    """See the module."""
+
+    def __init__(self, desk: Desk, settlement: Settlement) -> None:
+        self._desk = desk
+        self._settlement = settlement
+        self._watch_all = False
+
+    def freeze(self) -> FlushBatch | None:
+        """Step 1 of a flush: everything there is now, with the membership of the last callback. None: nothing to do."""
+        desk = self._desk
+        if desk.membership is None:
+            return None
+        parts = [self._part(number) for number in desk.numbers.values() if self._has_work(number)]
+        desk.outbox_records = desk.outbox_bytes = 0
+        desk.oldest_record_at = None
+        desk.urgent = False
+        if not parts:
+            return None
+        return FlushBatch(
+            parts=parts,
+            group=desk.config.group,
+            membership=desk.membership,
+            watch_all=self._watch_all,
+            records=sum(len(part.creates) + len(part.announces) for part in parts),
+        )
+
+    @staticmethod
+    def _has_work(number: Number) -> bool:
+        if number.standing not in FLUSHABLE:
+            return False
+        return number.touched or number.has_records or any(lane.changed for lane in number.lanes.values())
+
+    def _part(self, number: Number) -> Part:
+        for attempt in number.news:
+            if not attempt.settled and attempt.assignment == number.assignment:
+                self._settlement.write_news(attempt)
+        number.news.clear()
+        topics = number.topics
+        carried = self._carried(number)
+        saves, number.saves = number.saves, []
+        number.burials.extend(step_key(job_id, name) for job_id, name in number.step_burials)
+        number.step_burials = []
+        burials, number.burials = number.burials, []
+        creates = [OutRecord(topics.checkpoints, key, value, None, number.partition) for key, value in carried]
+        creates += [saved.out for saved in saves]
+        creates += number.creates
+        announces = number.announces
+        announces += [OutRecord(topics.checkpoints, key, None, None, number.partition) for key in burials]
+        part = Part(
+            number=number,
+            assignment=number.assignment,
+            creates=creates,
+            announces=announces,
+            saves=saves,
+            carried=[key for key, _ in carried],
+            burials=burials,
+            later=number.later,
+            syncs=number.syncs,
+            offsets=number.offsets(all_lanes=number.touched),
+            checkpoint_end=number.checkpoint_end,
+        )
+        number.creates, number.announces, number.later, number.syncs = [], [], [], []
+        number.touched = False
+        return part
+
+    @staticmethod
+    def _carried(number: Number) -> list[tuple[bytes, bytes]]:
+        """Old live records to write again before anything newer, so that a restore stays O(live)."""
+        if number.standing is not Standing.ACTIVE or not number.live.live_records:
+            return []
+        return number.live.carry_candidates(number.checkpoint_end)
+
+    def committed(self, result: FlushResult) -> list[Number]:
+        """Apply a successful flush. Returns the numbers it touched that are still owned."""
+        desk = self._desk
+        self._watch_all = False
+        desk.tally.events["flush.committed"] += 1
+        desk.tally.sample(desk.tally.flush_seconds, result.seconds)
+        owned: list[Number] = []
+        for part in result.batch.parts:
+            for sync in part.syncs:
+                sync.release()
+            number = part.number
+            if part.assignment != number.assignment:
+                continue
+            self._apply(part, result)
+            owned.append(number)
+        return owned
+
+    def _apply(self, part: Part, result: FlushResult) -> None:
+        number, live = part.number, part.number.live
+        for key in part.carried:
+            live.carried(key, part.checkpoint_end)
+        for out, record in part.saves:
+            live.put(out.key or b"", out.value or b"", part.checkpoint_end, record)
+        for key in part.burials:
+            live.remove(key)
+        number.burials.extend(part.later)
+        acked = result.acks.offsets.get(TopicPartition(number.topics.checkpoints, number.partition))
+        if acked is not None:
+            number.checkpoint_end = max(number.checkpoint_end, acked + 1)
+        number.committed_at = number.progress_at = self._desk.clock.monotonic()
+
+    def failed(self, result: FlushResult) -> None:
+        """Put what still counts back to the front, in order. Work of an assignment that is over is dropped."""
+        desk = self._desk
+        desk.tally.events["flush.failed"] += 1
+        refused = {id(failure.record): failure.error for failure in result.acks.failures}
+        # An abort that names no record, and is not about the group, may be about a record: ask for reports next time.
+        self._watch_all = not refused and not isinstance(result.error, StaleMembership)
+        for part in result.batch.parts:
+            if part.assignment != part.number.assignment:
+                for sync in part.syncs:
+                    sync.attempt.lost = sync.attempt.interrupted = True
+                    sync.release()
+                continue
+            self._put_back(part, refused)
+        desk.wrote(result.batch.records, 0)
+
+    def _put_back(self, part: Part, refused: dict[int, BrokerError]) -> None:
+        number = part.number
+        saved = {id(out) for out, _ in part.saves}
+        buried = set(part.burials)
+        checkpoints = number.topics.checkpoints
+        creates = [
+            record for record in part.creates if id(record) not in saved and record.topic != checkpoints
+        ]
+        announces = [
+            record for record in part.announces if record.topic != checkpoints or record.key not in buried
+        ]
+        for record in [*creates, *announces, *(out for out, _ in part.saves)]:
+            if id(record) in refused:
+                creates.append(self._unsendable(number, record, refused[id(record)]))
+        number.creates[:0] = [record for record in creates if id(record) not in refused]
+        number.announces[:0] = [record for record in announces if id(record) not in refused]
+        number.saves[:0] = [save for save in part.saves if id(save.out) not in refused]
+        number.burials[:0] = part.burials
+        number.later[:0] = part.later
+        number.syncs[:0] = part.syncs
+        number.touched = True
+
+    def _unsendable(self, number: Number, record: OutRecord, error: BrokerError) -> OutRecord:
+        """A small dead letter in place of a record that the broker will never take; everything else goes on."""
+        log.error("flush.unsendable", extra={"topic": record.topic, "error": str(error)})
+        self._desk.tally.events["dead_letter.unsendable"] += 1
+        now = self._desk.clock.now_ms()
+        small = None
+        if record.topic == number.topics.dlq and record.value is not None:
+            letter = decode_dead_letter(record.value)
+            small = letter._replace(job=None, raw=None, progress=None, steps=None)
+        if small is None:
+            job_id = (record.key or b"").decode(errors="replace")
+            origin = (record.topic, number.partition, -1)
+            small = DeadLetterRecord(job_id, "unsendable", now, self._desk.config.slot, *origin)
+        failure = self._desk.completer.failure("unsendable", f"{len(record.value or b'')} bytes for {record.topic}: {error}")
+        small = small._replace(failures=[*(small.failures or ()), failure])
+        return OutRecord(number.topics.dlq, record.key, encode(small), [("reason", b"unsendable")])

@@ -1,0 +1,97 @@
+"""Async handlers: one event loop in a thread, and as many long-lived tasks as slots, each running one job at a time.
+
+A task for each job would cost more than a short job does; a slot's task awaits handler after handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from time import perf_counter
+
+from processor.worker.attempt import Attempt
+from processor.worker.runner import run_async
+from processor.worker.runtime import Inbox, Runtime
+
+
+class AsyncPool:
+    """See the module. Implements `processor.worker.dispatch.Pool`."""
+
+    def __init__(self, runtime: Runtime, inbox: Inbox[object], name: str, slots: int) -> None:
+        self.slots = slots
+        self._runtime = runtime
+        self._inbox = inbox
+        self._backlog: deque[Attempt] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._stopping = False
+        self._waking = False
+        self._actor = runtime.start(name, self._serve)
+
+    def submit(self, attempts: list[Attempt]) -> None:
+        self._backlog.extend(attempts)
+        self.nudge()
+
+    def nudge(self) -> None:
+        if self._backlog and not self._waking:
+            self._waking = True
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def stop(self, timeout: float) -> bool:
+        self._stopping = True
+        self._backlog.clear()
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._end)
+        return self._actor.join(timeout)
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+    def _end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._loop.call_soon(self._loop.stop)
+
+    def _wake(self) -> None:
+        """Let as many slots go on as there is work for."""
+        self._waking = False
+        work = len(self._backlog)
+        while work and self._idle:
+            future = self._idle.popleft()
+            if not future.done():
+                future.set_result(None)
+                work -= 1
+        while work and len(self._tasks) < self.slots:
+            task = self._loop.create_task(self._slot())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            work -= 1
+
+    async def _slot(self) -> None:
+        backlog, idle = self._backlog, self._idle
+        ran = 0
+        while not self._stopping:
+            try:
+                attempt = backlog.popleft()
+            except IndexError:
+                future = self._loop.create_future()
+                idle.append(future)
+                await future
+                continue
+            await self._run(attempt)
+            ran += 1
+            if ran % 64 == 0:
+                # Handlers that never wait would keep the loop from everybody else.
+                await asyncio.sleep(0)
+
+    async def _run(self, attempt: Attempt) -> None:
+        began = perf_counter()
+        attempt.started_at = self._runtime.clock.monotonic()
+        attempt.outcome = await run_async(attempt)
+        attempt.run_seconds = perf_counter() - began
+        self._inbox.post(attempt)

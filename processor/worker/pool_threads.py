@@ -1,0 +1,93 @@
+"""Handlers in threads: one pool for each queue, as many threads as it ever needed at once, up to its slots.
+
+The threads share one deque. Waking a thread costs more than running a short job, so a thread that takes an attempt wakes
+the next one only if jobs of this type take long enough to be worth it; the owner's `nudge` corrects a wrong guess
+within one turn of its loop.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from time import perf_counter
+
+from processor.worker.attempt import Attempt
+from processor.worker.runner import run_sync
+from processor.worker.runtime import Actor, Inbox, Runtime, Signal
+
+WORTH_WAKING = 0.000_2
+"""Seconds a job must take on average before a second thread is woken for the next one."""
+
+
+class ThreadPool:
+    """See the module. Implements `processor.worker.dispatch.Pool`."""
+
+    def __init__(self, runtime: Runtime, inbox: Inbox[object], name: str, slots: int) -> None:
+        self.slots = slots
+        self._runtime = runtime
+        self._inbox = inbox
+        self._name = name
+        self._backlog: deque[Attempt] = deque()
+        self._idle: deque[Signal] = deque()
+        self._actors: list[Actor] = []
+        self._mean: dict[str, float] = {}
+        """Running mean of run seconds by job type; only a hint, so threads may race on it."""
+        self._stopping = False
+
+    def submit(self, attempts: list[Attempt]) -> None:
+        self._backlog.extend(attempts)
+        if attempts:
+            self._wake_one()
+
+    def nudge(self) -> None:
+        if self._backlog:
+            self._wake_one()
+
+    def stop(self, timeout: float) -> bool:
+        self._stopping = True
+        self._backlog.clear()
+        while self._idle:
+            self._idle.pop().set()
+        deadline = self._runtime.clock.monotonic() + timeout
+        return all(actor.join(max(deadline - self._runtime.clock.monotonic(), 0.0)) for actor in self._actors)
+
+    def _wake_one(self) -> None:
+        try:
+            self._idle.pop().set()
+        except IndexError:
+            if len(self._actors) < self.slots:
+                name = f"{self._name}-{len(self._actors)}"
+                self._actors.append(self._runtime.start(name, self._work))
+
+    def _work(self) -> None:
+        backlog, idle, mean = self._backlog, self._idle, self._mean
+        signal = self._runtime.signal()
+        while not self._stopping:
+            try:
+                attempt = backlog.popleft()
+            except IndexError:
+                idle.append(signal)
+                if backlog and self._still_idle(signal):
+                    continue
+                signal.wait(None)
+                continue
+            if backlog and mean.get(attempt.job.type, 1.0) > WORTH_WAKING:
+                self._wake_one()
+            self._run(attempt)
+
+    def _still_idle(self, signal: Signal) -> bool:
+        """Take back the offer to be woken; False if somebody has accepted it already."""
+        try:
+            self._idle.remove(signal)
+        except ValueError:
+            return False
+        return True
+
+    def _run(self, attempt: Attempt) -> None:
+        began = perf_counter()
+        attempt.started_at = self._runtime.clock.monotonic()
+        attempt.outcome = run_sync(attempt)
+        attempt.run_seconds = seconds = perf_counter() - began
+        job_type = attempt.job.type
+        mean = self._mean.get(job_type)
+        self._mean[job_type] = seconds if mean is None else mean + (seconds - mean) * 0.1
+        self._inbox.post(attempt)

@@ -1,0 +1,38 @@
+"""What the worker asks of the application: which job types there are and what to run for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+
+class RunnableJob(Protocol):
+    """A job type as the worker sees it; `processor.app.JobType` is one."""
+
+    name: str
+    kind: str
+    """`sync` or `async`."""
+    executor: str
+    """`thread` or `process` for sync handlers."""
+    handler: Callable[..., Any]
+    takes_payload: bool
+
+    def decode_payload(self, data: bytes, version: int) -> Any:
+        """The payload, upgraded to the current version.
+
+        Raises:
+            PayloadInvalid: the model refuses it.
+            NewerRecord: written by a newer version of the code.
+        """
+        ...
+
+    def encode_result(self, value: Any) -> bytes | None:
+        """JSON of a handler's return value.
+
+        Raises:
+            ResultType: it cannot be written.
+        """
+        ...
+
+
+Registry = Mapping[str, RunnableJob]

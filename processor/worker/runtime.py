@@ -1,0 +1,140 @@
+"""The seam between the engine and its threads: start, signal, post, wait, now, random.
+
+Owner, flusher, restorer and executors meet only through inboxes and signals made here. The threaded runtime gives each
+actor a thread of the operating system. The stepping one (`processor.worker.stepping`) runs exactly one of them at a
+time, picks the next by a seeded choice and moves a manual clock when all of them wait; everything else is the same code.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from processor.clock import Clock, SystemClock
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Signal(Protocol):
+    """A binary flag that one actor waits for: `set` wakes it, a wait consumes the flag."""
+
+    def set(self) -> None: ...
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until set, at most `timeout` seconds (None: for ever); whether it was set."""
+        ...
+
+
+class Actor(Protocol):
+    """A running thread of control."""
+
+    @property
+    def alive(self) -> bool: ...
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for its end; whether it ended."""
+        ...
+
+
+class Runtime(Protocol):
+    """Where actors live."""
+
+    clock: Clock
+    random: random.Random
+
+    def start(self, name: str, run: Callable[[], None]) -> Actor: ...
+    def signal(self) -> Signal: ...
+
+
+class Inbox(Generic[T]):
+    """Many actors post, one waits and takes all. Posting costs one deque append while the reader is awake."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._items: deque[T] = deque()
+        self._signal = runtime.signal()
+        self._asleep = False
+        self.post_silently = self._items.append
+        """Leave an item without waking the reader: for callers that know it is busy and will look soon."""
+
+    def post(self, item: T) -> None:
+        self._items.append(item)
+        if self._asleep:
+            self._signal.set()
+
+    def wake(self) -> None:
+        """Let a wait return, with or without items."""
+        self._signal.set()
+
+    def wait(self, timeout: float | None) -> None:
+        """Return when something is there, or after `timeout` seconds."""
+        # `_asleep` goes up before the look: a post after the look sees it and sets the signal.
+        self._asleep = True
+        try:
+            if not self._items:
+                self._signal.wait(timeout)
+        finally:
+            self._asleep = False
+
+    def take(self, limit: int | None = None) -> list[T]:
+        """What is there now, oldest first."""
+        items = self._items
+        count = len(items) if limit is None else min(limit, len(items))
+        pop = items.popleft
+        return [pop() for _ in range(count)]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+class _ThreadSignal:
+    """A lock used as a flag: acquiring consumes it."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        try:
+            self._lock.release()
+        except RuntimeError:
+            return  # already set
+
+    def wait(self, timeout: float | None) -> bool:
+        return self._lock.acquire(timeout=-1 if timeout is None else max(timeout, 0.0))
+
+
+class _ThreadActor:
+    def __init__(self, thread: threading.Thread) -> None:
+        self._thread = thread
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def join(self, timeout: float | None = None) -> bool:
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+
+class ThreadedRuntime:
+    """Real threads, the machine's clock."""
+
+    def __init__(self, *, clock: Clock | None = None, seed: int | None = None) -> None:
+        self.clock: Clock = clock or SystemClock()
+        self.random = random.Random(seed)
+
+    def start(self, name: str, run: Callable[[], None]) -> Actor:
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+        return _ThreadActor(thread)
+
+    def signal(self) -> Signal:
+        return _ThreadSignal()

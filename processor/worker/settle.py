@@ -1,0 +1,256 @@
+"""What the owner does with what attempts report: outcomes become write sets, news waits for the next freeze."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from processor.broker.base import OutRecord
+from processor.core.completer import Saved, SavedOut
+from processor.core.outcome import Crashed, Failed, Lost, Parked, Succeeded, Yielded
+from processor.job import ErrorInfo, Progress
+from processor.states import State
+from processor.worker.attempt import Attempt, Sync
+from processor.worker.desk import Desk
+from processor.worker.dispatch import Dispatch
+from processor.worker.number import Number
+
+log = logging.getLogger(__name__)
+
+
+class Settlement:
+    """See the module."""
+
+    def __init__(self, desk: Desk, dispatch: Dispatch) -> None:
+        self._desk = desk
+        self._dispatch = dispatch
+        self._handlers: dict[type, Callable[[Attempt], None]] = {
+            Succeeded: self._ended,
+            Failed: self._ended,
+            Yielded: self._yielded,
+            Lost: self._lost,
+            Parked: self._parked,
+            Crashed: self._crashed,
+        }
+
+    def reported(self, attempt: Attempt) -> None:
+        """An attempt was posted: it has ended, or it has news for the next flush."""
+        if attempt.settled:
+            return
+        if attempt.outcome is None:
+            attempt.number.news.append(attempt)
+            self._desk.wrote(0, 0)
+            return
+        attempt.settled = True
+        self._dispatch.ended(attempt)
+        if attempt.lost or attempt.number.assignment != attempt.assignment:
+            # The number moved away: a result that comes now belongs to nobody (design: dropped by assignment).
+            self._desk.tally.events["late_results"] += 1
+            return
+        self._handlers[type(attempt.outcome)](attempt)
+
+    def synced(self, sync: Sync) -> None:
+        """Somebody waits until what an attempt saved is durable."""
+        attempt = sync.attempt
+        if attempt.lost or attempt.number.assignment != attempt.assignment:
+            attempt.lost = attempt.interrupted = True
+            sync.release()
+            return
+        attempt.number.syncs.append(sync)
+        self._desk.wrote(0, 0)
+        self._desk.urgent = True
+
+    def park_unknown(self, attempt: Attempt) -> None:
+        """No such job type here: perhaps the deploy that brings it is under way."""
+        until = self._desk.clock.now_ms() + int(self._desk.config.unknown_type_patience * 1000)
+        attempt.outcome = Parked(State.WAITING, f"unknown job type {attempt.job.type!r}", until)
+        attempt.settled = True
+        self._parked(attempt)
+
+    def give_up(self, attempt: Attempt, reason: str, message: str) -> None:
+        """End a job that never ran, as dead."""
+        attempt.outcome = Failed(ErrorInfo(reason, message), reason)
+        attempt.settled = True
+        self._ended(attempt)
+
+    def write_news(self, attempt: Attempt, *, final: bool = False) -> None:
+        """Put what an attempt reported since the last time into its number's outbox."""
+        drained = attempt.drain(final=final)
+        number, job, desk = attempt.number, attempt.job, self._desk
+        progress = drained.progress
+        if progress is None and drained.steps and not attempt.saved:
+            # A job's progress is written no later than its first step: steps alone belong to nobody.
+            progress = attempt.latest or Progress()
+            attempt.written = attempt.latest
+        completer, topics = desk.completer, number.topics
+        size = 0
+        if progress is not None:
+            saved = completer.checkpoint(
+                topics, job, attempt.origin, attempt.promoted, progress, number.version(job), desk.clock.now_ms()
+            )
+            number.saves.append(saved)
+            attempt.saved = True
+            size += len(saved.out.value or b"")
+            desk.tally.events["checkpoints"] += 1
+        if drained.steps:
+            names = attempt.step_names
+            if names is None:
+                names = attempt.step_names = {}
+            for step in drained.steps:
+                saved = completer.step(topics, job, step, number.version(job))
+                number.saves.append(saved)
+                names[step.name] = step
+                size += len(saved.out.value or b"")
+            desk.tally.events["steps"] += len(drained.steps)
+        for name in drained.forgotten:
+            if attempt.step_names is not None and attempt.step_names.pop(name, None) is not None:
+                number.step_burials.append((job.id, name))
+        number.creates.extend(drained.children)
+        records = len(drained.steps) + len(drained.children) + (progress is not None)
+        if records:
+            desk.wrote(records, size + sum(len(child.value or b"") for child in drained.children))
+
+    def _ended(self, attempt: Attempt) -> None:
+        desk, number, job, outcome = self._desk, attempt.number, attempt.job, attempt.outcome
+        now = desk.clock.now_ms()
+        plain = type(outcome) is Succeeded and not (attempt.derived or attempt.saved or attempt._ops)
+        if plain:
+            out = desk.completer.succeeded(number.topics, job, outcome, now)  # type: ignore[arg-type]  # checked by `plain`
+            number.announces.append(out)
+            desk.wrote(1, len(out.value or b""))
+        else:
+            self._write_end(attempt, now)
+        self._complete(attempt)
+        tally = desk.tally
+        tally.finished[number.queue.name, job.type, _NAMES[type(outcome)]] += 1
+        tally.ran(job.type, attempt.run_seconds)
+        self._leave(attempt)
+
+    def _write_end(self, attempt: Attempt, now: int) -> None:
+        desk, number, job = self._desk, attempt.number, attempt.job
+        drained = attempt.drain(final=True)
+        number.creates.extend(drained.children)
+        for step in drained.steps:
+            attempt.step_names = {**(attempt.step_names or {}), step.name: step}
+        failed = isinstance(attempt.outcome, Failed)
+        # A dead letter takes along what was reached, also what no flush has carried yet.
+        unsaved = failed and (attempt.latest is not None or bool(drained.steps))
+        saved = None
+        if attempt.saved or unsaved:
+            saved = Saved(attempt.latest, list((attempt.step_names or {}).values()), attempt.promoted)
+        writes = desk.completer.end(
+            number.topics,
+            job,
+            attempt.raw,
+            attempt.origin,
+            attempt.outcome,  # type: ignore[arg-type]  # set: the attempt has ended
+            saved=saved,
+            version=number.version(job),
+            marked=attempt.derived,
+            now=now,
+        )
+        number.creates.extend(writes.creates)
+        number.saves.extend(writes.saves)
+        number.announces.extend(writes.announces)
+        number.later.extend(writes.later)
+        outs = [*drained.children, *writes.creates, *writes.announces, *(s.out for s in writes.saves)]
+        desk.wrote(len(outs), sum(len(out.value or b"") for out in outs))
+        if attempt.derived:
+            number.marks.mark(job.id, job.life, job.hop, now)
+        if failed:
+            desk.tally.events[f"dead_letter.{attempt.outcome.reason}"] += 1  # type: ignore[union-attr]  # Failed
+
+    def _yielded(self, attempt: Attempt) -> None:
+        """Save what was reached; the offset stays open, the next owner goes on."""
+        self.write_news(attempt, final=True)
+        attempt.number.touched = True
+        self._desk.forget(attempt)
+
+    def _lost(self, attempt: Attempt) -> None:
+        self._desk.forget(attempt)
+
+    def _parked(self, attempt: Attempt) -> None:
+        """The job's whole record goes into the checkpoint topic; it waits there without a slot."""
+        parked = attempt.outcome
+        if not isinstance(parked, Parked):
+            return
+        desk, number, job = self._desk, attempt.number, attempt.job
+        self.write_news(attempt, final=True)
+        now = desk.clock.now_ms()
+        self.promote(attempt, parked)
+        status = desk.completer.status(job, parked.state, now, note=parked.reason)
+        number.announces.append(OutRecord(number.topics.status, job.id.encode(), status))
+        desk.wrote(1, len(status))
+        number.parked[job.id] = parked.until
+        desk.tally.events["parked"] += 1
+        desk.forget(attempt)
+        log.warning("job.parked", extra={"job_id": job.id, "job_type": job.type, "reason": parked.reason})
+
+    def promote(self, attempt: Attempt, parked: Parked | None = None) -> None:
+        """Move a job into the checkpoint topic: its lane offset completes with the flush that carries its record."""
+        desk, number = self._desk, attempt.number
+        was_promoted, attempt.promoted = attempt.promoted, True
+        saves = number.saves
+        if not attempt.saved:
+            latest = attempt.latest or Progress()
+            attempt.written = attempt.latest
+            saves.append(self._progress(attempt, latest))
+        elif not was_promoted:
+            # Its home is the checkpoint topic now.
+            saves.append(self._progress(attempt, attempt.written or Progress()))
+        attempt.saved = True
+        version = number.version(attempt.job)
+        promotion = desk.completer.promotion(
+            number.topics, attempt.job, attempt.raw, attempt.origin, version, desk.clock.now_ms(), parked
+        )
+        saves.append(promotion)
+        desk.wrote(2, len(promotion.out.value or b""))
+        if not was_promoted:
+            self._complete(attempt)
+            if attempt.derived:
+                mark = desk.completer.mark(number.topics, attempt.job, desk.clock.now_ms())
+                number.creates.append(mark)
+                number.marks.mark(attempt.job.id, attempt.job.life, attempt.job.hop, desk.clock.now_ms())
+            desk.tally.events["promoted"] += 1
+
+    def _progress(self, attempt: Attempt, progress: Progress) -> SavedOut:
+        number, job = attempt.number, attempt.job
+        return self._desk.completer.checkpoint(
+            number.topics,
+            job,
+            attempt.origin,
+            attempt.promoted,
+            progress,
+            number.version(job),
+            self._desk.clock.now_ms(),
+        )
+
+    def _crashed(self, attempt: Attempt) -> None:
+        detail = attempt.outcome.detail if isinstance(attempt.outcome, Crashed) else ""
+        attempt.outcome = Failed(ErrorInfo("child_died", detail), "child_died")
+        self._ended(attempt)
+
+    def _complete(self, attempt: Attempt) -> None:
+        lane = attempt.lane
+        if lane is not None:
+            lane.window.complete(attempt.origin.offset)
+            lane.changed = True
+            attempt.lane = None
+
+    def _leave(self, attempt: Attempt) -> None:
+        number, job = attempt.number, attempt.job
+        self._desk.forget(attempt)
+        if job.key is not None:
+            self._dispatch.release_key(number, job.key, job.id)
+        if number.successors:
+            self._start_successor(number, job.id)
+
+    def _start_successor(self, number: Number, job_id: str) -> None:
+        successor = number.successors.pop(job_id, None)
+        if successor is None:
+            return
+        self._desk.take(successor)
+        self._dispatch.ready(successor)
+
+
+_NAMES: dict[type, str] = {Succeeded: "succeeded", Failed: "dead"}

@@ -1,0 +1,114 @@
+"""What the owner looks after by the clock and not by events: announcing, promoting, refreshing, giving up waits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from processor.broker.base import OutRecord
+from processor.job import Job
+from processor.states import State
+from processor.wire.codec import decode_job, decode_live_job
+from processor.worker.number import Number, Standing
+
+if TYPE_CHECKING:
+    from processor.worker.attempt import Attempt
+    from processor.worker.desk import Desk
+    from processor.worker.ownership import Ownership
+    from processor.worker.settle import Settlement
+
+EVERY = 0.1
+LAZY_COMMIT = 0.5
+"""Seconds after which an end of partition, or a dropped copy, is committed though nothing else is to be written."""
+PROGRESS_EVERY = 1.0
+"""Seconds between two status records with progress of one job."""
+
+
+class Sweep:
+    """See the module. `turn` is called every turn of the loop and does something every `EVERY` seconds."""
+
+    def __init__(self, desk: Desk, settlement: Settlement, ownership: Ownership) -> None:
+        self._desk = desk
+        self._settlement = settlement
+        self._ownership = ownership
+        self._next = 0.0
+        self._next_lazy = 0.0
+
+    def turn(self, now: float) -> None:
+        """`now`: monotonic seconds."""
+        if now < self._next:
+            return
+        self._next = now + EVERY
+        lazy = now >= self._next_lazy
+        if lazy:
+            self._next_lazy = now + LAZY_COMMIT
+        for number in list(self._desk.numbers.values()):
+            if number.standing is Standing.ACTIVE:
+                self._look_at(number, now, lazy=lazy)
+
+    def _look_at(self, number: Number, now: float, *, lazy: bool) -> None:
+        config = self._desk.config
+        for attempt in list(number.attempts.values()):
+            started = attempt.started_at
+            if started is None or attempt.outcome is not None:
+                continue
+            if now - started >= config.announce_after:
+                self._announce(attempt, now)
+            if not attempt.promoted and now - started >= config.promote_after:
+                self._settlement.promote(attempt)
+        if number.crowded:
+            number.crowded = False
+            self._promote_oldest(number)
+        if lazy:
+            self._commit_lazily(number, now)
+            self._look_at_parked(number)
+
+    def _announce(self, attempt: Attempt, now: float) -> None:
+        """A `running` status, once, and again with progress while there is news of it."""
+        reported = attempt.reported
+        if attempt.announced and (reported is None or now < attempt.quiet_until):
+            return
+        attempt.announced = True
+        attempt.quiet_until = now + PROGRESS_EVERY
+        attempt.reported = None
+        done, total, note = reported or (None, None, None)
+        number, job = attempt.number, attempt.job
+        value = self._desk.completer.status(
+            job, State.RUNNING, self._desk.clock.now_ms(), done=done, total=total, note=note
+        )
+        number.announces.append(OutRecord(number.topics.status, job.id.encode(), value))
+        self._desk.wrote(1, len(value))
+
+    def _promote_oldest(self, number: Number) -> None:
+        """The window's ranges nearly fill the offset metadata: let the jobs that hold it open move house."""
+        running = [a for a in number.attempts.values() if a.lane is not None and a.started_at is not None]
+        running.sort(key=lambda attempt: attempt.origin.offset)
+        for attempt in running[:16]:
+            self._settlement.promote(attempt)
+
+    def _commit_lazily(self, number: Number, now: float) -> None:
+        idle = now - number.committed_at
+        if idle >= self._desk.config.refresh_every:
+            # Brokers expire offsets of topics that a group does not subscribe to; the hint gets fresh as well.
+            number.touched = True
+            self._desk.wrote(0, 0)
+        elif number.burials or any(lane.changed for lane in number.lanes.values()):
+            number.touched = number.touched or bool(number.burials)
+            self._desk.wrote(0, 0)
+
+    def _look_at_parked(self, number: Number) -> None:
+        """A job that waited for a deploy in vain becomes a dead letter."""
+        now_ms = self._desk.clock.now_ms()
+        for job_id, until in list(number.parked.items()):
+            if until is None or now_ms < until:
+                continue
+            view = number.live.view(job_id)
+            if view is None or view.job is None:
+                continue  # its parking is not committed yet
+            record = decode_live_job(view.job)
+            job: Job = decode_job(record.job)
+            del number.parked[job_id]
+            if job.type in self._desk.registry:
+                self._ownership.restart(number, job, record.job, view)
+                continue
+            attempt = self._ownership.resumed(number, job, record.job, view)
+            self._settlement.give_up(attempt, "unknown_type", record.reason)
