@@ -234,6 +234,7 @@ def test_command_line_starts_in_the_background_shows_and_stops(tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # four starts on a laptop that may be busy: 40 s alone, over 60 s under load
 def test_three_brokers_form_one_cluster_that_bears_a_loss(tmp_path: Path) -> None:
     with DevBroker(DevBrokerConfig(data_dir=tmp_path, brokers=3, properties=TEST_PROPERTIES)) as cluster:
         create_topic(cluster.bootstrap, "replicated", replicas=3)
