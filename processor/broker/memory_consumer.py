@@ -62,8 +62,15 @@ class MemoryGroupConsumer:
             self._changed()
 
     def close(self) -> None:
-        """Without `unsubscribe` a dynamic member leaves at once, a static one keeps its seat until the session ends."""
+        """Runs `on_revoked` if it still owns something. Then a dynamic member leaves at once; a static one keeps its
+        seat until the session ends, unless it unsubscribed.
+        """
         with self._cluster.call(self._process, "close"):
+            event = None if self.client.closed else self.client.last_event()
+            self.client.in_callback = event is not None
+        if event is not None:
+            self._serve(event)
+        with self._cluster.lock:
             if self.client.instance_id is None:
                 self._group.leave(self.client, self._cluster.clock.monotonic())
             else:
@@ -139,13 +146,18 @@ class MemoryReader:
 
     def assign(self, starts: Mapping[TopicPartition, int]) -> None:
         with self._cluster.call(self._process, "assign"):
+            taken = self._places.keys() & starts.keys()
+            if taken:
+                raise BrokerError(f"assigned to this reader already: {sorted(taken)}")
             for partition, position in starts.items():
                 self._places[partition] = _Place(position)
+            self._cluster.notify()
 
     def unassign(self, partitions: Iterable[TopicPartition]) -> None:
         with self._cluster.call(self._process, "unassign"):
-            for partition in partitions:
-                self._places.pop(partition, None)
+            for partition in list(partitions):
+                self._place(partition)
+                del self._places[partition]
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
         self._set_paused(partitions, True)
@@ -173,7 +185,8 @@ class MemoryReader:
     def _set_paused(self, partitions: Iterable[TopicPartition], paused: bool) -> None:
         with self._cluster.call(self._process):
             for partition in partitions:
-                self._place(partition).paused = paused
+                if partition in self._places:
+                    self._places[partition].paused = paused
             self._cluster.notify()
 
     def _place(self, partition: TopicPartition) -> _Place:

@@ -96,6 +96,14 @@ class GroupClient:
         if self.owned or self.in_callback:
             self.events.append(Event(Call.LOST, ()))
 
+    def last_event(self) -> Event | None:
+        """The callback that closing runs, as librdkafka does it: what is still owned is revoked, or lost."""
+        if self.fenced or self.in_callback or not self.owned:
+            return None
+        lost = any(event.call is Call.LOST for event in self.events)
+        self.events.clear()
+        return Event(Call.LOST if lost else Call.REVOKED, tuple(sorted(self.owned)))
+
     def next_event(self) -> Event | None:
         """The callback to run now. What is lost is looked up only here: a callback may have been running meanwhile."""
         while self.events and not self.in_callback:
@@ -174,8 +182,8 @@ class Group:
     def leave(self, client: GroupClient, now: float) -> None:
         """Give up the seat at once."""
         seat = self._seats.pop(client.member_id, None)
+        # The generation stays: without a member id it is refused, not taken for that of a stranger.
         client.member_id = ""
-        client.generation = -1
         client.owned.clear()
         client.events.clear()
         client.topics = frozenset()
@@ -294,13 +302,13 @@ class Group:
     def _join(self, client: GroupClient, now: float) -> None:
         self._joins += 1
         client.member_id = f"{client.instance_id or client.client_id}-{self._joins}"
+        client.generation = -1
         predecessor = self._by_instance(client.instance_id)
         seat = Seat(client.member_id, client, now)
         if predecessor is None:
             self._seats[client.member_id] = seat
             self.rebalance(now)
             return
-        owed = predecessor.client.rejoins
         self._seats = {
             (seat.member_id if old is predecessor else member_id): (seat if old is predecessor else old)
             for member_id, old in self._seats.items()
@@ -310,7 +318,8 @@ class Group:
         seat.assigned = predecessor.assigned
         client.generation = self.generation
         client.events.append(Event(Call.ASSIGNED, tuple(sorted(seat.assigned))))
-        if owed or predecessor.topics != seat.topics:
+        # What a predecessor gave up without joining again stays without an owner until the next rebalance (measured).
+        if predecessor.topics != seat.topics:
             self.rebalance(now)
 
     def _expel(self, seat: Seat, now: float) -> None:

@@ -167,6 +167,34 @@ def test_a_restarted_static_member_takes_its_partitions_and_nobody_else_notices(
     assert second.calls == before
 
 
+def test_what_a_static_member_gave_up_before_it_was_replaced_stays_without_owner(broker: MemoryBroker) -> None:
+    class Dying(Worker):
+        def on_revoked(self, partitions: Sequence[TopicPartition], membership: Membership) -> None:
+            self.process.kill()
+            super().on_revoked(partitions, membership)
+
+    first = Dying(broker.process("a"), "slot-1")
+    settle(first)
+    second = Worker(broker.process("b"), "slot-2")
+    first.member.poll(0)
+    again = Worker(broker.process("a2"), "slot-1")
+    settle(again, second)
+    assert (again.owned, second.owned) == ({0, 1}, set())
+    third = Worker(broker.process("c"), "slot-3")
+    settle(again, second, third)
+    assert again.owned | second.owned | third.owned == {0, 1, 2, 3}
+
+
+def test_close_revokes_what_is_still_owned(broker: MemoryBroker) -> None:
+    for instance_id in (None, "slot-1"):
+        worker = Worker(broker.process("a"), instance_id)
+        settle(worker)
+        worker.member.close()
+        assert [call[:2] for call in worker.calls] == [("assigned", (0, 1, 2, 3)), ("revoked", (0, 1, 2, 3))]
+        worker.member.close()
+        assert len(worker.calls) == 2
+
+
 def test_the_predecessor_of_a_static_member_is_fenced(
     broker: MemoryBroker, producer: MemoryTransactionalProducer
 ) -> None:
@@ -340,8 +368,9 @@ def test_a_member_that_left_is_refused(broker: MemoryBroker, producer: MemoryTra
     worker = Worker(broker.process("a"))
     settle(worker)
     worker.member.close()
-    with pytest.raises(AbortRequired, match="UNKNOWN_MEMBER_ID"):
-        commit(producer, TopicPartition("t", 0), 9, worker.snapshot)
+    for moment in (worker.snapshot, worker.member.membership()):
+        with pytest.raises(AbortRequired, match="UNKNOWN_MEMBER_ID"):
+            commit(producer, TopicPartition("t", 0), 9, moment)
 
 
 def test_a_zombie_is_refused_until_it_polls_and_then_commits(

@@ -149,6 +149,15 @@ def test_paused_partitions_deliver_nothing(broker: MemoryBroker) -> None:
     assert values(reader.fetch(10, 0)) == [b"a"]
 
 
+def test_partitions_are_assigned_once_and_dropped_once(broker: MemoryBroker) -> None:
+    reader = reading(broker)
+    with pytest.raises(BrokerError):
+        reader.assign({P0: 0})
+    reader.unassign([P0])
+    with pytest.raises(BrokerError):
+        reader.unassign([P0])
+
+
 @pytest.mark.parametrize("start", [0, 9])
 def test_an_offset_outside_the_log_is_a_fault_of_its_partition(broker: MemoryBroker, start: int) -> None:
     put(broker, b"a", b"b", b"c")
