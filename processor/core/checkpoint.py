@@ -78,13 +78,15 @@ def parse_key(key: bytes) -> ParsedKey:
         job_id, mark, rest = key.decode().partition("#")
     except UnicodeDecodeError as error:
         raise UndecodableRecord(f"the checkpoint key {key!r} is not UTF-8") from error
-    if job_id and not mark:
-        return ParsedKey(KeyKind.PROGRESS, job_id, "")
-    if job_id and rest == "job":
-        return ParsedKey(KeyKind.JOB, job_id, "")
-    for kind in (KeyKind.STEP, KeyKind.SIGNAL):
-        if job_id and rest.startswith(f"{kind}:"):
-            return ParsedKey(kind, job_id, rest[len(kind) + 1 :])
+    if job_id:
+        if not mark:
+            return ParsedKey(KeyKind.PROGRESS, job_id, "")
+        if rest == "job":
+            return ParsedKey(KeyKind.JOB, job_id, "")
+        if rest.startswith("step:"):
+            return ParsedKey(KeyKind.STEP, job_id, rest[5:])
+        if rest.startswith("signal:"):
+            return ParsedKey(KeyKind.SIGNAL, job_id, rest[7:])
     raise UndecodableRecord(f"the checkpoint key {key!r} has no known form")
 
 

@@ -195,8 +195,6 @@ class LiveTable:
             return
         entry = self._jobs[parsed.id]
         entry.set(parsed, None)
-        if parsed.kind is KeyKind.PROGRESS:
-            entry.home, entry.ended = None, False
         if entry.empty():
             del self._jobs[parsed.id]
 

@@ -228,6 +228,12 @@ def test_carrying_brings_a_restore_back_under_its_budget(live: int, history: int
     assert end - table.hint <= budget + 2 * live + 2 * live, "what was carried is read again too"
 
 
+def test_a_copy_that_was_carried_forward_takes_the_place_of_its_original() -> None:
+    table = table_of(progress("a"), progress("b"), progress("a"))
+    assert table.hint == 1
+    assert table.carry_candidates(3) == []
+
+
 def test_a_lower_bound_is_refused() -> None:
     table = table_of(progress("a"), progress("b"))
     with pytest.raises(ValueError, match="lower"):

@@ -100,6 +100,15 @@ def test_a_window_of_many_holes_stays_small() -> None:
     assert fits(meta, 10**12 - 1)
 
 
+def test_every_byte_of_the_limit_is_used_and_none_more() -> None:
+    meta = OffsetMetadata(epoch=1, slot="a", read_mark=40, ranges=((11, 11), (13, 13), (15, 30)))
+    whole = encode(meta, 10)
+    assert (len(encode(meta, 10, len(whole.text)).text), whole.dropped) == (len(whole.text), 0)
+    assert encode(meta, 10, len(whole.text) - 1).dropped == 1
+    assert encode(meta, 10, len(whole.text) - 4).dropped == 1
+    assert encode(meta, 10, len(whole.text) - 5).dropped == 2
+
+
 def test_base36_reads_back() -> None:
     assert [int(base36(number), 36) for number in (0, 35, 36, 10**15)] == [0, 35, 36, 10**15]
     with pytest.raises(ValueError, match="negative"):

@@ -91,11 +91,13 @@ def test_parent_and_child_of_one_key_both_finish() -> None:
         assert not offer(order, "k", "4", parent="1"), "one child at a time"
         assert read_again(order, "k", order.finished("k", "3")) == "4"
         assert order.finished("k", "4") is None
+        assert not offer(order, "k", "6"), "a stranger, though the key is idle"
         assert offer(order, "k", "5", parent="1"), "lent and idle"
         assert not order.reclaim("k", "1")
         assert order.finished("k", "5") == Reclaimed("1")
         assert read_again(order, "k", order.finished("k", "1")) == "2"
-        assert order.finished("k", "2") is None
+        assert read_again(order, "k", order.finished("k", "2")) == "6"
+        assert order.finished("k", "6") is None
         assert order.held_keys == 0
 
 

@@ -47,5 +47,6 @@ def test_after_a_restart_one_record_read_again_tells_the_age() -> None:
     assert retention.probe(low=100, begin=0) == 50
     retention.observe(50, 20_000)
     assert retention.probe(low=100, begin=0) is None
+    assert retention.deletable(low=100, begin=0, now=20_999) is None
     assert retention.deletable(low=100, begin=0, now=50_500) == 50
     assert retention.probe(low=100, begin=100) is None

@@ -101,6 +101,15 @@ def test_ranges_of_an_unfinished_restore_survive_a_second_crash() -> None:
     assert window.low == 10
 
 
+def test_inside_a_restored_range_the_rest_of_it_stays() -> None:
+    window = Window(10, [(11, 15)])
+    assert window.add(10)
+    window.complete(10)
+    assert not window.add(12)
+    assert (window.low, window.done_ranges()) == (13, [(13, 15)])
+    assert [offset for offset in range(9, 18) if window.is_complete(offset)] == [9, 10, 11, 12, 13, 14, 15]
+
+
 def test_an_offset_that_was_never_delivered_cannot_be_completed() -> None:
     window = Window(5)
     assert not window.complete(7)
