@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
 
-from processor.broker.base import Broker, Isolation, TopicPartition
+from processor.broker.base import Broker, Isolation, OutRecord, TopicPartition
 from processor.broker.kafka import KafkaBroker, KafkaConfig
 from processor.broker.memory import Frame, MemoryBroker, MemoryLimits, MemoryProcess
 from processor.clock import SystemClock
@@ -17,6 +18,10 @@ SESSION_S = 2.0
 """A member that is silent for this long is thrown out."""
 HASTY_S = 2.0
 """Transactions of `Harness.hasty` time out after this long."""
+
+
+FILLER = b"~filler"
+"""Kafka compacts all but the segment it writes to, and starts a new one only when something is appended."""
 
 
 class LateFrame(StrEnum):
@@ -62,7 +67,7 @@ class Harness(Protocol):
 
     def process(self, name: str) -> OtherProcess: ...
     def compact(self, topic: str) -> None:
-        """Return when the cleaner has been over the whole topic."""
+        """Return when the cleaner has been over the whole topic. May append records with the key `FILLER`."""
         ...
 
     def close(self) -> None: ...
@@ -125,22 +130,30 @@ class KafkaHarness:
         return process
 
     def compact(self, topic: str) -> None:
-        eventually(lambda: self._is_compact(topic), 45, f"{topic} compacted")
+        count = self._broker.admin().topics([topic])[topic].partitions
+        partitions = [TopicPartition(topic, number) for number in range(count)]
+        producer = self._broker.producer()
+
+        def roll() -> None:
+            for number in range(count):
+                producer.append(OutRecord(topic, FILLER, b"", None, number))
+            producer.flush(10.0)
+
+        eventually(lambda: self._is_compact(partitions), 45, f"{topic} compacted", step=roll)
+        producer.close()
 
     def close(self) -> None:
         for process in self._processes:
             process.kill()
 
-    def _is_compact(self, topic: str) -> bool:
+    def _is_compact(self, partitions: Sequence[TopicPartition]) -> bool:
         keys: Counter[tuple[int | None, bytes | None]] = Counter()
-        count = self._broker.admin().topics([topic])[topic].partitions
-        partitions = [TopicPartition(topic, number) for number in range(count)]
         reader = self._broker.reader(isolation=Isolation.COMMITTED)
         reader.assign(self._broker.admin().begin_offsets(partitions))
         unread = set(partitions)
         while unread:
             batch = reader.fetch(1000, 1.0)
-            keys.update((record.partition(), record.key()) for record in batch.records)
+            keys.update((record.partition(), record.key()) for record in batch.records if record.key() != FILLER)
             unread -= {end.partition for end in batch.ends}
         reader.close()
         return max(keys.values(), default=0) <= 1

@@ -175,6 +175,18 @@ class Scene:
 
         eventually(until, PATIENCE_S, told, step=step)
 
+    def settle(self, members: Iterable[Member]) -> None:
+        """Poll until nobody is told anything more: one member hears of a generation a moment before the others."""
+        polled = list(members)
+
+        def is_quiet() -> bool:
+            before = [len(member.calls) for member in polled]
+            for member in polled:
+                member.consumer.poll(0.1)
+            return before == [len(member.calls) for member in polled]
+
+        eventually(is_quiet, PATIENCE_S, lambda: f"callbacks: {[member.calls for member in polled]}")
+
     def committed(self, partition: TopicPartition, *, stable: bool = True) -> Committed:
         """What the group has committed for a partition."""
         return self.admin.committed(self.group, [partition], stable=stable)[partition]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from processor.broker.base import Membership, OffsetCommit, OutRecord, TopicPartition, TransactionalProducer
-from processor.errors import AbortRequired, ProducerFenced
+from processor.errors import ProducerFenced, StaleMembership
 from tests.contract.scene import PATIENCE_S, Member, Scene
 from tests.contract.test_groups import all_of, join
 
@@ -15,7 +15,7 @@ def refused(scene: Scene, writer: TransactionalProducer, where: TopicPartition, 
     before = scene.committed(where)
     writer.begin()
     writer.append([OutRecord(where.topic, None, b"stale", None, where.partition)])
-    with pytest.raises(AbortRequired):
+    with pytest.raises(StaleMembership):
         writer.send_offsets([OffsetCommit(where, 99)], scene.group, membership, PATIENCE_S)
     scene.abort(writer)
     assert scene.committed(where) == before
@@ -59,7 +59,7 @@ def test_an_old_membership_is_refused_with_unchanged_offsets_too(scene: Scene) -
     where, writer = only(first.owned), scene.writer("w")
     scene.send(writer, where, 5, first.membership)
     writer.begin()
-    with pytest.raises(AbortRequired):
+    with pytest.raises(StaleMembership):
         writer.send_offsets([OffsetCommit(where, 5)], scene.group, old, PATIENCE_S)
     scene.abort(writer)
 

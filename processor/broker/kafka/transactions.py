@@ -54,6 +54,8 @@ class KafkaTransactionalProducer:
             client.init_transactions(timeout)
         except faults.RAISED as exception:
             self._fail(exception, "init_transactions")
+        self._serve(0)
+        self._breaks_before = self._watch.breaks
         self._watch.answered()
 
     def begin(self) -> None:
