@@ -209,7 +209,7 @@ class Loop:
         if self not in frames:
             raise HandlerMistake(
                 f"loop {self.full!r} goes on after it was left",
-                hint="loops of one job are nested, one inside an item of another; they cannot take turns or run at once",
+                hint="nest the loops of a job, one inside an item of another; they cannot take turns or run at once",
             )
         for inner in frames[frames.index(self) + 1 :]:
             if isinstance(inner, Loop):

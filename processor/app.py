@@ -1,0 +1,411 @@
+"""`App`: the registry of queues and job types, and the composition root of producers.
+
+    app = App("shop")
+    app.queue("bulk", concurrency=50)
+
+    @app.job("import.file", queue="bulk", payload=Import)
+    def import_file(ctx: Context, p: Import) -> Tally: ...
+
+Declaring has no effect outside the process and needs no broker: a module of jobs can be imported anywhere. Kafka is
+opened at the first enqueue or question, unless the app was bound to another broker.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, overload
+
+from processor.broker.base import Broker, TopicSpec
+from processor.client import Client, ClientConfig, keep_for_ever
+from processor.client_handles import Handle
+from processor.core.topic_plan import topic_plan
+from processor.errors import DefinitionError, UnknownJobType, UnknownQueue
+from processor.job import Job, Lane
+from processor.job_ids import uuid7
+from processor.job_types import (
+    BareHandler,
+    Declaration,
+    Enqueue,
+    JobOptions,
+    JobType,
+    PayloadHandler,
+    Queue,
+    json_result,
+    refuse_unavailable,
+    start,
+)
+from processor.payloads import sized
+from processor.policies import Retry
+from processor.wire.durations import Duration, parse_duration
+from processor.wire.topics import QueueSpec, check_name
+
+if TYPE_CHECKING:
+    from processor.wire.settings import Settings
+
+P = TypeVar("P")
+F = TypeVar("F", bound=Callable[[], object])
+_LONGEST_NAME = 200
+_IDS_SHOWN = 20
+_KEYED_ONLY = frozenset({Lane.HIGH, Lane.LOW})
+
+
+class App:
+    """One application: a namespace with its queues and job types.
+
+    Args:
+        namespace: prefix of all its topics: 1 to 60 of a-z, 0-9 and '-'.
+        settings: how to reach Kafka and how to behave; None: from the environment and files, at the first use.
+        broker: use this instead of Kafka (tests).
+
+    Raises:
+        DefinitionError: the namespace is not allowed.
+    """
+
+    def __init__(self, namespace: str, *, settings: Settings | None = None, broker: Broker | None = None) -> None:
+        self.namespace = check_name(namespace, "namespace")
+        self.queues: dict[str, Queue] = {"default": Queue(name="default")}
+        self.job_types: dict[str, JobType[Any, Any]] = {}
+        self.start_hooks: list[Callable[[], object]] = []
+        """Run once per worker process and per process-executor child."""
+        self._settings = settings
+        self._bound = broker
+        self._kafka: Broker | None = None
+        self._client: Client | None = None
+        self._lock = threading.Lock()
+        _apps.add(self)
+
+    # -- declaring -------------------------------------------------------------------------------------------------
+
+    def queue(
+        self,
+        name: str,
+        *,
+        partitions: int = 12,
+        concurrency: int = 100,
+        order: Literal["block", "release"] = "block",
+        lanes: Sequence[str] = ("normal",),
+        max_backlog: int | None = None,
+    ) -> Queue:
+        """Declare a queue. `default` exists without that; declaring it changes its settings.
+
+        Args:
+            name: 1 to 60 of a-z, 0-9 and '-'.
+            partitions: how many workers can share it; can grow later, never shrink.
+            concurrency: jobs that run at a time in one worker process.
+            order: in queues with keys, what a failed job does to its key: hold it (`block`) or let it go (`release`).
+            lanes: `high` and `low` beside `normal`; not in queues with keys. `due` is always there.
+            max_backlog: not available yet.
+
+        Raises:
+            DefinitionError: the name is taken or not allowed, or an option makes no sense.
+        """
+        known = self.queues.get(name)
+        if known is not None and (name != "default" or any(t.queue == name for t in self.job_types.values())):
+            raise DefinitionError(
+                f"queue {name} is declared twice", hint="declare each queue once, before the jobs that use it"
+            )
+        if max_backlog is not None:
+            raise DefinitionError(
+                f"queue {name}: max_backlog is not available in this version",
+                hint="leave it out; it comes with the queue limits",
+            )
+        if order not in ("block", "release"):
+            raise DefinitionError(f"queue {name}: order {order!r} is unknown", hint="use block or release")
+        if concurrency < 1:
+            raise DefinitionError(f"queue {name}: concurrency {concurrency}", hint="use 1 or more; 100 is the default")
+        spec = QueueSpec(name=name, partitions=partitions, lanes=tuple(cast("Sequence[Lane]", lanes)))
+        declared = Queue(name=name, partitions=partitions, concurrency=concurrency, order=order, lanes=spec.all_lanes())
+        self.queues[name] = declared
+        return declared
+
+    @overload
+    def job(
+        self,
+        name: str,
+        *,
+        payload: type[P],
+        queue: str = "default",
+        version: int = 1,
+        key: Callable[[P], str] | None = None,
+        retry: Retry | None = None,
+        attempt_timeout: Duration | None = None,
+        stall_timeout: Duration | None = None,
+        kill_after: Duration | None = None,
+        executor: Literal["thread", "process"] = "thread",
+    ) -> PayloadHandler[P]: ...
+    @overload
+    def job(
+        self,
+        name: str,
+        *,
+        queue: str = "default",
+        version: int = 1,
+        retry: Retry | None = None,
+        attempt_timeout: Duration | None = None,
+        stall_timeout: Duration | None = None,
+        kill_after: Duration | None = None,
+        executor: Literal["thread", "process"] = "thread",
+    ) -> BareHandler: ...
+    def job(  # noqa: PLR0913  (as above)
+        self,
+        name: str,
+        *,
+        payload: Any = None,
+        queue: str = "default",
+        version: int = 1,
+        key: Callable[[Any], str] | None = None,
+        retry: Retry | None = None,
+        attempt_timeout: Duration | None = None,
+        stall_timeout: Duration | None = None,
+        kill_after: Duration | None = None,
+        executor: Literal["thread", "process"] = "thread",
+    ) -> Any:
+        """Decorator that registers a handler as a job type.
+
+        Args:
+            name: what it is called in the log, for instance `import.file`. It never changes.
+            payload: the model of its payload; without one the handler gets the context alone.
+            queue: a declared queue.
+            version: of the payload's model, counted from 1. Older ones need an `upgrade`.
+            key: ordering key of a payload: jobs of one (queue, key) run one at a time, in order.
+            retry: how often and when to try again. Acts from version 0.2 on, as do the next three.
+            attempt_timeout: the longest one attempt may take.
+            stall_timeout: the longest a handler may go without saving anything or a heartbeat.
+            kill_after: how long after its enqueue a job is given up, whatever it does.
+            executor: `process` runs each `def` handler in a child process that can be killed.
+
+        Raises:
+            DefinitionError: the name is taken, an option makes no sense, or the queue does not fit.
+            UnknownQueue: the queue is not declared.
+        """
+        declared = Declaration(
+            namespace=self.namespace,
+            name=self._checked_name(name),
+            queue=self._queue_for(name, queue, keyed=key is not None),
+            payload=payload,
+            version=version,
+            key=key,
+            options=JobOptions(
+                retry=retry,
+                attempt_timeout=_seconds(name, "attempt_timeout", attempt_timeout),
+                stall_timeout=_seconds(name, "stall_timeout", stall_timeout),
+                kill_after=_seconds(name, "kill_after", kill_after),
+            ),
+            executor=_checked_executor(name, executor),
+            client=self.client,
+        )
+        if key is not None and payload is None:
+            raise DefinitionError(f"job type {name}: key= without payload=", hint="a key is taken from the payload")
+
+        def register(handler: Callable[..., Any]) -> JobType[Any, Any]:
+            job_type: JobType[Any, Any] = JobType(declared, handler)
+            self.job_types[self._checked_name(name)] = job_type
+            return job_type
+
+        return register
+
+    def on_start(self, hook: F) -> F:
+        """Decorator: run `hook` when a worker process (or a child of the process executor) starts: pools, clients."""
+        self.start_hooks.append(hook)
+        return hook
+
+    def schedule(self, name: str, *args: object, **options: object) -> NoReturn:
+        """Not available yet.
+
+        Raises:
+            DefinitionError: always, in this version.
+        """
+        raise DefinitionError(
+            f"schedule {name}: schedules are not available in this version",
+            hint="they come with the scheduler; until then enqueue the job from cron",
+        )
+
+    def topic_plan(self) -> list[TopicSpec]:
+        """Every topic this app needs, in the order of creation."""
+        specs = [QueueSpec(name=q.name, partitions=q.partitions, lanes=q.lanes) for q in self.queues.values()]
+        return topic_plan(self.namespace, specs, shape=self.settings().topics.shape())
+
+    # -- producing -------------------------------------------------------------------------------------------------
+
+    def enqueue(
+        self,
+        name: str,
+        payload: object = None,
+        *,
+        queue: str | None = None,
+        version: int = 1,
+        key: str | None = None,
+        id: str | None = None,
+        wait: bool = True,
+    ) -> Handle[Any]:
+        """Start a job by the name of its type: this process need not import the handler.
+
+        A job type that is registered here checks the payload and knows its queue, version and key. For others
+        `payload` is sent as JSON, and the worker checks it.
+
+        Raises:
+            UnknownJobType: not registered here, and no queue given.
+            PayloadInvalid, PayloadTooLarge, EnqueueUnconfirmed: as `JobType.enqueue`.
+        """
+        how = Enqueue(id=id, wait=wait)
+        known = self.job_types.get(name)
+        if known is not None:
+            if queue not in (None, known.queue):
+                raise DefinitionError(f"job type {name} belongs to queue {known.queue}, not {queue}")
+            return known.start_checked(payload, how)
+        if queue is None:
+            raise UnknownJobType(
+                f"job type {name} is not registered in this process",
+                hint="import the module that declares it, or say which queue its workers serve: queue=...",
+            )
+        refuse_unavailable(how)
+        client = self.client()
+        data = b"" if payload is None else sized(json.dumps(payload).encode(), name, client.config.payload_max_bytes)
+        now_ms = client.clock.now_ms()
+        job = Job(id or uuid7(now_ms), name, version, check_name(queue, "queue"), data, now_ms, key)
+        return start(client, job, Lane.NORMAL, how, json_result)
+
+    def handle(self, job_id: str) -> Handle[Any]:
+        """The handle of a job by its id: also later, and elsewhere. Its result is plain JSON."""
+        return Handle(job_id, lambda: self.client().tail(), json_result)
+
+    def close(self) -> list[str]:
+        """Send what is left and close the connections; ids of the jobs that could not be confirmed (none: all is well).
+
+        Using the app again opens them anew.
+        """
+        with self._lock:
+            client, kafka = self._client, self._kafka
+            self._client = self._kafka = None
+        left = [] if client is None else client.close()
+        if kafka is not None:
+            kafka.close()
+        return left
+
+    # -- composing -------------------------------------------------------------------------------------------------
+
+    def bind(self, broker: Broker, client: Client | None = None) -> None:
+        """Use this broker from now on, and this client if given, instead of Kafka. What was open is closed."""
+        self.close()
+        with self._lock:
+            self._bound = broker
+            self._client = client
+
+    def settings(self) -> Settings:
+        """The settings of this process, loaded at the first use."""
+        if self._settings is None:
+            from processor.wire.settings_sources import load_settings  # only now: reads files and the environment
+
+            self._settings = load_settings()
+        return self._settings
+
+    def broker(self) -> Broker:
+        """The broker this app speaks to, opened at the first use."""
+        if self._bound is not None:
+            return self._bound
+        with self._lock:
+            if self._kafka is None:
+                self._kafka = _open_kafka(self.settings())
+            return self._kafka
+
+    def client(self) -> Client:
+        """The producers' client, opened at the first use."""
+        with self._lock:
+            if self._client is None:
+                chosen = self.settings().client
+                config = ClientConfig(
+                    namespace=self.namespace,
+                    enqueue_timeout=chosen.enqueue_timeout,
+                    close_timeout=chosen.close_timeout,
+                    payload_max_bytes=chosen.payload_max_bytes,
+                )
+                self._client = Client(config, self.broker)
+                _flush_at_exit()
+            return self._client
+
+    def forget_after_fork(self) -> None:
+        """In the child of a fork: the parent's connections are the parent's. The client has already let go of them."""
+        keep_for_ever(self._kafka)
+        self._lock = threading.Lock()
+        self._kafka = None
+
+    # -- checks ----------------------------------------------------------------------------------------------------
+
+    def _checked_name(self, name: str) -> str:
+        if not name or len(name) > _LONGEST_NAME or not name.isprintable():
+            raise DefinitionError(f"job type name {name!r} is not allowed", hint="use something like import.file")
+        if name in self.job_types:
+            raise DefinitionError(f"job type {name} is declared twice", hint="give each handler a name of its own")
+        return name
+
+    def _queue_for(self, name: str, queue: str, *, keyed: bool) -> Queue:
+        known = self.queues.get(queue)
+        if known is None:
+            raise UnknownQueue(
+                f"job type {name}: queue {queue} is not declared", hint=f'declare it first: app.queue("{queue}")'
+            )
+        if keyed and _KEYED_ONLY & set(known.lanes):
+            raise DefinitionError(
+                f"job type {name} has a key, and queue {queue} has a high or low lane",
+                hint="a lane would overtake the order of a key: use a queue without such lanes for keyed jobs",
+            )
+        return known
+
+
+def _checked_executor(name: str, executor: str) -> str:
+    if executor not in ("thread", "process"):
+        raise DefinitionError(f"job type {name}: executor {executor!r} is unknown", hint="use thread or process")
+    return executor
+
+
+def _seconds(name: str, option: str, value: Duration | None) -> float | None:
+    return None if value is None else parse_duration(value, name=f"job type {name}: {option}")
+
+
+def _open_kafka(settings: Settings) -> Broker:
+    # Only now: a module that declares jobs is imported without librdkafka.
+    from processor.broker.kafka import KafkaBroker, KafkaConfig
+
+    return KafkaBroker(
+        KafkaConfig(
+            bootstrap=settings.kafka.bootstrap,
+            properties=settings.kafka.client_config(),
+            request_timeout_ms=round(settings.kafka.request_timeout * 1000),
+        )
+    )
+
+
+_apps: weakref.WeakSet[App] = weakref.WeakSet()
+_at_exit = threading.Event()
+
+
+def _flush_at_exit() -> None:
+    if not _at_exit.is_set():
+        _at_exit.set()
+        atexit.register(_close_all)
+
+
+def _close_all() -> None:
+    """Nothing enqueued is dropped in silence: what cannot be sent at exit is named on stderr."""
+    for app in list(_apps):
+        left = app.close()
+        if left:
+            shown = ", ".join(left[:_IDS_SHOWN])
+            more = f" and {len(left) - _IDS_SHOWN} more" if len(left) > _IDS_SHOWN else ""
+            sys.stderr.write(
+                f"processor: {len(left)} enqueued jobs of {app.namespace} were not confirmed: {shown}{more}\n"
+            )
+
+
+def _after_fork_in_child() -> None:
+    for app in list(_apps):
+        app.forget_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

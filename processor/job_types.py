@@ -1,0 +1,359 @@
+"""A registered handler with its name, payload and policy: what `@app.job` makes of a function.
+
+Two views of one object: producers call `enqueue`, workers read `handler`, `decode_payload` and `encode_result`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar, overload
+
+from processor.broker.base import OutRecord
+from processor.client import Client
+from processor.client_handles import Handle
+from processor.context import AsyncContext, Context
+from processor.context_values import ResultCodec, encode_result, return_type
+from processor.errors import DefinitionError, PayloadInvalid
+from processor.job import Job, Lane
+from processor.job_ids import uuid7
+from processor.payloads import PayloadCodec, Upgrade
+from processor.policies import Retry
+from processor.wire.codec import encode
+from processor.wire.durations import Duration
+from processor.wire.headers import routing_headers
+from processor.wire.topics import jobs_topic
+
+P = TypeVar("P")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """A queue, as declared."""
+
+    name: str
+    partitions: int = 12
+    concurrency: int = 100
+    """Jobs that run at a time in one worker process, for each kind of executor."""
+    order: str = "block"
+    """In queues with keys: `block` holds a key back until its failed job is done, `release` lets the next one go."""
+    lanes: tuple[Lane, ...] = (Lane.NORMAL, Lane.DUE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """The policy of a job type. Durations in seconds.
+
+    `retry`, `attempt_timeout`, `stall_timeout` and `kill_after` are checked and kept; they act from version 0.2 on.
+    """
+
+    retry: Retry | None = None
+    attempt_timeout: float | None = None
+    stall_timeout: float | None = None
+    kill_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """What `@app.job` was told, beside the handler."""
+
+    namespace: str
+    name: str
+    queue: Queue
+    payload: Any
+    version: int
+    key: Callable[[Any], str] | None
+    options: JobOptions
+    executor: str
+    client: Callable[[], Client]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enqueue:
+    """How one enqueue differs from a plain one."""
+
+    id: str | None = None
+    """Repeats an enqueue safely: the same id runs once."""
+    lane: str = "normal"
+    wait: bool = True
+    """Return only when all in-sync replicas have the job."""
+    delay: Duration | None = None
+    idempotency_key: str | None = None
+
+
+PLAIN = Enqueue()
+
+
+class JobType(Generic[P, R]):
+    """A job type: call `enqueue` to start a job; calling the object itself runs the handler here and now, for tests."""
+
+    def __init__(self, declared: Declaration, handler: Callable[..., Any]) -> None:
+        self.name = declared.name
+        self.queue = declared.queue.name
+        self.version = declared.version
+        self.options = declared.options
+        self.executor = declared.executor
+        """`thread` or `process`, for `def` handlers."""
+        self.handler = handler
+        self.kind = "async" if inspect.iscoroutinefunction(handler) else "sync"
+        self._declared = declared
+        self._payloads: PayloadCodec[P] = PayloadCodec(declared.name, declared.payload, declared.version)
+        self.takes_payload = self._payloads.takes_payload
+        self._results: ResultCodec | None = None
+        self.__doc__ = handler.__doc__
+        self.__name__ = getattr(handler, "__name__", declared.name)
+        self.__module__ = handler.__module__
+        self.__qualname__ = getattr(handler, "__qualname__", declared.name)
+        if self.kind == "async" and self.executor == "process":
+            raise DefinitionError(
+                f"job type {self.name}: an async handler cannot have executor='process'",
+                hint="make the handler a def, or leave the executor out",
+            )
+
+    def __repr__(self) -> str:
+        return f"JobType({self.name!r}, version={self.version})"
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the handler, here and now."""
+        return self.handler(*args)
+
+    # -- the producers' view ---------------------------------------------------------------------------------------
+
+    @overload
+    def enqueue(
+        self: JobType[None, R],
+        payload: None = None,
+        *,
+        id: str | None = None,
+        lane: str = "normal",
+        wait: bool = True,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+    ) -> Handle[R]: ...
+    @overload
+    def enqueue(
+        self,
+        payload: P,
+        *,
+        id: str | None = None,
+        lane: str = "normal",
+        wait: bool = True,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+    ) -> Handle[R]: ...
+    def enqueue(self, payload: Any = None, **how: Any) -> Handle[R]:
+        """Start a job; returns when all in-sync replicas have it.
+
+        Args:
+            payload: what the handler gets.
+            how: `id`: the job's id, to repeat an enqueue safely; `lane`: `high` or `low` if the queue has them;
+                `wait=False`: return at once, what is left is flushed by `app.close()`. `delay` and `idempotency_key`
+                are not available yet.
+
+        Raises:
+            PayloadInvalid, PayloadTooLarge: the payload cannot be a job.
+            EnqueueUnconfirmed: not confirmed in time; repeating with the error's id is safe.
+            DefinitionError: the queue has no such lane, or the option is not available yet.
+        """
+        return self._start(payload, Enqueue(**how))
+
+    @overload
+    async def aenqueue(
+        self: JobType[None, R],
+        payload: None = None,
+        *,
+        id: str | None = None,
+        lane: str = "normal",
+        wait: bool = True,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+    ) -> Handle[R]: ...
+    @overload
+    async def aenqueue(
+        self,
+        payload: P,
+        *,
+        id: str | None = None,
+        lane: str = "normal",
+        wait: bool = True,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+    ) -> Handle[R]: ...
+    async def aenqueue(self, payload: Any = None, **how: Any) -> Handle[R]:
+        """`enqueue` for the event loop, which goes on while the job is being confirmed."""
+        return await asyncio.to_thread(self._start, payload, Enqueue(**how))
+
+    def enqueue_many(
+        self, payloads: Iterable[P], *, ids: Callable[[P], str] | None = None, lane: str = "normal"
+    ) -> int:
+        """Start a job for each payload; returns how many when all are confirmed.
+
+        Payloads are taken from the iterable as the log takes them, so it may be longer than memory.
+
+        Args:
+            payloads: what the handlers get.
+            ids: an id for each payload, so that a stream that failed half-way can be repeated safely.
+            lane: as `enqueue`.
+
+        Raises:
+            PayloadInvalid, PayloadTooLarge, EnqueueUnconfirmed: for the first that fails; those before it are there.
+        """
+        chosen = self._lane(Enqueue(lane=lane))
+        client = self._declared.client()
+
+        def jobs() -> Iterator[tuple[Job, Lane, bool]]:
+            for payload in payloads:
+                job_id = uuid7(client.clock.now_ms()) if ids is None else ids(payload)
+                yield self._job(payload, job_id, client), chosen, ids is not None
+
+        return client.send_many(jobs())
+
+    def upgrade(self, version: int) -> Callable[[F], F]:
+        """Decorator of a function that reads payloads of an older `version`: from its JSON to the model of today, or
+        to the JSON of the next version. Old ones lie in the log, among dead letters and in replays.
+
+        Raises:
+            DefinitionError: that version is not an older one, or has an upgrade already.
+        """
+
+        def register(function: F) -> F:
+            upgrade: Upgrade = function
+            self._payloads.add_upgrade(version, upgrade)
+            return function
+
+        return register
+
+    def handle(self, job_id: str) -> Handle[R]:
+        """The handle of a job of this type, by its id."""
+        return Handle(job_id, lambda: self._declared.client().tail(), self.decode_result)
+
+    def start_checked(self, value: object, how: Enqueue) -> Handle[R]:
+        """`enqueue` of data that the payload's model is to check first (enqueueing by name)."""
+        return self._start(self._payloads.checked(value), how)
+
+    def _start(self, payload: P, how: Enqueue) -> Handle[R]:
+        lane = self._lane(how)
+        client = self._declared.client()
+        job = self._job(payload, how.id or uuid7(client.clock.now_ms()), client)
+        return start(client, job, lane, how, self.decode_result)
+
+    def _lane(self, how: Enqueue) -> Lane:
+        refuse_unavailable(how)
+        lane = Lane(how.lane) if how.lane in {Lane.NORMAL, Lane.HIGH, Lane.LOW} else None
+        if lane is None or (lane is not Lane.NORMAL and lane not in self._declared.queue.lanes):
+            raise DefinitionError(
+                f"queue {self.queue} has no lane {how.lane!r} to enqueue into",
+                hint=f'declare it: app.queue("{self.queue}", lanes=("normal", "{how.lane}"))'
+                if lane is not None
+                else "use normal, high or low",
+            )
+        return lane
+
+    def _job(self, payload: P, job_id: str, client: Client) -> Job:
+        return self._made(payload, job_id, client.clock.now_ms(), client.config.payload_max_bytes)
+
+    def _made(self, payload: P, job_id: str, now_ms: int, max_bytes: int) -> Job:
+        data = self._payloads.encode(payload, max_bytes)
+        key = None
+        if self._declared.key is not None:
+            key = self._declared.key(payload)
+            if not isinstance(key, str):
+                raise PayloadInvalid(
+                    f"job type {self.name}: the ordering key is {key!r}, not a str",
+                    hint="key= must return a str for every payload, for instance str(p.customer)",
+                )
+        kill_after = self.options.kill_after
+        kill_at = None if kill_after is None else now_ms + round(kill_after * 1000)
+        return Job(job_id, self.name, self.version, self.queue, data, now_ms, key, kill_at=kill_at)
+
+    # -- the workers' view -----------------------------------------------------------------------------------------
+
+    def decode_payload(self, data: bytes, version: int) -> P:
+        """The payload of a record, upgraded to the current version; None if the job type takes none.
+
+        Raises:
+            PayloadInvalid: the model or an upgrade refuses it.
+            NewerRecord: written by newer code.
+        """
+        return self._payloads.decode(data, version)
+
+    def encode_result(self, value: object, max_bytes: int = 256 * 1024) -> bytes | None:
+        """JSON of what the handler returned; None if it returned None.
+
+        Raises:
+            ResultType: it does not survive the way to JSON and back.
+            ResultTooLarge: it is longer than `max_bytes`.
+        """
+        return encode_result(self._result_codec(), value, max_bytes)
+
+    def decode_result(self, data: bytes | None) -> R:
+        """The result of a succeeded job, by the handler's return annotation."""
+        return self._result_codec().decode("null" if data is None else data.decode())  # type: ignore[no-any-return]  # restored through the annotation
+
+    def child_record(self, payload: P, *, child_id: str, parent: Job, now_ms: int, max_bytes: int) -> OutRecord:
+        """The record of a job that a job starts (`ctx.spawn`).
+
+        Raises:
+            PayloadInvalid, PayloadTooLarge: the payload cannot be a job.
+        """
+        job = self._made(payload, child_id, now_ms, max_bytes)
+        kills = [moment for moment in (job.kill_at, parent.kill_at) if moment is not None]
+        job = job._replace(parent=parent.id, parent_life=parent.life, kill_at=min(kills, default=None))
+        topic = jobs_topic(self._declared.namespace, self.queue, Lane.NORMAL)
+        key = (job.id if job.key is None else job.key).encode()
+        return OutRecord(topic, key, encode(job), routing_headers(job, derived=True))
+
+    def _result_codec(self) -> ResultCodec:
+        # Not at import: the return annotation may name something defined further down in the module.
+        if self._results is None:
+            self._results = ResultCodec(return_type(self.handler), f"{self.__qualname__}()")
+        return self._results
+
+
+def start(client: Client, job: Job, lane: Lane, how: Enqueue, decode: Callable[[bytes | None], R]) -> Handle[R]:
+    """Send a job and return its handle."""
+    # A repeated id may have a status from before; a fresh one cannot.
+    track = client.track(job.id) if how.id is None else None
+    client.send(job, lane, derived=how.id is not None, wait=how.wait)
+    return Handle(job.id, client.tail, decode, track)
+
+
+def refuse_unavailable(how: Enqueue) -> None:
+    """Refuse what this version cannot keep, rather than drop it."""
+    if how.delay is not None:
+        raise DefinitionError(
+            "delay= is not available in this version", hint="it comes with the retry chain; enqueue the job when due"
+        )
+    if how.idempotency_key is not None:
+        raise DefinitionError(
+            "idempotency_key= is not available in this version",
+            hint="give the job an id of your own with id=: the same id runs once",
+        )
+
+
+def json_result(data: bytes | None) -> Any:
+    """The result of a job whose type is not known here: plain JSON."""
+    return None if data is None else json.loads(data)
+
+
+class PayloadHandler(Protocol[P]):
+    """What `@app.job(..., payload=Model)` decorates."""
+
+    @overload
+    def __call__(self, handler: Callable[[AsyncContext, P], Coroutine[Any, Any, R]], /) -> JobType[P, R]: ...
+    @overload
+    def __call__(self, handler: Callable[[Context, P], R], /) -> JobType[P, R]: ...
+
+
+class BareHandler(Protocol):
+    """What `@app.job(...)` without a payload decorates."""
+
+    @overload
+    def __call__(self, handler: Callable[[AsyncContext], Coroutine[Any, Any, R]], /) -> JobType[None, R]: ...
+    @overload
+    def __call__(self, handler: Callable[[Context], R], /) -> JobType[None, R]: ...

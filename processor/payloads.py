@@ -1,0 +1,151 @@
+"""Payloads as they travel: JSON of a model, checked on the way in and on the way out, upgraded if it is old."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from processor.errors import DefinitionError, NewerRecord, PayloadInvalid, PayloadTooLarge
+
+P = TypeVar("P")
+
+Upgrade = Callable[[dict[str, Any]], Any]
+"""From the JSON of one version to the model, or to the JSON of the next version."""
+
+
+class PayloadCodec(Generic[P]):
+    """The payload of one job type. `model` None: it takes none, and its payload is empty.
+
+    Raises:
+        DefinitionError: the model cannot be read from JSON, or the version is below 1.
+    """
+
+    def __init__(self, job_type: str, model: Any, version: int) -> None:
+        if version < 1:
+            raise DefinitionError(f"job type {job_type}: version {version!r}", hint="versions count from 1")
+        self._job_type = job_type
+        self._version = version
+        self._upgrades: dict[int, Upgrade] = {}
+        self._adapter: TypeAdapter[P] | None = None
+        if model is not None:
+            try:
+                self._adapter = TypeAdapter(model)
+            except PydanticSchemaGenerationError as error:
+                raise DefinitionError(
+                    f"job type {job_type}: payload {model!r} cannot be read from JSON: {error}",
+                    hint="use a pydantic model, a dataclass or plain JSON types",
+                ) from error
+
+    @property
+    def takes_payload(self) -> bool:
+        """Whether the handler gets one."""
+        return self._adapter is not None
+
+    def add_upgrade(self, version: int, upgrade: Upgrade) -> None:
+        """Read payloads of `version` through `upgrade`.
+
+        Raises:
+            DefinitionError: there is one already, or that version is not an old one.
+        """
+        if not 1 <= version < self._version:
+            raise DefinitionError(
+                f"job type {self._job_type} has version {self._version}: nothing to upgrade from version {version}",
+                hint="give the job type version=<old + 1> and register an upgrade for each older version",
+            )
+        if version in self._upgrades:
+            raise DefinitionError(f"job type {self._job_type}: two upgrades from version {version}")
+        self._upgrades[version] = upgrade
+
+    def checked(self, value: object) -> P:
+        """The payload of `value`: an instance, or data that the model accepts (a dict).
+
+        Raises:
+            PayloadInvalid: the model refuses it.
+        """
+        if self._adapter is None:
+            if value is None:
+                return value  # type: ignore[return-value]  # without a model, P is None
+            raise PayloadInvalid(f"job type {self._job_type} takes no payload", hint="leave the payload out")
+        try:
+            return self._adapter.validate_python(value)
+        except ValidationError as error:
+            raise self._refused(str(error)) from error
+
+    def encode(self, payload: P, max_bytes: int) -> bytes:
+        """JSON of a payload, as a worker will accept it.
+
+        Raises:
+            PayloadInvalid: it is not what the model says.
+            PayloadTooLarge: it is longer than `max_bytes`.
+        """
+        if self._adapter is None:
+            self.checked(payload)
+            return b""
+        try:
+            data = self._adapter.dump_json(payload, warnings="error")
+            self._adapter.validate_json(data)
+        except (PydanticSerializationError, ValidationError, ValueError) as error:
+            raise self._refused(str(error)) from error
+        return sized(data, self._job_type, max_bytes)
+
+    def decode(self, data: bytes, version: int) -> P:
+        """The payload of a record, upgraded to the current version.
+
+        Raises:
+            PayloadInvalid: the model or an upgrade refuses it.
+            NewerRecord: written by newer code.
+        """
+        if version > self._version:
+            raise NewerRecord(
+                f"job type {self._job_type}: the payload has version {version}, this code knows {self._version}",
+                hint="deploy the new code to all workers; the job waits for it",
+            )
+        if self._adapter is None:
+            return None  # type: ignore[return-value]  # without a model, P is None
+        try:
+            if version == self._version:
+                return self._adapter.validate_json(data)
+            return self._adapter.validate_python(self._upgraded(data, version))
+        except ValueError as error:  # pydantic's ValidationError and json's are ValueErrors
+            raise self._refused(str(error)) from error
+
+    def _upgraded(self, data: bytes, version: int) -> object:
+        value: Any = json.loads(data)
+        while version < self._version and isinstance(value, dict):
+            upgrade = self._upgrades.get(version)
+            if upgrade is None:
+                raise PayloadInvalid(
+                    f"job type {self._job_type}: no way from version {version} to {self._version}",
+                    hint=f"register a function with @{self._job_type}.upgrade({version})",
+                )
+            try:
+                value = upgrade(value)
+            except Exception as error:
+                raise self._refused(
+                    f"the upgrade from version {version} failed: {type(error).__name__}: {error}"
+                ) from error
+            version += 1
+        return value
+
+    def _refused(self, why: str) -> PayloadInvalid:
+        return PayloadInvalid(
+            f"job type {self._job_type}: the payload is refused: {why}", hint="send what the payload's model describes"
+        )
+
+
+def sized(data: bytes, job_type: str, max_bytes: int) -> bytes:
+    """`data`, if it is not too long.
+
+    Raises:
+        PayloadTooLarge: it is.
+    """
+    if len(data) > max_bytes:
+        raise PayloadTooLarge(
+            f"job type {job_type}: the payload takes {len(data):,} bytes, {max_bytes:,} are allowed",
+            hint="put the data into a file, bucket or table and send its name; or raise payload_max_bytes",
+        )
+    return data
