@@ -1,0 +1,203 @@
+"""What is known of jobs: their status, what they saved, and which still wait in a lane."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from processor.admin.lag import live_jobs, queue_lag, queues_of
+from processor.admin.reading import partitions_of, read_to_end
+from processor.broker.base import Broker, TopicPartition
+from processor.broker.partitioner import partition_for
+from processor.errors import RecordError
+from processor.job import Place
+from processor.states import TERMINAL, State
+from processor.wire import codec, topics
+from processor.wire.records import CheckpointRecord, LiveJobRecord, StatusRecord, StepRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow:
+    """One job, as a list shows it."""
+
+    id: str
+    type: str
+    queue: str
+    state: State
+    life: int
+    attempt: int
+    at: int
+    """Last change, milliseconds since the epoch; for a queued job when it was enqueued."""
+    worker: str = ""
+    error: str = ""
+    """The last error, first line."""
+    done: float | None = None
+    total: float | None = None
+    place: Place | None = None
+    """Of a job that waits in a lane."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedProgress:
+    """What a job has saved."""
+
+    number: int
+    progress: CheckpointRecord | None
+    steps: Sequence[StepRecord]
+    """By scoped name."""
+    live: LiveJobRecord | None
+    """Its record, if it is promoted or parked."""
+    signals: Sequence[str]
+    """Sources of the signals that wait for it."""
+    ended: bool
+
+
+def supersedes(record: StatusRecord, known: StatusRecord | None) -> bool:
+    """Whether a status read later replaces the known one: a later life always, within a life until its first end."""
+    if known is None or record.life != known.life:
+        return known is None or record.life > known.life
+    return known.state not in TERMINAL and record.at >= known.at
+
+
+def job_status(broker: Broker, namespace: str, job_id: str) -> StatusRecord | None:
+    """The latest status of a job; None if the status topic holds none (it is queued, unknown, or long gone)."""
+    topic = topics.status_topic(namespace)
+    key = job_id.encode()
+    place = TopicPartition(topic, partition_for(key, len(partitions_of(broker, [topic]))))
+    latest: StatusRecord | None = None
+    for record in read_to_end(broker, [place]):
+        value = record.value()
+        if record.key() == key and value is not None:
+            status = _status(value)
+            if status is not None and supersedes(status, latest):
+                latest = status
+    return latest
+
+
+def saved_progress(
+    broker: Broker, namespace: str, queue: str, job_id: str, *, number: int | None = None
+) -> SavedProgress | None:
+    """What the checkpoint topic holds of a job; None: nothing.
+
+    Args:
+        broker: where to read.
+        namespace: of the queue.
+        queue: its name.
+        job_id: the job.
+        number: its partition; None: all are read, since a keyed job's number follows from a key we do not know.
+    """
+    found = live_jobs(broker, namespace, queue, job_id=job_id, number=number)
+    if not found:
+        return None
+    partition, view = max(found, key=lambda row: (row[1].life, row[1].hop))
+    return SavedProgress(
+        number=partition,
+        progress=codec.decode_checkpoint(view.progress) if view.progress else None,
+        steps=[codec.decode_step(view.steps[name]) for name in sorted(view.steps)],
+        live=codec.decode_live_job(view.job) if view.job else None,
+        signals=sorted(view.signals),
+        ended=view.ended,
+    )
+
+
+def list_jobs(
+    broker: Broker,
+    namespace: str,
+    *,
+    queue: str | None = None,
+    states: frozenset[State] | None = None,
+    type_: str | None = None,
+    limit: int = 100,
+) -> list[JobRow]:
+    """Jobs, newest change first: those with a status, and those that wait in a lane without one.
+
+    This reads the whole status topic and the unfinished part of the lanes. It is meant for a person at a terminal.
+
+    Args:
+        broker: where to read.
+        namespace: whose jobs.
+        queue: only this queue.
+        states: only these states.
+        type_: only this job type.
+        limit: rows at most.
+
+    Raises:
+        UnknownQueue: the named queue has no topics.
+    """
+    rows = {status.id: _row(status) for status in _statuses(broker, namespace)}
+    if states is None or State.QUEUED in states:
+        queues = [queue] if queue is not None else list(queues_of(broker, namespace))
+        for row in _queued(broker, namespace, queues):
+            known = rows.get(row.id)
+            if known is None or row.life > known.life:
+                rows[row.id] = row
+    chosen = (
+        row
+        for row in rows.values()
+        if (queue is None or row.queue == queue)
+        and (states is None or row.state in states)
+        and (type_ is None or row.type == type_)
+    )
+    return sorted(chosen, key=lambda row: row.at, reverse=True)[:limit]
+
+
+def _statuses(broker: Broker, namespace: str) -> list[StatusRecord]:
+    latest: dict[str, StatusRecord] = {}
+    for record in read_to_end(broker, partitions_of(broker, [topics.status_topic(namespace)])):
+        value = record.value()
+        status = _status(value) if value is not None else None
+        if status is not None and supersedes(status, latest.get(status.id)):
+            latest[status.id] = status
+    return list(latest.values())
+
+
+def _queued(broker: Broker, namespace: str, queues: Sequence[str]) -> Iterator[JobRow]:
+    lags = {
+        TopicPartition(topics.jobs_topic(namespace, lag.queue, lag.lane), lag.number): lag
+        for lag in queue_lag(broker, namespace, queues)
+    }
+    starts = {place: lag.start for place, lag in lags.items()}
+    for record in read_to_end(broker, list(lags), starts):
+        place = Place(record.topic() or "", record.partition() or 0, record.offset() or 0)
+        value = record.value()
+        if value is None or lags[TopicPartition(place.topic, place.partition)].is_done(place.offset):
+            continue
+        try:
+            job = codec.decode_job(value)
+        except RecordError:
+            # The worker sends it to the dead letters with its bytes; here it has no id to be listed under.
+            continue
+        yield JobRow(
+            id=job.id,
+            type=job.type,
+            queue=job.queue,
+            state=State.QUEUED,
+            life=job.life,
+            attempt=job.attempt,
+            at=job.enqueued_at,
+            place=place,
+        )
+
+
+def _status(value: bytes) -> StatusRecord | None:
+    try:
+        return codec.decode_status(value)
+    except RecordError:
+        # One status of a newer version must not hide all the others.
+        return None
+
+
+def _row(status: StatusRecord) -> JobRow:
+    return JobRow(
+        id=status.id,
+        type=status.type,
+        queue=status.queue,
+        state=status.state,
+        life=status.life,
+        attempt=status.attempt,
+        at=status.at,
+        worker=status.worker,
+        error=f"{status.error.kind}: {status.error.message}".partition("\n")[0] if status.error else "",
+        done=status.done,
+        total=status.total,
+    )
