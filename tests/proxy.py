@@ -10,6 +10,7 @@ import contextlib
 import socket
 import struct
 import threading
+from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -85,6 +86,8 @@ class FrameProxy:
         self._closed = threading.Event()
         self.refusing = False
         """Drop new connections at once."""
+        self.seen: Counter[int] = Counter()
+        """How many requests came, by API key."""
         self.latency_s = 0.0
         """Delay of every frame, each way."""
         self._start(self._accept)
@@ -152,8 +155,10 @@ class FrameProxy:
                 link.close()
                 return
             self._pass()
+            api_key = struct.unpack(">h", frame[4:6])[0]
             with self._lock:
-                held = self._holding.pop(struct.unpack(">h", frame[4:6])[0], None)
+                self.seen[api_key] += 1
+                held = self._holding.pop(api_key, None)
             if held is not None:
                 link.held = held
                 held.catch(link, frame)

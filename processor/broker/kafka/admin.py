@@ -257,11 +257,12 @@ class KafkaAdmin:
     def _wait(self, future: Future[Any], doing: str, missing: frozenset[int] = frozenset()) -> Any:
         """The result, or None for an error among `missing`."""
         deadline = time.monotonic() + self._timeout_s + 1.0
+        refusals = self._watch.refusals
         while True:
             try:
                 result = future.result(timeout=LOOK_S)
             except NotYet:
-                self._look(doing, overdue=time.monotonic() > deadline)
+                self._look(doing, new=self._watch.refusals > refusals, overdue=time.monotonic() > deadline)
             except KafkaException as exception:
                 error = faults.cause(exception)
                 if error.code() in missing:
@@ -271,13 +272,14 @@ class KafkaAdmin:
                 self._watch.answered()
                 return result
 
-    def _look(self, doing: str, *, overdue: bool) -> None:
+    def _look(self, doing: str, *, new: bool, overdue: bool) -> None:
         with self._polling:
             self._client.poll(0)
-        if self._watch.refused:
+        # Only a new refusal ends the call at once: an old one may have been put right meanwhile.
+        if new and self._watch.refused:
             raise faults.refused(self._watch.refused, self._bootstrap)
         if overdue:
-            raise faults.away(doing, self._bootstrap)
+            raise self._watch.reason(doing) or faults.away(doing, self._bootstrap)
 
     def _explained(self, error: KafkaError, doing: str) -> BrokerError:
         with self._polling:

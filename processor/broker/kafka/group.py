@@ -1,8 +1,7 @@
 """Membership in a consumer group, without reading anything: the lanes are read by a `Reader`.
 
-The partitions of the group are assigned to librdkafka (it must believe that it owns them) at a fixed offset and paused
-at once, so nothing is ever fetched here: a normal lane with a backlog would otherwise share a queue with the group's
-own events.
+The partitions of the group are assigned to librdkafka (it must believe that it owns them) and paused at once, so nothing
+is ever fetched here: a normal lane with a backlog would otherwise share a queue with the group's own events.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from processor.broker.base import Membership, RebalanceListener, TopicPartition
@@ -57,7 +56,8 @@ class KafkaGroupConsumer:
         if self._watch.fatal is not None:
             raise self._over(self._watch.fatal)
         if self._watch.refused:
-            raise faults.refused(self._watch.refused, self._bootstrap)
+            reason, self._watch.refused = self._watch.refused, ""
+            raise faults.refused(reason, self._bootstrap)
 
     def membership(self) -> Membership:
         """The group metadata of this moment."""
@@ -102,8 +102,9 @@ def _callbacks(listener: RebalanceListener) -> tuple[Callback, Callback, Callbac
 
     def on_assigned(consumer: Consumer, partitions: list[KafkaTopicPartition]) -> None:
         membership = Membership(consumer.consumer_group_metadata())
-        # An absolute offset: any logical one would be looked up, and without a committed offset be an error event.
-        consumer.incremental_assign([KafkaTopicPartition(p.topic, p.partition, 0) for p in partitions])
+        # Any absolute offset may be out of range, and is fetched now and then before the pause has arrived (measured:
+        # one Fetch request in three assignments). The end must be looked up first, and by then the pause is there.
+        consumer.incremental_assign([KafkaTopicPartition(p.topic, p.partition, OFFSET_END) for p in partitions])
         if partitions:
             consumer.pause(partitions)
         listener.on_assigned(ours(partitions), membership)

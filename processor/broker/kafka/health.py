@@ -83,6 +83,8 @@ class ClientWatch:
         """The last thing heard was that no broker can be reached."""
         self.refused = ""
         """Why a broker refused this client, or empty."""
+        self.refusals = 0
+        """How often a broker refused this client so far, as far as librdkafka tells: a repeat within 30 s it keeps."""
         self.fatal: KafkaError | None = None
         """The error after which the client is over."""
         health.started()
@@ -93,6 +95,7 @@ class ClientWatch:
             self.fatal = error
         elif error.code() in faults.REFUSED:
             self.refused = error.str()
+            self.refusals += 1
             self._health.refused(error.str())
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.down = True

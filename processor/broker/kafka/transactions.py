@@ -9,6 +9,7 @@ commit moves an offset back. Only a new producer epoch makes such a frame harmle
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -49,9 +50,10 @@ class KafkaTransactionalProducer:
     def init(self, timeout: float) -> None:
         """Fence predecessors and end what they left open."""
         client = self._open()
+        deadline = time.monotonic() + timeout
         connect(client, min(1.0, timeout / 2))
         try:
-            client.init_transactions(timeout)
+            client.init_transactions(max(0.1, deadline - time.monotonic()))
         except faults.RAISED as exception:
             self._fail(exception, "init_transactions")
         self._serve(0)
