@@ -138,9 +138,8 @@ class KafkaSettings(Group):
         return client
 
     def client_config(self) -> dict[str, str | int | float | bool]:
-        """The librdkafka properties that follow from this group, passwords in clear. Never log them."""
+        """The librdkafka properties that follow from this group, except the bootstrap; passwords in clear. Never log them."""
         named: dict[str, str | int | float | bool | None] = {
-            "bootstrap.servers": self.bootstrap,
             "security.protocol": self.security_protocol,
             "sasl.mechanisms": self.sasl_mechanism,
             "sasl.username": self.sasl_username,
