@@ -93,7 +93,7 @@ class StatusTail:
         self._bounds = {place.partition: offset for place, offset in ends.items()}
 
     def track(self, job_id: str, start: int | None) -> Track:
-        """The track of a job, read from `start`; None: it is enqueued after this call, what lies there is not its own."""
+        """The track of a job, read from `start`; None: it is enqueued after this call, so only what follows counts."""
         with self._guard:
             known = self._tracks.get(job_id)
         if known is not None:

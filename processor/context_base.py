@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 from processor.broker.base import OutRecord
 from processor.context_port import AttemptPort
-from processor.context_rules import Rules, escaped
+from processor.context_rules import Rules
+from processor.context_scopes import escaped
 from processor.core.dedupe import child_id
 from processor.errors import DuplicateName
 from processor.job import Job

@@ -21,7 +21,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from processor.context_rules import SMALL_STATE, Rules, Scope
+from processor.context_rules import SMALL_STATE, Rules
+from processor.context_scopes import Scope
 from processor.context_values import decode_cursor, encode_cursor
 from processor.errors import CursorType, DuplicateName, HandlerMistake
 from processor.job import LoopProgress

@@ -24,14 +24,14 @@ outer scope is still unasked for, it refuses to run what could not be undone.
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from processor.context_port import AttemptPort, StepFailed, StepInDoubt
+from processor.context_scopes import Frame, Scope, scope_of
 from processor.context_values import (
     ResultCodec,
     byte_length,
@@ -40,7 +40,7 @@ from processor.context_values import (
     encode_cursor,
     too_large,
 )
-from processor.errors import DuplicateName, HandlerMistake, ResultType, StateChanged, StepChanged
+from processor.errors import HandlerMistake, ResultType, StateChanged, StepChanged
 from processor.job import LoopProgress, Progress, Step, StepPhase
 
 M = TypeVar("M", bound=BaseModel)
@@ -50,61 +50,6 @@ SMALL_STATE = 4096
 _NAMES_SHOWN = 10
 _ERROR_SHOWN = 2000
 _new_tuple = tuple.__new__
-
-
-@functools.lru_cache(maxsize=4096)
-def escaped(name: str) -> str:
-    """A name that cannot be mistaken for a scope."""
-    return name.replace("%", "%25").replace("/", "%2F").replace("[", "%5B")
-
-
-class Scope:
-    """The names of one scope: the whole handler, or one item of a loop."""
-
-    __slots__ = ("asked", "frozen", "left", "path", "spawned", "steps", "unasked_loops", "unasked_steps")
-
-    def __init__(self, path: str, steps: dict[str, Step] | None, loops: set[str] | None) -> None:
-        self.path = path
-        """`` at the top, else e.g. `rows[501]/`: what its names begin with."""
-        self.asked: set[str] = set()
-        """Scoped names that were used."""
-        self.steps: list[str] = []
-        """Those of them that are steps."""
-        self.spawned: dict[str, int] = {}
-        """Children by job type, to count their index."""
-        self.left: str | None = None
-        """A loop of this scope that was left inside an item (`break`, a caught exception)."""
-        self.frozen = False
-        """A large state was left that way: what it was at the item's start is not known, so nothing more of this scope
-        can be saved. The outer item, or the handler, is redone from the last snapshot."""
-        self.unasked_steps: dict[str, Step] = {} if steps is None else steps
-        self.unasked_loops: set[str] = set() if loops is None else loops
-
-    def ask(self, name: str) -> str:
-        """The scoped name of `name`, which must be new here."""
-        full = self.path + escaped(name)
-        if full in self.asked:
-            raise DuplicateName(
-                f"{full!r} is used twice",
-                hint="a saved result is found by its name: give each step and loop of a scope a name of its own",
-            )
-        self.asked.add(full)
-        return full
-
-    def unasked(self) -> list[str]:
-        """Saved names that were not used yet."""
-        return sorted([*self.unasked_steps, *self.unasked_loops])
-
-
-class Frame(Protocol):
-    """An open loop, as far as the rules care."""
-
-    in_item: bool
-    """Between handing an item out and being asked for the next one."""
-
-    def item_scope(self) -> Scope:
-        """The scope of the item being worked on."""
-        ...
 
 
 class StepCall:
@@ -178,9 +123,9 @@ class Rules:
         self._saved_steps: dict[str, dict[str, Step]] = {}
         self._saved_loops: dict[str, set[str]] = {}
         for name, step in port.steps.items():
-            self._saved_steps.setdefault(_scope_of(name), {})[name] = step
+            self._saved_steps.setdefault(scope_of(name), {})[name] = step
         for name in self.loops:
-            self._saved_loops.setdefault(_scope_of(name), set()).add(name)
+            self._saved_loops.setdefault(scope_of(name), set()).add(name)
         self.top = self.enter_scope("")
         self.frames: list[Frame] = []
 
@@ -386,11 +331,6 @@ class Rules:
             raise self._step_changed(sorted(set(unasked)))
         if self.top.left is None:
             self.refuse_changed_state(self.top, "before the handler's end")
-
-
-def _scope_of(full: str) -> str:
-    """`rows[501]/` of `rows[501]/refund`: the last slash divides, names have none and a cursor's stand before it."""
-    return full[: full.rfind("/") + 1]
 
 
 def _restored(model: type[M], text: str | None) -> M:
