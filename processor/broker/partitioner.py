@@ -5,6 +5,7 @@ librdkafka's own default is CRC32. A topic written by both would spread one key 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import unpack_from
 
 _MASK = 0xFFFFFFFF
@@ -12,6 +13,7 @@ _MULTIPLIER = 0x5BD1E995
 _SEED = 0x9747B28C
 
 
+@lru_cache(maxsize=16_384)  # A job's id is hashed for every topic that hears of it, all within a short time.
 def murmur2(data: bytes) -> int:
     """Kafka's 32 bit murmur2, as an unsigned number."""
     length = len(data)
