@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from processor.broker.kafka.config import OWNED
 from processor.errors import SettingsError
 from processor.wire.settings import (
     GROUPS,
@@ -132,7 +133,7 @@ def test_client_properties_pass_through() -> None:
     config = settings.kafka.client_config()
     assert config["socket.timeout.ms"] == 5000
     assert config["socket.keepalive.enable"] == "true"
-    assert config["bootstrap.servers"] == "localhost:9092"
+    assert config["security.protocol"] == "PLAINTEXT"
     assert "PRIVATE" not in repr(origins(settings))
     assert origin(settings, "kafka.client.socket.timeout.ms") == "processor.toml"
 
@@ -161,3 +162,7 @@ def test_sizes_read_back(size: int) -> None:
 def test_nonsense_is_no_size(nonsense: object) -> None:
     with pytest.raises(ValueError, match="no size"):
         parse_size(nonsense)
+
+
+def test_whatever_the_kafka_broker_owns_is_refused_here_already() -> None:
+    assert set(REFUSED_CLIENT_PROPERTIES) >= OWNED
