@@ -1,4 +1,4 @@
-"""The log as the rest of the package sees it. Kafka and the memory broker both implement this, nothing more, nothing kinder.
+"""The log as the rest of the package sees it. Kafka and the memory broker implement this, nothing more, nothing kinder.
 
 Words and rules, before the first method:
 
@@ -20,9 +20,21 @@ callback (empty ones too) and every revoke callback, never on lost. It is what `
 
 *Generation moves first*: when `on_revoked` runs, the group is already in the next generation; only the membership given
 to that callback can still commit. `on_assigned` is called in every generation, with an empty list if nothing was added.
+A hand-over takes two generations, and who gives nothing up hears of the second a heartbeat later: until then its newest
+membership is refused, which is no sign of anything wrong.
+
+*Leaving*: `close` of a dynamic member leaves at once; a static one keeps its partitions until its session ends.
+
+*Refused records*: one record that can never be written dooms its transaction, watched or not: all later calls up to
+`abort` raise `AbortRequired`. Only culprits are named in `Acks.failures`, never the records purged with them. A topic's
+`max.message.bytes` judges whole batches of up to 1 MB: set below that, it refuses innocent records too.
+
+*An open transaction* survives `close` and the death of its producer: only a successor's `init` or the timeout ends it,
+and the timeout fences the producer (`ProducerFenced`).
 
 *Committed offsets* of a partition with a pending transactional commit are unknown to a stable read until that
-transaction ends; an unstable read returns the last finished commit.
+transaction ends; an unstable read returns the last finished commit. Of two offsets of a partition in one transaction
+the later sent one counts. Too long metadata is `AbortRequired`. `Admin.commit` into a group with members is refused.
 
 *Errors*: `RetriableBrokerError` and `BrokerUnavailable` -> the same call again (a commit is never aborted because it
 timed out); `AbortRequired` -> abort, rebuild the producer, send again; `ProducerFatal` -> rebuild.
@@ -98,7 +110,7 @@ class PartitionFault(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one fetch returned. Apply `records` before `ends`: an end never lies past a record that was not delivered."""
+    """What one fetch returned. Apply `records` before `ends`: no end lies past a record that was not delivered."""
 
     records: Sequence[Record]
     ends: Sequence[End]
@@ -164,7 +176,7 @@ class GroupConsumer(Protocol):
         ...
 
     def unsubscribe(self) -> None:
-        """Leave the group for good, also as a static member; runs `on_revoked`. Poll until it has been served, then close."""
+        """Leave for good, also as a static member; runs `on_revoked`. Poll until it has been served, then close."""
         ...
 
     def close(self) -> None: ...
@@ -189,7 +201,7 @@ class Reader(Protocol):
         ...
 
     def position(self, partition: TopicPartition) -> int:
-        """The next offset to deliver; grows past markers and aborted records. The start offset before the first fetch."""
+        """The next offset to deliver; grows past markers and aborted records. Before the first fetch: the start."""
         ...
 
     def close(self) -> None: ...
@@ -234,7 +246,9 @@ class TransactionalProducer(Protocol):
         """
         ...
 
-    def send_offsets(self, offsets: Sequence[OffsetCommit], group: str, membership: Membership, timeout: float) -> None: ...
+    def send_offsets(
+        self, offsets: Sequence[OffsetCommit], group: str, membership: Membership, timeout: float
+    ) -> None: ...
     def commit(self, timeout: float) -> None: ...
     def abort(self, timeout: float) -> None: ...
 
@@ -289,7 +303,7 @@ class ClusterInfo:
 
 
 class Admin(Protocol):
-    """Questions and changes outside the hot path. Thread-safe. Each call has its own time limit and raises BrokerError."""
+    """Questions and changes outside the hot path. Thread-safe. Each call has a time limit and raises BrokerError."""
 
     def cluster(self) -> ClusterInfo: ...
     def topics(self, names: Iterable[str] | None = None, *, configs: bool = False) -> dict[str, TopicInfo]:

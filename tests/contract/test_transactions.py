@@ -149,9 +149,16 @@ def test_an_unwatched_refused_record_dooms_its_transaction_too(scene: Scene, bad
     writer.begin()
     writer.append(culprit)
     assert writer.wait_acks(PATIENCE_S).failures == ()
-    with pytest.raises(AbortRequired):
+
+    def go_on() -> None:
+        writer.append(records(where, b"good"))
+        writer.wait_acks(PATIENCE_S)
         writer.commit(PATIENCE_S)
+
+    with pytest.raises(AbortRequired):
+        go_on()
     scene.abort(writer)
+    assert scene.read(where) == []
 
 
 def test_a_successor_fences_its_predecessor_and_ends_its_transaction(scene: Scene) -> None:

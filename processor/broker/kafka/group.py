@@ -1,7 +1,7 @@
 """Membership in a consumer group, without reading anything: the lanes are read by a `Reader`.
 
-The partitions of the group are assigned to librdkafka (it must believe that it owns them) and paused at once, so nothing
-is ever fetched here: a normal lane with a backlog would otherwise share a queue with the group's own events.
+The partitions of the group are assigned to librdkafka (it must believe that it owns them) and paused at once, so that
+nothing is ever fetched here: a normal lane with a backlog would otherwise share a queue with the group's own events.
 """
 
 from __future__ import annotations

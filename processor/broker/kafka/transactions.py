@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import NoReturn
 
@@ -44,6 +43,8 @@ class KafkaTransactionalProducer:
         self._breaks_before = 0
         self._offsets: dict[TopicPartition, int] = {}
         self._failures: list[Failure] = []
+        self._begun = False
+        self._fatal: KafkaError | None = None
         self._poisoned = ""
         """Why the open transaction cannot commit, although librdkafka would let it."""
 
@@ -70,6 +71,7 @@ class KafkaTransactionalProducer:
             client.begin_transaction()
         except faults.RAISED as exception:
             self._fail(exception, "begin_transaction")
+        self._begun = True
 
     def append(self, records: Iterable[OutRecord], *, watch: bool = False) -> None:
         """Append to the open transaction."""
@@ -125,6 +127,7 @@ class KafkaTransactionalProducer:
             client.commit_transaction(timeout)
         except faults.RAISED as exception:
             self._fail(exception, "commit")
+        self._begun = False
         self._serve(0)
         self._watch.answered()
 
@@ -135,6 +138,7 @@ class KafkaTransactionalProducer:
             client.abort_transaction(timeout)
         except faults.RAISED as exception:
             self._fail(exception, "abort")
+        self._begun = False
         self._serve(0)
 
     @property
@@ -173,9 +177,16 @@ class KafkaTransactionalProducer:
 
     def _refused_here(self, record: OutRecord, error: KafkaError, watch: bool) -> None:
         """librdkafka would commit without a record that it refused on the spot: it dooms only what a broker refused."""
+        doing = f"append to {record.topic}"
+        if error.code() == KafkaError._STATE:
+            # The transaction is doomed already, or the producer is: only its callbacks tell.
+            self._serve(0)
+            if self._begun and self._fatal is None:
+                raise AbortRequired(faults.explain(error, doing))
+            error = self._fatal or error
         if error.fatal() or error.code() in faults.FENCED or error.code() == KafkaError._STATE:
-            raise faults.transactional(error, f"append to {record.topic}", self._bootstrap)
-        failure = faults.of_record(error, f"append to {record.topic}", self._bootstrap)
+            raise faults.transactional(error, doing, self._bootstrap)
+        failure = faults.of_record(error, doing, self._bootstrap)
         if watch:
             self._note(record, failure)
         self._poisoned = self._poisoned or str(failure)
@@ -187,12 +198,17 @@ class KafkaTransactionalProducer:
     def _serve(self, timeout: float) -> None:
         """Run callbacks. A fatal error that shows up here is raised again by the next call of the transaction."""
         if self._client is not None:
-            with suppress(*faults.RAISED):
+            try:
                 self._client.poll(timeout)
+            except faults.RAISED as exception:
+                self._fatal = faults.cause(exception)
 
     def _fail(self, exception: BaseException, doing: str) -> NoReturn:
+        cause = faults.cause(exception)
+        if cause.fatal():
+            self._fatal = cause
         self._serve(0)
-        error = faults.transactional(faults.cause(exception), doing, self._bootstrap)
+        error = faults.transactional(cause, doing, self._bootstrap)
         if isinstance(error, RetriableBrokerError):
             raise self._watch.reason(doing) or error from exception
         raise error from exception
