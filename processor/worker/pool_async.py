@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from time import perf_counter
 
 from processor.worker.attempt import Attempt
 from processor.worker.runner import run_async
@@ -90,8 +89,8 @@ class AsyncPool:
                 await asyncio.sleep(0)
 
     async def _run(self, attempt: Attempt) -> None:
-        began = perf_counter()
+        began = self._runtime.stopwatch()
         attempt.started_at = self._runtime.clock.monotonic()
         attempt.outcome = await run_async(attempt)
-        attempt.run_seconds = perf_counter() - began
+        attempt.run_seconds = self._runtime.stopwatch() - began
         self._inbox.post(attempt)

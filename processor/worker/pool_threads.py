@@ -8,7 +8,6 @@ within one turn of its loop.
 from __future__ import annotations
 
 from collections import deque
-from time import perf_counter
 
 from processor.worker.attempt import Attempt
 from processor.worker.runner import run_sync
@@ -83,10 +82,10 @@ class ThreadPool:
         return True
 
     def _run(self, attempt: Attempt) -> None:
-        began = perf_counter()
+        began = self._runtime.stopwatch()
         attempt.started_at = self._runtime.clock.monotonic()
         attempt.outcome = run_sync(attempt)
-        attempt.run_seconds = seconds = perf_counter() - began
+        attempt.run_seconds = seconds = self._runtime.stopwatch() - began
         job_type = attempt.job.type
         mean = self._mean.get(job_type)
         self._mean[job_type] = seconds if mean is None else mean + (seconds - mean) * 0.1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
@@ -47,6 +48,10 @@ class Runtime(Protocol):
 
     clock: Clock
     random: random.Random
+
+    def stopwatch(self) -> float:
+        """Seconds that only grow, precise enough for microseconds: for measuring, not for deadlines."""
+        ...
 
     def start(self, name: str, run: Callable[[], None]) -> Actor: ...
     def signal(self) -> Signal: ...
@@ -130,6 +135,9 @@ class ThreadedRuntime:
     def __init__(self, *, clock: Clock | None = None, seed: int | None = None) -> None:
         self.clock: Clock = clock or SystemClock()
         self.random = random.Random(seed)
+
+    def stopwatch(self) -> float:
+        return time.perf_counter()
 
     def start(self, name: str, run: Callable[[], None]) -> Actor:
         thread = threading.Thread(target=run, name=name, daemon=True)
