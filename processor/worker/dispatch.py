@@ -100,6 +100,7 @@ class Dispatch:
             if attempt.number.assignment == attempt.assignment and attempt.number.standing is Standing.ACTIVE:
                 batch.append(attempt)
                 attempt.number.running += 1
+        self._desk.handed.append((self._desk.clock.monotonic(), batch))
         shelf.outstanding += len(batch)
         shelf.pool.submit(batch)
         return len(batch)

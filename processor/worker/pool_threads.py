@@ -1,8 +1,8 @@
 """Handlers in threads: one pool for each queue, as many threads as it ever needed at once, up to its slots.
 
 The threads share one deque. Waking a thread costs more than running a short job, so a thread that takes an attempt wakes
-the next one only if jobs of this type take long enough to be worth it; the owner's `nudge` corrects a wrong guess
-within one turn of its loop.
+the next one only if most jobs of this type take long enough to be worth it. A wrong guess (a slow job among short ones)
+is corrected by the owner's `nudge`: when nobody has taken anything since its last call, one more thread wakes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from processor.worker.runner import run_sync
 from processor.worker.runtime import Actor, Inbox, Runtime, Signal
 
 WORTH_WAKING = 0.000_2
-"""Seconds a job must take on average before a second thread is woken for the next one."""
+"""Seconds from which on a job is worth a second thread for the next one."""
+_MEMORY = 0.03
+"""Weight of the newest job in the share of slow ones. A share and not a mean: a short job that loses the interpreter
+lock in the middle lasts 5 ms, and a few of those would wake every thread there is."""
 
 
 class ThreadPool:
@@ -28,18 +31,22 @@ class ThreadPool:
         self._backlog: deque[Attempt] = deque()
         self._idle: deque[Signal] = deque()
         self._actors: list[Actor] = []
-        self._mean: dict[str, float] = {}
-        """Running mean of run seconds by job type; only a hint, so threads may race on it."""
+        self._slow: dict[str, float] = {}
+        """Share of slow jobs by job type; only a hint, so threads may race on it."""
+        self._taken = 0
+        """Grows whenever an attempt is taken."""
+        self._taken_at_nudge = -1
         self._stopping = False
 
     def submit(self, attempts: list[Attempt]) -> None:
         self._backlog.extend(attempts)
-        if attempts:
+        if attempts and len(self._idle) == len(self._actors):
             self._wake_one()
 
     def nudge(self) -> None:
-        if self._backlog:
+        if self._backlog and self._taken == self._taken_at_nudge:
             self._wake_one()
+        self._taken_at_nudge = self._taken
 
     def stop(self, timeout: float) -> bool:
         self._stopping = True
@@ -58,7 +65,7 @@ class ThreadPool:
                 self._actors.append(self._runtime.start(name, self._work))
 
     def _work(self) -> None:
-        backlog, idle, mean = self._backlog, self._idle, self._mean
+        backlog, idle, slow = self._backlog, self._idle, self._slow
         signal = self._runtime.signal()
         while not self._stopping:
             try:
@@ -69,7 +76,8 @@ class ThreadPool:
                     continue
                 signal.wait(None)
                 continue
-            if backlog and mean.get(attempt.job.type, 1.0) > WORTH_WAKING:
+            self._taken += 1
+            if backlog and slow.get(attempt.job.type, 1.0) > 0.5:
                 self._wake_one()
             self._run(attempt)
 
@@ -87,6 +95,6 @@ class ThreadPool:
         attempt.outcome = run_sync(attempt)
         attempt.run_seconds = seconds = self._runtime.stopwatch() - began
         job_type = attempt.job.type
-        mean = self._mean.get(job_type)
-        self._mean[job_type] = seconds if mean is None else mean + (seconds - mean) * 0.1
+        share = self._slow.get(job_type, 0.5)
+        self._slow[job_type] = share + ((seconds > WORTH_WAKING) - share) * _MEMORY
         self._inbox.post(attempt)

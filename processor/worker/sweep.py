@@ -30,6 +30,7 @@ class Sweep:
         self._desk = desk
         self._settlement = settlement
         self._ownership = ownership
+        self._slow: dict[Attempt, None] = {}
         self._next = 0.0
         self._next_lazy = 0.0
 
@@ -41,20 +42,27 @@ class Sweep:
         lazy = now >= self._next_lazy
         if lazy:
             self._next_lazy = now + LAZY_COMMIT
+        self._look_at_slow(now)
         for number in list(self._desk.numbers.values()):
             if number.standing is Standing.ACTIVE:
-                self._look_at(number, now, lazy=lazy)
+                self._look_at(number, lazy=lazy, now=now)
 
-    def _look_at(self, number: Number, now: float, *, lazy: bool) -> None:
-        config = self._desk.config
-        for attempt in list(number.attempts.values()):
-            started = attempt.started_at
-            if started is None or attempt.outcome is not None:
-                continue
-            if now - started >= config.announce_after:
-                self._announce(attempt, now)
-            if not attempt.promoted and now - started >= config.promote_after:
-                self._settlement.promote(attempt)
+    def _look_at_slow(self, now: float) -> None:
+        """Attempts that did not end soon. Short ones never get here: they are handed out and gone."""
+        config, slow, handed = self._desk.config, self._slow, self._desk.handed
+        while handed and handed[0][0] + config.announce_after <= now:
+            slow.update((attempt, None) for attempt in handed.popleft()[1] if not attempt.settled)
+        for attempt in list(slow):
+            if attempt.settled or attempt.lost:
+                del slow[attempt]
+            elif attempt.started_at is not None and attempt.outcome is None:
+                ran = now - attempt.started_at
+                if ran >= config.announce_after:
+                    self._announce(attempt, now)
+                if ran >= config.promote_after and not attempt.promoted:
+                    self._settlement.promote(attempt)
+
+    def _look_at(self, number: Number, *, lazy: bool, now: float) -> None:
         if number.crowded:
             number.crowded = False
             self._promote_oldest(number)
