@@ -20,6 +20,8 @@ from processor.job import Job
 
 M = TypeVar("M", bound=BaseModel)
 P_contra = TypeVar("P_contra", contravariant=True)
+ModelClass = type[M]
+"""Named here, because inside the class `type` is the job's."""
 
 
 class Spawnable(Protocol[P_contra]):
@@ -115,7 +117,7 @@ class ContextBase:
 
     # -- telling ---------------------------------------------------------------------------------------------------
 
-    def state(self, model: type[M]) -> M:
+    def state(self, model: ModelClass[M]) -> M:
         """The job's state: restored as of the last snapshot, or new. Change its fields inside items of `each` only.
 
         Raises:
