@@ -12,10 +12,8 @@ opened at the first enqueue or question, unless the app was bound to another bro
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -51,7 +49,6 @@ if TYPE_CHECKING:
 P = TypeVar("P")
 F = TypeVar("F", bound=Callable[[], object])
 _LONGEST_NAME = 200
-_IDS_SHOWN = 20
 _KEYED_ONLY = frozenset({Lane.HIGH, Lane.LOW})
 
 
@@ -326,7 +323,6 @@ class App:
                     payload_max_bytes=chosen.payload_max_bytes,
                 )
                 self._client = Client(config, self.broker)
-                _flush_at_exit()
             return self._client
 
     def forget_after_fork(self) -> None:
@@ -382,25 +378,6 @@ def _open_kafka(settings: Settings) -> Broker:
 
 
 _apps: weakref.WeakSet[App] = weakref.WeakSet()
-_at_exit = threading.Event()
-
-
-def _flush_at_exit() -> None:
-    if not _at_exit.is_set():
-        _at_exit.set()
-        atexit.register(_close_all)
-
-
-def _close_all() -> None:
-    """Nothing enqueued is dropped in silence: what cannot be sent at exit is named on stderr."""
-    for app in list(_apps):
-        left = app.close()
-        if left:
-            shown = ", ".join(left[:_IDS_SHOWN])
-            more = f" and {len(left) - _IDS_SHOWN} more" if len(left) > _IDS_SHOWN else ""
-            sys.stderr.write(
-                f"processor: {len(left)} enqueued jobs of {app.namespace} were not confirmed: {shown}{more}\n"
-            )
 
 
 def _after_fork_in_child() -> None:

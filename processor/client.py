@@ -10,10 +10,12 @@ opens its own at the next use. What the parent had not sent yet is the parent's 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import logging
 import math
 import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -31,6 +33,7 @@ from processor.wire.topics import jobs_topic, status_topic
 
 _log = logging.getLogger(__name__)
 _SLICE = 0.01
+_IDS_SHOWN = 20
 _STATUS_PATIENCE = 60.0
 """Seconds until the status topic is tried again before an enqueue, once it could not be asked."""
 _IN_FLIGHT = 10_000
@@ -195,6 +198,7 @@ class Client:
             with self._lock:
                 producer = self._producer
                 if producer is None:
+                    _flush_at_exit()
                     producer = self._producer = self._broker_opened().producer()
         return producer
 
@@ -237,6 +241,27 @@ def keep_for_ever(inherited: object) -> None:
 
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+_exit_is_guarded = threading.Event()
+
+
+def _flush_at_exit() -> None:
+    # Registered at the first use, not at import: importing has no effect.
+    if not _exit_is_guarded.is_set():
+        _exit_is_guarded.set()
+        atexit.register(_close_all)
+
+
+def _close_all() -> None:
+    """Nothing enqueued is dropped in silence: what cannot be sent at exit is named on stderr."""
+    for client in list(_clients):
+        left = client.close()
+        if left:
+            shown = ", ".join(left[:_IDS_SHOWN])
+            more = f" and {len(left) - _IDS_SHOWN} more" if len(left) > _IDS_SHOWN else ""
+            namespace = client.config.namespace
+            sys.stderr.write(f"processor: {len(left)} enqueued jobs of {namespace} were not confirmed: {shown}{more}\n")
 
 
 def _after_fork_in_child() -> None:
