@@ -71,7 +71,12 @@ class KafkaGroupConsumer:
         """Close; a dynamic member that has not left yet leaves, which runs `on_revoked`."""
         if not self._closed:
             self._closed = True
-            self._consumer.close()
+            try:
+                self._consumer.close()
+            except faults.RAISED as exception:
+                # A fenced member that learns of it only now. confluent_kafka 2.16.1 trips over its own error here:
+                # "SystemError: _PyErr_SetObject: exception <class 'str'> is not a BaseException subclass".
+                log.warning("kafka.group_close_failed", extra={"error": str(exception)})
 
     def _event(self, message: Message) -> None:
         error = message.error()
