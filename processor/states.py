@@ -25,17 +25,17 @@ class State(StrEnum):
     DISCARDED = "discarded"
 
 
-TERMINAL = frozenset(
-    {State.SUCCEEDED, State.DEAD, State.CANCELLED, State.KILLED, State.EXPIRED, State.DISCARDED}
-)
+TERMINAL = frozenset({State.SUCCEEDED, State.DEAD, State.CANCELLED, State.KILLED, State.EXPIRED, State.DISCARDED})
 """States that end a life. The first terminal state of a life wins; a redrive starts the next life in `QUEUED`."""
 
 _OPEN_ENDS = frozenset({State.CANCELLED, State.KILLED, State.DEAD, State.DISCARDED})
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.SCHEDULED: frozenset({State.QUEUED, State.EXPIRED}) | _OPEN_ENDS,
-    State.QUEUED: frozenset({State.RUNNING, State.WAITING, State.SUCCEEDED, State.RETRYING, State.EXPIRED}) | _OPEN_ENDS,
-    State.RUNNING: frozenset({State.QUEUED, State.WAITING, State.IN_DOUBT, State.RETRYING, State.SUCCEEDED}) | _OPEN_ENDS,
+    State.QUEUED: frozenset({State.RUNNING, State.WAITING, State.SUCCEEDED, State.RETRYING, State.EXPIRED})
+    | _OPEN_ENDS,
+    State.RUNNING: frozenset({State.QUEUED, State.WAITING, State.IN_DOUBT, State.RETRYING, State.SUCCEEDED})
+    | _OPEN_ENDS,
     State.RETRYING: frozenset({State.QUEUED}) | _OPEN_ENDS,
     State.WAITING: frozenset({State.QUEUED, State.RUNNING, State.EXPIRED}) | _OPEN_ENDS,
     State.IN_DOUBT: frozenset({State.QUEUED, State.RUNNING, State.SUCCEEDED}) | _OPEN_ENDS,
@@ -46,7 +46,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.EXPIRED: frozenset(),
     State.DISCARDED: frozenset(),
 }
-"""Every move within one life. `QUEUED` -> an end without `RUNNING`: short jobs write only their end (design: lazily)."""
+"""Every move within one life. From `QUEUED` to an end without `RUNNING`: short jobs write only their end."""
 
 
 def may_move(old: State, new: State) -> bool:

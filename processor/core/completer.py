@@ -17,7 +17,14 @@ from processor.job import ErrorInfo, Job, Progress, Step, Version
 from processor.states import State
 from processor.wire.codec import encode
 from processor.wire.headers import routing_headers
-from processor.wire.records import CheckpointRecord, DeadLetterRecord, DedupeMark, LiveJobRecord, StatusRecord, StepRecord
+from processor.wire.records import (
+    CheckpointRecord,
+    DeadLetterRecord,
+    DedupeMark,
+    LiveJobRecord,
+    StatusRecord,
+    StepRecord,
+)
 
 INLINE_PROGRESS_BYTES = 512 * 1024
 """Progress up to this size travels inside the dead letter (design, section 5)."""
@@ -88,7 +95,7 @@ class Completer:
         )
         return OutRecord(topics.status, job.id.encode(), encode(record))
 
-    def end(
+    def end(  # noqa: PLR0913  (one call, one write set: every fact of the end in one place)
         self,
         topics: Topics,
         job: Job,
@@ -187,9 +194,7 @@ class Completer:
             "" if parked is None else parked.reason,
             None if parked is None else parked.until,
         )
-        return SavedOut(
-            OutRecord(topics.checkpoints, job_key(job.id), encode(record), None, topics.number), record
-        )
+        return SavedOut(OutRecord(topics.checkpoints, job_key(job.id), encode(record), None, topics.number), record)
 
     def dead_letter(
         self,
@@ -238,12 +243,9 @@ class Completer:
     ) -> tuple[bytes | None, list[bytes] | None]:
         if saved is None:
             return None, None
-        progress = encode(
-            self._record(topics, job, origin, saved.promoted, saved.progress or Progress(), version, now)
-        )
+        progress = encode(self._record(topics, job, origin, saved.promoted, saved.progress or Progress(), version, now))
         steps = [encode(StepRecord(job.id, *version, s.name, s.phase, s.result, s.error)) for s in saved.steps]
         if len(progress) + sum(map(len, steps)) > INLINE_PROGRESS_BYTES:
             # Cut to fit: the position survives, the step results do not; a redrive from the checkpoint repeats them.
             steps = []
         return progress, steps or None
-

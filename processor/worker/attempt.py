@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from processor.errors import JobLost, JobYielded, UnknownJobType
 
 if TYPE_CHECKING:
-    from processor.worker.registry import RunnableJob
     from processor.broker.base import OutRecord
     from processor.clock import Clock
     from processor.context_port import ContextLimits
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from processor.core.outcome import Outcome
     from processor.job import Job, Progress, Step
     from processor.worker.number import LaneState, Number
+    from processor.worker.registry import RunnableJob
     from processor.worker.runtime import Inbox, Signal
 
 

@@ -46,9 +46,7 @@ class Desk:
             result_max_bytes=config.result_max_bytes,
             payload_max_bytes=config.payload_max_bytes,
         )
-        self.shared = AttemptShared(
-            self.inbox, runtime.clock, limits, runtime.signal, config.unknown_type_patience
-        )
+        self.shared = AttemptShared(self.inbox, runtime.clock, limits, runtime.signal, config.unknown_type_patience)
         self.membership: Membership | None = None
         """The group metadata of the last assign or revoke callback; flushes present this and nothing fresher."""
         self.numbers: dict[tuple[str, int], Number] = {}

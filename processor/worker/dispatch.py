@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Pool(Protocol):
-    """Runs attempts of one queue with one kind of executor. Posts each attempt to the owner's inbox when it has ended."""
+    """Runs attempts of one queue with one kind of executor; posts each to the owner's inbox when it has ended."""
 
     slots: int
 
@@ -43,7 +43,7 @@ class Shelf:
 
     @property
     def ahead(self) -> int:
-        """How many the pool may hold: its slots and about as many again (design: slots idle while the owner is busy)."""
+        """How many the pool may hold: its slots and about as many again, or slots idle while the owner is busy."""
         return 2 * self.pool.slots + 128
 
 

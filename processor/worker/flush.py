@@ -1,4 +1,4 @@
-"""One flush: everything its jobs cause inside Kafka, in one transaction. Runs on the flusher's thread over a frozen batch.
+"""One flush: everything its jobs cause inside Kafka, in one transaction, on the flusher's thread, over a frozen batch.
 
 The owning thread freezes a batch and posts it; the flusher answers with the same batch and how it went. One at a time.
 A cluster that fails over stalls a commit for many seconds (measured: 9 to 13 s when a broker is killed): that must not

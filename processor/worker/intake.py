@@ -154,4 +154,3 @@ def progress_of(record: CheckpointRecord) -> Progress:
 def _step(value: bytes) -> Step:
     record = decode_step(value)
     return Step(record.name, StepPhase(record.phase), record.result, record.error)
-

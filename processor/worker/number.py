@@ -52,29 +52,44 @@ class LaneState:
 class Number:
     """See the module."""
 
-    def __init__(self, queue: QueueConfig, partition: int, assignment: int, topics: Topics, slot: str, key_bound: int, dedupe_ms: int) -> None:
+    standing = Standing.RESTORING
+    epoch = 0
+    sequence = 0
+    running = 0
+    """Attempts in the hands of a pool."""
+    checkpoint_end = 0
+    """The checkpoint partition's next offset is at least this."""
+    committed_at = 0.0
+    progress_at = 0.0
+    touched = False
+    """Something happened that the next flush has to carry."""
+    released = False
+    crowded = False
+    """The window's ranges nearly fill the offset metadata: the oldest incomplete jobs are to be promoted."""
+
+    def __init__(
+        self,
+        queue: QueueConfig,
+        partition: int,
+        assignment: int,
+        topics: Topics,
+        slot: str,
+        key_bound: int,
+        dedupe_ms: int,
+    ) -> None:
         self.queue = queue
         self.partition = partition
         self.assignment = assignment
         self.topics = topics
         self.slot = slot
-        self.standing = Standing.RESTORING
-        self.epoch = 0
-        self.sequence = 0
         self.lanes: dict[Lane, LaneState] = {}
         self.live = LiveTable()
         self.marks = DedupeMarks(dedupe_ms)
         self.order: KeyOrder[Attempt] = KeyOrder(bound_records=key_bound)
         self.attempts: dict[str, Attempt] = {}
         """Jobs taken and not ended, by id."""
-        self.running = 0
-        """Attempts in the hands of a pool."""
         self.parked: dict[str, int | None] = {}
         """Parked jobs: id -> when to look again (ms)."""
-        self.checkpoint_end = 0
-        """The checkpoint partition's next offset is at least this."""
-        self.committed_at = 0.0
-        self.progress_at = 0.0
 
         self.successors: dict[str, Attempt] = {}
         """A later life of a job that is still live waits here for its end."""
@@ -92,11 +107,6 @@ class Number:
         self.news: list[Attempt] = []
         """Attempts with something to drain at the next freeze."""
         self.syncs: list[Sync] = []
-        self.touched = False
-        """Something happened that the next flush has to carry."""
-        self.released = False
-        self.crowded = False
-        """The window's ranges nearly fill the offset metadata: the oldest incomplete jobs are to be promoted."""
 
     def __repr__(self) -> str:
         return f"<number {self.queue.name}-{self.partition} assignment {self.assignment} {self.standing}>"

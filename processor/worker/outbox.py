@@ -148,15 +148,10 @@ class Outbox:
         saved = {id(out) for out, _ in part.saves}
         buried = set(part.burials)
         checkpoints = number.topics.checkpoints
-        creates = [
-            record for record in part.creates if id(record) not in saved and record.topic != checkpoints
-        ]
-        announces = [
-            record for record in part.announces if record.topic != checkpoints or record.key not in buried
-        ]
-        for record in [*creates, *announces, *(out for out, _ in part.saves)]:
-            if id(record) in refused:
-                creates.append(self._unsendable(number, record, refused[id(record)]))
+        creates = [record for record in part.creates if id(record) not in saved and record.topic != checkpoints]
+        announces = [record for record in part.announces if record.topic != checkpoints or record.key not in buried]
+        written = [*creates, *announces, *(out for out, _ in part.saves)]
+        creates += [self._unsendable(number, out, refused[id(out)]) for out in written if id(out) in refused]
         number.creates[:0] = [record for record in creates if id(record) not in refused]
         number.announces[:0] = [record for record in announces if id(record) not in refused]
         number.saves[:0] = [save for save in part.saves if id(save.out) not in refused]
@@ -178,6 +173,7 @@ class Outbox:
             job_id = (record.key or b"").decode(errors="replace")
             origin = (record.topic, number.partition, -1)
             small = DeadLetterRecord(job_id, "unsendable", now, self._desk.config.slot, *origin)
-        failure = self._desk.completer.failure("unsendable", f"{len(record.value or b'')} bytes for {record.topic}: {error}")
+        what = f"{len(record.value or b'')} bytes for {record.topic}: {error}"
+        failure = self._desk.completer.failure("unsendable", what)
         small = small._replace(failures=[*(small.failures or ()), failure])
         return OutRecord(number.topics.dlq, record.key, encode(small), [("reason", b"unsendable")])

@@ -72,7 +72,7 @@ class Ownership:
             self._restorer.submit(numbers)
 
     def on_revoked(self, partitions: Sequence[TopicPartition], membership: Membership) -> None:
-        """Revoke p: stop starting, ask running jobs to checkpoint and yield, wait a little, flush as released, let go."""
+        """Revoke p: stop starting, ask running jobs to save and yield, wait a little, flush as released, let go."""
         self._desk.membership = membership
         self.callbacks += 1
         self._desk.tally.events["rebalance.revoked"] += 1
@@ -176,9 +176,7 @@ class Ownership:
                 self._readers[lane.lane].unassign([lane.key])
         number.standing = Standing.HELD
         self._desk.tally.events["held"] += 1
-        log.error(
-            "number.held", extra={"queue": number.queue.name, "number": number.partition, "reason": reason}
-        )
+        log.error("number.held", extra={"queue": number.queue.name, "number": number.partition, "reason": reason})
 
     def yield_numbers(self, numbers: Sequence[Number]) -> None:
         """Stop starting their jobs, and ask the running ones to save and stop."""

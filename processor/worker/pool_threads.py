@@ -1,8 +1,8 @@
 """Handlers in threads: one pool for each queue, as many threads as it ever needed at once, up to its slots.
 
-The threads share one deque. Waking a thread costs more than running a short job, so a thread that takes an attempt wakes
-the next one only if most jobs of this type take long enough to be worth it. A wrong guess (a slow job among short ones)
-is corrected by the owner's `nudge`: when nobody has taken anything since its last call, one more thread wakes.
+The threads share one deque. Waking a thread costs more than running a short job, so a thread that takes an attempt
+wakes the next one only if most jobs of this type take long enough to be worth it. A wrong guess (a slow job among short
+ones) is corrected by the owner's `nudge`: when nobody has taken anything since its last call, one more thread wakes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reading spilled records again: jobs that waited for a busy key and were kept as their place only. A thread of its own.
+"""Reading spilled records again: jobs that waited for a busy key and were kept as their place only. On its own thread.
 
 Spilled jobs of one lane lie near each other, so a read brings its neighbours along and keeps them for the next asks.
 """

@@ -1,12 +1,13 @@
-"""Reading back what a number's last owner left: committed offsets, live jobs, dedupe marks. Runs on a thread of its own.
+"""Reading back what a number's last owner left: committed offsets, live jobs, dedupe marks. On its own thread.
 
-The order of the steps matters (design, section 3): offsets first and *stable*, so that a pending transaction is waited
-for; then the true high watermark of the checkpoint partition; then read until the reader's position gets there. Read the
-other way round, or only to what a read-committed consumer calls the end, the last commit of a dead owner is missed.
+The order of the steps matters (design, section 3): offsets first and *stable*, so that a pending transaction is
+waited for; then the true high watermark of the checkpoint partition; then read until the reader's position gets there.
+Read the other way round, or only to what a read-committed consumer calls the end, the last commit of a dead owner is
+missed.
 
-A dead slot's open transaction would hold all that back for 12 to 18 s (measured). Initialising its transactional id ends
-it in about a second. That is done only for slots that are named by the number's own metadata and are not members of the
-group now: shooting a slot that lives elsewhere kills a healthy worker.
+A dead slot's open transaction would hold all that back for 12 to 18 s (measured). Initialising its transactional id
+ends it in about a second. That is done only for slots that are named by the number's own metadata and are not members
+of the group now: shooting a slot that lives elsewhere kills a healthy worker.
 """
 
 from __future__ import annotations

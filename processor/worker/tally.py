@@ -1,4 +1,4 @@
-"""Plain counters of the owning thread. The metrics read them when they are scraped; counting a job costs one addition."""
+"""Plain counters of the owning thread. The metrics read them when scraped; counting a job costs one addition."""
 
 from __future__ import annotations
 
