@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from processor.job import Lane
@@ -66,6 +68,17 @@ class WorkerConfig:
     """Longest sleep of the loop while jobs run."""
     idle_wait_max: float = 0.004
     """Longest sleep of the loop while nothing runs."""
+    tend_every: float = 3600.0
+    """How often old records of the lanes are deleted, those older than `replay_time` and complete."""
+
+    app_path: str | None = None
+    """`MODULE:APP`: the name under which child processes import the app. Process executors need it."""
+    child_slots: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Child processes of one queue at most: more than processors only take turns."""
+    child_env: Mapping[str, str] = field(default_factory=dict)
+    """Added to the environment of child processes: settings that this process was given as flags."""
+    child_log_format: str = ""
+    """`text` or `json`; empty: child processes leave logging alone."""
     labels: dict[str, str] = field(default_factory=dict)
 
     @property

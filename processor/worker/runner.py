@@ -5,19 +5,39 @@ from __future__ import annotations
 import hashlib
 import logging
 import traceback
+from typing import Protocol
 
 from processor.context import AsyncContext, Context
-from processor.context_port import StepInDoubt
+from processor.context_port import AttemptPort, StepInDoubt
 from processor.core.outcome import Failed, Lost, Outcome, Parked, Succeeded, Yielded
 from processor.errors import HandlerMistake, JobLost, JobYielded, NewerRecord, PayloadInvalid, ProcessorError
 from processor.job import ErrorInfo
 from processor.states import State
-from processor.worker.attempt import Attempt
+from processor.worker.registry import RunnableJob
 
 log = logging.getLogger("processor.job")
 
 
-def run_sync(attempt: Attempt) -> Outcome:
+class Running(AttemptPort, Protocol):
+    """An attempt as a handler's run needs it: the worker's own, or its stand-in in a child process."""
+
+    @property
+    def lost(self) -> bool:
+        """The number moved away."""
+        ...
+
+    @property
+    def runnable(self) -> RunnableJob:
+        """What to run."""
+        ...
+
+    @property
+    def patience(self) -> float:
+        """Seconds a job of an unknown type or newer version waits for a deploy."""
+        ...
+
+
+def run_sync(attempt: Running) -> Outcome:
     """Run a `def` handler in this thread."""
     if attempt.interrupted:
         return Lost() if attempt.lost else Yielded()
@@ -35,7 +55,7 @@ def run_sync(attempt: Attempt) -> Outcome:
         return outcome_of(attempt, error)
 
 
-async def run_async(attempt: Attempt) -> Outcome:
+async def run_async(attempt: Running) -> Outcome:
     """Run an `async def` handler in this event loop."""
     if attempt.interrupted:
         return Lost() if attempt.lost else Yielded()
@@ -53,7 +73,7 @@ async def run_async(attempt: Attempt) -> Outcome:
         return outcome_of(attempt, error)
 
 
-def outcome_of(attempt: Attempt, error: BaseException) -> Outcome:
+def outcome_of(attempt: Running, error: BaseException) -> Outcome:
     """What an exception means for the job.
 
     Raises:

@@ -1,0 +1,182 @@
+"""`processor worker MODULE:APP`: run the jobs of an app. Composes settings, slots, Kafka and the worker's processes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from processor.cli.output import Output
+
+if TYPE_CHECKING:
+    from processor.app import App
+    from processor.broker.base import Broker
+    from processor.wire.settings import Settings
+    from processor.worker.config import WorkerConfig
+    from processor.worker.probes import Address
+    from processor.worker.slots import Slot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """What the command line said."""
+
+    app_path: str
+    queues: tuple[str, ...]
+    processes: int | None
+    concurrency: int | None
+    instance: str | None
+    http: str | None
+    grace: str | None
+    log_format: str
+    bootstrap: str | None
+    supervise: bool
+
+    def overrides(self) -> dict[str, Any]:
+        """The flags that are settings."""
+        return {
+            "worker.processes": self.processes,
+            "worker.grace": self.grace,
+            "kafka.bootstrap": self.bootstrap,
+        }
+
+
+@click.command()
+@click.argument("app_path", metavar="MODULE:APP", envvar="PROCESSOR_APP")
+@click.option("-q", "--queue", "queues", multiple=True, help="Serve this queue; several times for more. Default: all.")
+@click.option("--processes", type=click.IntRange(1, 512), help="Worker processes, each in a slot of its own.")
+@click.option("--concurrency", type=click.IntRange(1), help="Jobs at a time per queue, process and kind of executor.")
+@click.option("--instance", help="Name of the slot. Default: the lowest free number of this host.")
+@click.option("--http", metavar="[HOST:]PORT", help="Probes and metrics; process i listens on PORT + i.")
+@click.option("--grace", metavar="TIME", help="How long a stop waits for running jobs to save and yield, e.g. 30s.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--bootstrap", metavar="HOST:PORT", help="Kafka brokers to ask first.")
+@click.option(
+    "--supervise/--no-supervise", default=True, help="Start a worker that dies again (default), or end with it."
+)
+def worker(**flags: Any) -> None:
+    """Run the jobs of MODULE:APP (or FILE.py:APP) until stopped.
+
+    SIGTERM or Ctrl-C stops in good order: running jobs save and yield, and other workers go on with them. A second one
+    stops at once. SIGHUP restarts the processes one after the other.
+    """
+    from processor.worker.logs import configure
+
+    chosen = Flags(**flags)
+    configure(chosen.log_format)
+    with Output().errors():
+        sys.exit(_run(chosen))
+
+
+def _run(flags: Flags) -> int:
+    from processor.cli.loading import load_app
+    from processor.worker.probes import parse_address
+    from processor.worker.service import ServeOptions, worker_config
+    from processor.worker.slots import take_slots
+    from processor.worker.supervisor import Supervisor
+
+    app = load_app(flags.app_path)
+    # Before any fork, so that no child needs to: importing makes no client and no thread.
+    importlib.import_module("processor.broker.kafka")
+    settings = _settings(app, flags)
+    http = None if flags.http is None else parse_address(flags.http)
+    options = ServeOptions(
+        queues=flags.queues,
+        concurrency=_concurrency(flags, settings),
+        app_path=flags.app_path,
+        http=http,
+        log_format=flags.log_format,
+    )
+    count = settings.worker.processes if flags.supervise else 1
+    slots = take_slots(app.namespace, settings.worker.state_dir, count, instance=flags.instance)
+    # Made here once, so that mistakes are told before anything starts.
+    config = worker_config(app, settings, slots[0].name, options)
+    _summary(flags, settings, config, slots, http)
+    if not flags.supervise:
+        return _serve(app, settings, config, http, lambda: None)
+
+    def serve(index: int, slot: Slot, on_ready: Callable[[], None]) -> int:
+        address = None if http is None else http.plus(index)
+        return _serve(app, settings, replace(config, slot=slot.name), address, on_ready)
+
+    return Supervisor(slots, serve).run()
+
+
+def _serve(
+    app: App, settings: Settings, config: WorkerConfig, http: Address | None, on_ready: Callable[[], None]
+) -> int:
+    """One worker process, from here on with a Kafka of its own."""
+    from processor.worker.service import serve
+
+    broker = _broker(settings)
+    # Handlers that start jobs speak to the cluster that the flags name.
+    app.bind(broker)
+    with Output().errors():
+        return serve(app, broker, config, plan=app.topic_plan(), http=http, on_ready=on_ready)
+    raise AssertionError("errors() exits or raises")
+
+
+def _broker(settings: Settings) -> Broker:
+    from processor.broker.kafka import KafkaBroker, KafkaConfig
+
+    kafka, worker = settings.kafka, settings.worker
+    return KafkaBroker(
+        KafkaConfig(
+            bootstrap=kafka.bootstrap,
+            properties=kafka.client_config(),
+            group_protocol=worker.group_protocol,
+            session_timeout_ms=round(worker.session_timeout * 1000),
+            heartbeat_interval_ms=round(worker.heartbeat * 1000),
+            request_timeout_ms=round(kafka.request_timeout * 1000),
+        )
+    )
+
+
+def _settings(app: App, flags: Flags) -> Settings:
+    """The app's settings, which it may have been made with, and the flags above them."""
+    from pydantic import ValidationError
+
+    from processor.errors import SettingsError
+
+    settings = app.settings()
+    for name, value in flags.overrides().items():
+        if value is None:
+            continue
+        table, _, field = name.partition(".")
+        group = getattr(settings, table)
+        try:
+            changed = type(group).model_validate({**group.model_dump(), field: value})
+        except ValidationError as error:
+            raise SettingsError(f"{name}: {error.errors()[0]['msg']}", hint="processor worker --help") from None
+        settings = settings.model_copy(update={table: changed})
+    return settings
+
+
+def _concurrency(flags: Flags, settings: Settings) -> int | None:
+    """What was asked for; a mere default leaves each queue what it declares."""
+    from processor.wire.settings_sources import origins
+
+    if flags.concurrency is not None:
+        return flags.concurrency
+    named = any(item.name == "worker.concurrency" and item.origin != "default" for item in origins(settings))
+    return settings.worker.concurrency if named else None
+
+
+def _summary(flags: Flags, settings: Settings, config: WorkerConfig, slots: list[Slot], http: Address | None) -> None:
+    """A few lines for whoever started it by hand."""
+    if flags.log_format != "text":
+        return
+    queues = ", ".join(f"{queue.name} ({queue.concurrency} at a time)" for queue in config.queues)
+    lines = [
+        f"processor worker: {config.namespace} at {settings.kafka.bootstrap}",
+        f"  queues   {queues}",
+        f"  slots    {', '.join(slot.name for slot in slots)}",
+    ]
+    if http is not None:
+        lines.append(f"  probes   http://{http.host}:{http.port}/healthz /readyz /metrics")
+    lines.append("  Ctrl-C stops in good order, a second one at once.")
+    click.echo("\n".join(lines), err=True)

@@ -1,0 +1,147 @@
+"""The catalogue's metrics, filled when somebody asks: the owning thread counts in plain numbers (`Tally`) and never
+waits for a scrape.
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from processor.wire.metrics import OTHER, Registry
+from processor.worker.number import Number, Standing
+
+if TYPE_CHECKING:
+    from processor.worker.loop import Worker
+
+_EVENTS = {
+    "flush.committed": ("flushes_total", "committed"),
+    "flush.failed": ("flushes_total", "aborted"),
+    "rebalance.assigned": ("rebalances_total", "assigned"),
+    "rebalance.revoked": ("rebalances_total", "revoked"),
+    "rebalance.lost": ("rebalances_total", "lost"),
+}
+"""Events with a metric of their own: name in the tally -> metric and label."""
+_PER_QUEUE = {
+    "checkpoints": "checkpoints_total",
+    "steps": "steps_total",
+    "restores": "restores_total",
+    "promoted": "promoted_total",
+    "dropped_copies": "dropped_copies_total",
+}
+"""Counted for the whole process; with one queue the label is its name, else `_other`."""
+
+
+class Scrape:
+    """Turns the tally of a worker into the text of `/metrics`."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._registry = Registry()
+        self._seen: Counter[tuple[str, ...]] = Counter()
+        self._lock = threading.Lock()
+        self._queue_of = {name: getattr(kind, "queue", OTHER) for name, kind in worker.desk.registry.items()}
+        queues = worker.config.queues
+        self._lone_queue = queues[0].name if len(queues) == 1 else OTHER
+        self._registry.gauge("build_info", _version(), platform.python_version()).set(1)
+
+    def render(self) -> bytes:
+        """All series, as of now."""
+        # Two scrapes at a time would count the same growth twice.
+        with self._lock:
+            self._count()
+            self._measure()
+            self._observe()
+            return self._registry.render()
+
+    def _grow(self, total: int | float, name: str, *labels: str) -> None:
+        """Bring a counter to `total`: counters of the registry only know how to grow."""
+        key = (name, *labels)
+        more = total - self._seen[key]
+        if more > 0:
+            self._registry.counter(name, *labels).inc(more)
+            self._seen[key] = total  # type: ignore[assignment]  # a Counter holds floats as well
+
+    def _count(self) -> None:
+        tally = self._worker.desk.tally
+        for (queue, job_type), count in tally.started.copy().items():
+            self._grow(count, "jobs_started_total", queue, job_type)
+        for (queue, job_type, outcome), count in tally.finished.copy().items():
+            self._grow(count, "jobs_finished_total", queue, job_type, outcome)
+        for event, count in tally.events.copy().items():
+            if event in _EVENTS:
+                self._grow(count, *_EVENTS[event])
+            elif event in _PER_QUEUE:
+                self._grow(count, _PER_QUEUE[event], self._lone_queue)
+            elif event.startswith("dead_letter."):
+                self._grow(count, "dead_letters_total", self._lone_queue, event.partition(".")[2])
+        for activity, seconds in tally.loop_seconds.copy().items():
+            self._grow(seconds, "loop_seconds_total", activity)
+
+    def _measure(self) -> None:
+        worker, desk, gauge = self._worker, self._worker.desk, self._registry.gauge
+        numbers = list(desk.numbers.values())
+        for queue in worker.config.queues:
+            own = [number for number in numbers if number.queue.name == queue.name]
+            gauge("numbers_owned", queue.name).set(len(own))
+            gauge("numbers_held", queue.name).set(sum(number.standing is Standing.HELD for number in own))
+            gauge("window_width", queue.name).set(_widest(own))
+        gauge("outbox_records").set(desk.outbox_records)
+        gauge("outbox_bytes").set(desk.outbox_bytes)
+        shelves = list(worker.dispatch.shelves.values())
+        gauge("slots").set(sum(shelf.pool.slots for shelf in shelves))
+        gauge("slots_used").set(sum(min(shelf.outstanding, shelf.pool.slots) for shelf in shelves))
+        running: Counter[tuple[str, str]] = Counter()
+        for number in numbers:
+            for attempt in list(number.attempts.values()):
+                if attempt.started_at is not None and attempt.outcome is None:
+                    running[number.queue.name, attempt.job.type] += 1
+        for key in [key[1:] for key in self._seen if key[0] == "jobs_in_progress"]:
+            gauge("jobs_in_progress", *key).set(0)
+        for key, count in running.items():
+            gauge("jobs_in_progress", *key).set(count)
+            self._seen["jobs_in_progress", *key] = 1
+        silent = desk.clock.monotonic() - worker.last_turn
+        gauge("last_loop_timestamp_seconds").set(desk.clock.now_ms() / 1000 - silent)
+
+    def _observe(self) -> None:
+        tally, histogram = self._worker.desk.tally, self._registry.histogram
+        for job_type in list(tally.run_seconds):
+            seconds = histogram("job_run_seconds", self._queue_of.get(job_type, OTHER), job_type)
+            for value in _taken(tally.run_seconds[job_type]):
+                seconds.observe(value)
+        for samples, name in (
+            (tally.flush_seconds, "flush_seconds"),
+            (tally.restore_seconds, "restore_seconds"),
+        ):
+            for value in _taken(samples):
+                histogram(name).observe(value)
+
+
+def _taken(samples: list[float]) -> Iterable[float]:
+    """Take what is there; the owner may append meanwhile."""
+    count = len(samples)
+    taken = samples[:count]
+    del samples[:count]
+    return taken
+
+
+def _widest(numbers: Iterable[Number]) -> int:
+    widest = 0
+    for number in numbers:
+        for lane in list(number.lanes.values()):
+            # The owner changes windows while this thread looks: a look that fails is made up by the next scrape.
+            with suppress(RuntimeError):
+                widest = max(widest, lane.window.read_mark - lane.window.low)
+    return widest
+
+
+def _version() -> str:
+    try:
+        return metadata.version("kafka-job-processor")
+    except metadata.PackageNotFoundError:
+        return "unknown"
