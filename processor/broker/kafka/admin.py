@@ -247,12 +247,23 @@ class KafkaAdmin:
                 description = self._wait(future, f"describe topic {name}", missing=MISSING)
                 if description is None or len(description.partitions) < waiting[name]:
                     continue
-                if all(partition.leader is not None for partition in description.partitions):
+                if all(partition.leader is not None for partition in description.partitions) and self._led(
+                    [TopicPartition(name, partition.id) for partition in description.partitions]
+                ):
                     del waiting[name]
             if waiting and time.monotonic() > deadline:
                 raise RetriableBrokerError(f"topics {', '.join(sorted(waiting))} were created, but have no leader yet")
             if waiting:
                 time.sleep(LOOK_S)
+
+    def _led(self, partitions: Sequence[TopicPartition]) -> bool:
+        """Whether the leaders know that they lead. The metadata says so a moment earlier: the first question about a
+        topic that was just created met NOT_LEADER_FOR_PARTITION.
+        """
+        asked = {KafkaTopicPartition(*partition): EARLIEST for partition in partitions}
+        futures = self._client.list_offsets(asked, request_timeout=self._timeout_s)
+        not_yet = MISSING | faults.RETRIABLE
+        return all(self._wait(future, "list offsets", missing=not_yet) is not None for future in futures.values())
 
     def _wait(self, future: Future[Any], doing: str, missing: frozenset[int] = frozenset()) -> Any:
         """The result, or None for an error among `missing`."""
