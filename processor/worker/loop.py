@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING
 
 from processor.broker.base import Broker, GroupConsumer, Reader
 from processor.core.ordering import Spilled
-from processor.errors import BrokerError, MemberFenced, ProducerFatal, StaleMembership
+from processor.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    MemberFenced,
+    ProducerFatal,
+    RetriableBrokerError,
+    StaleMembership,
+)
 from processor.job import Lane
 from processor.worker.attempt import Attempt, Sync
 from processor.worker.config import WorkerConfig
@@ -158,7 +165,11 @@ class Worker:
             room = self.config.inflight_max_records - desk.inflight_records
             if room <= 0:
                 break
-            batch = reader.fetch(min(self.config.fetch_records, room), 0.0)
+            try:
+                batch = reader.fetch(min(self.config.fetch_records, room), 0.0)
+            except (RetriableBrokerError, BrokerUnavailable) as error:
+                log.warning("lanes.fetch_failed", extra={"error": str(error)})
+                continue
             if batch.records:
                 self.intake.take(batch.records)
                 got += len(batch.records)
