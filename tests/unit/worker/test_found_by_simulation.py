@@ -1,0 +1,18 @@
+"""Faults of the engine that the simulation has found, each as small as it could be made."""
+
+from __future__ import annotations
+
+from processor.errors import RetriableBrokerError
+from processor.states import State
+from tests.unit.worker.scene import Scene
+
+
+def test_fetch_that_fails_for_a_moment_does_not_end_the_worker(scene: Scene) -> None:
+    scene.define("plain", lambda ctx, payload: payload)
+    worker = scene.start("w-0")
+    scene.until(scene.active)
+    scene.broker.faults.fail_next("fetch", RetriableBrokerError("planned"), process=worker.name, times=3)
+    scene.enqueue("plain", "job-1")
+    scene.settle()
+    assert scene.state_of("job-1") is State.SUCCEEDED
+    assert not scene.runtime.failures
