@@ -29,6 +29,8 @@ from processor.job import LoopProgress
 from processor.wire.durations import parse_duration
 
 _log = logging.getLogger(__name__)
+_new_tuple = tuple.__new__
+"""A third of the time of the named constructor, which counts once per item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ class Loop:
             loops = {name: loop for name, loop in rules.loops.items() if not name.startswith(begin)}
         else:
             loops = rules.loops.copy()  # progress is replaced whole: the port still holds the old one
-        loops[self.full] = LoopProgress(self._marked, self._items, self._total, exhausted)
+        loops[self.full] = _new_tuple(LoopProgress, (self._marked, self._items, self._total, exhausted))
         rules.loops = loops
         self.behind = False
         rules.snapshot(write=write)

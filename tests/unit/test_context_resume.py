@@ -17,7 +17,7 @@ from processor.errors import JobYielded
 from processor.job import Step, StepPhase
 from tests.unit.recording_port import Crash, Log, RecordingPort
 
-quick = settings(max_examples=300, derandomize=True, deadline=None)
+quick = settings(max_examples=150, derandomize=True, deadline=None)
 
 
 class Tally(BaseModel):
