@@ -71,7 +71,7 @@ class Loop:
         self.in_item = False
         self.has_inner = False
         self.behind = False
-        self.saves = not scope.frozen and (outer is None or (outer.saves and not outer.behind))
+        self.saves: bool = not scope.frozen and (outer is None or (outer.saves and not outer.behind))
         if outer is not None:
             outer.has_inner = True
         if not self.exhausted:

@@ -176,6 +176,15 @@ def test_steps_left_over_from_finished_items_are_no_change_and_are_forgotten() -
     assert durable(port) == []
 
 
+@pytest.mark.parametrize("exhausted", [True, False], ids=["exhausted before", "left by break"])
+def test_steps_left_over_are_no_change_either_if_the_loop_yields_nothing_more(exhausted: bool) -> None:
+    ctx = Context(resumed(Progress(loops={"rows": LoopProgress("5", 5, None, exhausted)}), finished("rows[5]/x")))
+    for _ in ctx.each("rows", numbers(9)):
+        break
+
+    ctx.finish()
+
+
 # -- once --------------------------------------------------------------------------------------------------------------
 
 
