@@ -98,7 +98,7 @@ class Worker:
     # --- from outside --------------------------------------------------------------------------------------------
 
     def stop(self, *, leave: bool = True) -> None:
-        """Ask the loop to end in good order. `leave` False: the same slot restarts at once, nobody needs to rebalance."""
+        """Ask the loop to end in good order. `leave` False: the same slot restarts at once, without a rebalance."""
         self._stopping = True
         self._leave = leave
         self.desk.inbox.wake()
@@ -268,7 +268,9 @@ class Worker:
         flushable = [n for n in numbers if n.standing is Standing.YIELDING]
         return not self._flushing and not any(n.touched or n.has_records for n in flushable)
 
-    def _serve_until(self, done: Callable[[], bool], seconds: float, *, flush: bool = False, poll: bool = False) -> bool:
+    def _serve_until(
+        self, done: Callable[[], bool], seconds: float, *, flush: bool = False, poll: bool = False
+    ) -> bool:
         """Keep serving posts (and the group, if `poll`) until `done()` or the time is over; whether it is done."""
         desk = self.desk
         deadline = desk.clock.monotonic() + seconds
@@ -290,6 +292,7 @@ class Worker:
 
     def _shut_down(self, *, subscribed: bool) -> None:
         """Stop: yield, wait (bounded by the grace), flush as released, leave the group, close."""
+        self.ownership.leaving = True
         numbers = list(self.desk.numbers.values())
         self.ownership.yield_numbers(numbers)
         finished = self._serve_until(lambda: not any(n.running for n in numbers), self.config.grace, poll=subscribed)

@@ -48,6 +48,8 @@ class Ownership:
         """Waits (bounded) until the jobs of these numbers have yielded and their last flush is committed."""
         self.callbacks = 0
         """How often the group has spoken; after a group error nothing is flushed until it speaks again."""
+        self.leaving = False
+        """The worker stops: what the group still hands to it is not taken up, the next owner begins with it."""
 
     # --- the group's callbacks -----------------------------------------------------------------------------------
 
@@ -62,6 +64,8 @@ class Ownership:
         self._desk.membership = membership
         self.callbacks += 1
         self._desk.tally.events["rebalance.assigned"] += 1
+        if self.leaving:
+            return
         numbers = []
         for topic, partition in partitions:
             queue = self._desk.normal_topics.get(topic)
@@ -100,7 +104,7 @@ class Ownership:
     def restored(self, found: Restored) -> None:
         """The restorer has read a number back: set it up, then claim it with the next flush."""
         number, desk = found.number, self._desk
-        if found.assignment != number.assignment or number.standing is not Standing.RESTORING:
+        if self.leaving or found.assignment != number.assignment or number.standing is not Standing.RESTORING:
             return
         if found.error is not None:
             self.hold(number, f"restore failed: {found.error}")

@@ -16,3 +16,18 @@ def test_fetch_that_fails_for_a_moment_does_not_end_the_worker(scene: Scene) -> 
     scene.settle()
     assert scene.state_of("job-1") is State.SUCCEEDED
     assert not scene.runtime.failures
+
+
+def test_stopping_worker_takes_up_no_number_that_it_is_given_meanwhile(scene: Scene) -> None:
+    scene.define("slow", lambda ctx, payload: ctx.step("wait", scene.runtime.pass_time, 1.5))
+    staying, leaving = scene.start("w-0"), scene.start("w-1")
+    scene.until(scene.active)
+    owned = {number.partition for number in leaving.worker.desk.active()}
+    scene.enqueue("slow", scene.id_for(owned.pop()))
+    scene.runtime.pass_time(0.5)
+    leaving.stop(leave=False)
+    staying.stop()
+    scene.until(lambda: leaving.over)
+    assert not scene.runtime.failures
+    scene.start("w-0")
+    scene.settle()
