@@ -2,7 +2,7 @@
 
 Owner, flusher, restorer and executors meet only through inboxes and signals made here. The threaded runtime gives each
 actor a thread of the operating system. The stepping one (`processor.worker.stepping`) runs exactly one of them at a
-time, picks the next by a seeded choice and moves a manual clock when all of them wait; everything else is the same code.
+time, picks the next by a seeded choice and moves a manual clock when all of them wait; all other code is the same.
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ class Actor(Protocol):
 class Runtime(Protocol):
     """Where actors live."""
 
-    clock: Clock
-    random: random.Random
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def random(self) -> random.Random: ...
 
     def stopwatch(self) -> float:
         """Seconds that only grow, precise enough for microseconds: for measuring, not for deadlines."""
@@ -134,7 +136,7 @@ class ThreadedRuntime:
 
     def __init__(self, *, clock: Clock | None = None, seed: int | None = None) -> None:
         self.clock: Clock = clock or SystemClock()
-        self.random = random.Random(seed)
+        self.random = random.Random(seed)  # noqa: S311  (jitter, no secrets)
 
     def stopwatch(self) -> float:
         return time.perf_counter()

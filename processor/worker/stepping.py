@@ -1,8 +1,8 @@
 """A runtime that runs exactly one actor at a time, in an order drawn from a seed, on a manual clock.
 
-Each actor is a thread, but it only runs while it holds the baton. It gives the baton away when it waits. When nobody can
-run, the clock jumps to the earliest deadline. The same seed and the same program give the same run: simulation and the
-Testbed stand on this.
+Each actor is a thread, but it only runs while it holds the baton. It gives the baton away when it waits. When nobody
+can run, the clock jumps to the earliest deadline. The same seed and the same program give the same run: simulation and
+the Testbed stand on this.
 
 Actors belong to groups, one for each simulated process: `kill` is its SIGKILL, `freeze` its SIGSTOP. The thread that
 made the runtime is an actor as well, in the group `main`; what goes wrong anywhere is told to it.
@@ -75,14 +75,14 @@ class SteppingRuntime:
 
     def __init__(self, *, seed: int = 0, clock: ManualClock | None = None) -> None:
         self.clock = clock or ManualClock()
-        self.random = random.Random(seed)
+        self.random = random.Random(seed)  # noqa: S311  (decides who runs, not what is secret)
         self.steps = 0
         """How often the baton was passed."""
         self.trace: list[str] | None = None
         """Names of the actors in the order in which they ran, if somebody put a list here."""
         self.failures: list[tuple[str, BaseException]] = []
         """Actors that ended with an error, and were not killed."""
-        self._choices = random.Random(seed)
+        self._choices = random.Random(seed)  # noqa: S311  (as above)
         """Apart from `random`: how often the program draws must not depend on how often the baton is passed."""
         self._main = _SteppingActor(self, MAIN, MAIN)
         self._actors: list[_SteppingActor] = [self._main]
@@ -137,7 +137,7 @@ class SteppingRuntime:
             raise ActorKilled(group)
 
     def freeze(self, group: str) -> None:
-        """No actor of the group gets the baton any more, until it is thawed. The caller's own group: at its next wait."""
+        """No actor of the group gets the baton any more until it is thawed; the caller itself from its next wait on."""
         self._frozen.add(group)
 
     def thaw(self, group: str) -> None:

@@ -1,15 +1,17 @@
 """What happened in a scene, told to the guarantees: effects by the handlers, everything durable by reading the log.
 
-Before each effect the log is read on to its end, so effects and commits come in the order in which they happened. What a
-zombie does after another worker has claimed its number is counted apart: nothing can stop it from running on, it only
+Before each effect the log is read on to its end, so effects and commits come in the order in which they happened. What
+a zombie does after another worker has claimed its number is counted apart: nothing can stop it from running on, it only
 must not leave a trace in the log.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-from processor.broker.base import Reader, Record, TopicPartition
+from processor.broker.base import Isolation, Record, TopicPartition
+from processor.broker.memory_log import Fate, MemoryRecord
 from processor.core.checkpoint import KeyKind, parse_key
 from processor.core.offset_metadata import decode as decode_metadata
 from processor.errors import RecordError
@@ -84,8 +86,8 @@ class History:
         self.in_doubt: set[LifeOf] = set()
         self._spawned: dict[tuple[LifeOf, str], tuple[str, ...]] = {}
         self._offsets: dict[TopicPartition, int] = {}
-        self._reader: Reader = scene.broker.reader()
-        self._reader.assign({TopicPartition(name, p): 0 for name in TOPICS for p in range(scene.partitions)})
+        self._positions: dict[TopicPartition, int] = {}
+        self._undecided: dict[TopicPartition, list[MemoryRecord]] = {}
 
     # --- handlers -------------------------------------------------------------------------------------------------
 
@@ -142,10 +144,7 @@ class History:
         """Report everything durable since the last time. While no broker answers, nothing new becomes durable."""
         if self.scene.broker._cluster.plan.outage:
             return
-        found: dict[str, list[Record]] = {name: [] for name in TOPICS}
-        while records := self._reader.fetch(1000, 0).records:
-            for record in records:
-                found[record.topic() or ""].append(record)
+        found = {name: self._new_records(name) for name in TOPICS}
         for lane in (Lane.NORMAL, Lane.DUE):
             for record in found[topics.jobs_topic(NS, QUEUE, lane)]:
                 self._produced(record)
@@ -159,6 +158,24 @@ class History:
         for record in found[topics.status_topic(NS)]:
             self._status(record)
         self._commits()
+
+    def _new_records(self, topic: str) -> list[MemoryRecord]:
+        """Newly committed ones. Not as a reader sees them: it would learn of a commit only once everything before it in
+        the partition has ended, other workers' transactions too.
+        """
+        committed: list[MemoryRecord] = []
+        for log in self.scene.broker._cluster.topics[topic].partitions:
+            found, self._positions[log.partition] = log.read(
+                self._positions.get(log.partition, 0), sys.maxsize, Isolation.UNCOMMITTED
+            )
+            undecided = []
+            for record in [*self._undecided.get(log.partition, ()), *found]:
+                if record.span is None or record.span.fate is Fate.COMMITTED:
+                    committed.append(record)
+                elif record.span.fate is Fate.OPEN:
+                    undecided.append(record)
+            self._undecided[log.partition] = undecided
+        return committed
 
     def _produced(self, record: Record) -> None:
         try:

@@ -1,11 +1,11 @@
 """Workers on a memory log in one stepping runtime: what the simulation and the tests of the invariants share.
 
-    scene = Scene(seed=7)
-    scene.define("plain", lambda ctx, p: p)
-    first = scene.start("w-0")
-    scene.enqueue("plain", "job-1")
-    scene.settle()                       virtual time passes until every job has ended
-    first.kill(); first.freeze(); first.thaw(); first.stop()
+scene = Scene(seed=7)
+scene.define("plain", lambda ctx, p: p)
+first = scene.start("w-0")
+scene.enqueue("plain", "job-1")
+scene.settle()                       virtual time passes until every job has ended
+first.kill(); first.freeze(); first.thaw(); first.stop()
 """
 
 from __future__ import annotations

@@ -287,9 +287,7 @@ class Chaos:
         """The guarantees, and what they do not see."""
         violations = self.history.verdict()
         assert not violations, violations
-        deaths = [
-            (name, error) for name, error in self.scene.runtime.failures if not isinstance(error, MemberFenced)
-        ]
+        deaths = [(name, error) for name, error in self.scene.runtime.failures if not isinstance(error, MemberFenced)]
         assert not deaths, deaths
         for (job_id, life), states in self.scene.ends().items():
             assert len(states) == 1 or LifeOf(job_id, life) in self.history.in_doubt, (job_id, states)
