@@ -1,11 +1,10 @@
-"""What a command works on: the user's `App`, named `module:attribute`, and the broker it speaks to."""
+"""What a command works on: the app named `module:attribute`, or a bare namespace, and the broker behind it."""
 
 from __future__ import annotations
 
-import importlib
-import sys
+import functools
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -14,6 +13,8 @@ from processor.errors import DefinitionError
 
 if TYPE_CHECKING:
     from processor.app import App
+    from processor.broker.base import Broker
+    from processor.wire.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,36 +26,86 @@ def app_option(command: F) -> F:
     )(command)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What the options said."""
+
+    app_name: str | None
+    namespace: str | None
+    bootstrap: str | None
+
+    @property
+    def has_code(self) -> bool:
+        """Whether the app's own declarations are known, not only its namespace."""
+        return self.namespace is None
+
+    def app(self) -> App:
+        """The app: imported, or an empty one of the namespace.
+
+        Raises:
+            DefinitionError: neither was named, or there is no such app.
+            SettingsError: a setting is wrong.
+        """
+        if self.namespace is not None:
+            from processor.app import App
+            from processor.wire.settings_sources import load_settings
+
+            return App(self.namespace, settings=load_settings({"kafka.bootstrap": self.bootstrap}))
+        if not self.app_name:
+            raise DefinitionError(
+                "which app?",
+                hint="give --app MODULE:APP or set PROCESSOR_APP, e.g. shop.jobs:app; or --namespace shop",
+            )
+        app = load_app(self.app_name)
+        if self.bootstrap is not None:
+            app.bind(_kafka(app.settings(), self.bootstrap))
+        return app
+
+
+def target_options(command: F) -> F:
+    """`--app`, `--namespace` and `--bootstrap`; the command gets a `Target` as `target`."""
+
+    @app_option
+    @click.option("--namespace", metavar="NAME", help="Go by this namespace alone, without the app's code.")
+    @click.option("--bootstrap", metavar="HOST:PORT", help="Kafka brokers to ask first.")
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        target = Target(
+            app_name=kwargs.pop("app_name"), namespace=kwargs.pop("namespace"), bootstrap=kwargs.pop("bootstrap")
+        )
+        source = click.get_current_context().get_parameter_source("app_name")
+        # A namespace on the command line is nearer than an app in the environment; two flags are a contradiction.
+        if target.namespace and target.app_name and source is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError("give --app or --namespace, not both: an app has its namespace")
+        return command(*args, target=target, **kwargs)
+
+    return run  # type: ignore[return-value]  # click calls it with the parameters it has collected, whatever they are
+
+
 def load_app(name: str | None) -> App:
-    """Import an app.
+    """Import an app, as workers and their child processes do.
 
     Raises:
         DefinitionError: no name was given, or there is no such module, attribute or app.
     """
     from processor.app import App
+    from processor.worker.loading import load_application
 
     if not name:
         raise DefinitionError("which app?", hint="give --app MODULE:APP or set PROCESSOR_APP, e.g. shop.jobs:app")
-    module_name, _, attribute = name.partition(":")
-    # As `python -m` does: modules of the working directory can be named.
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise DefinitionError(
-            f"there is no module {module_name!r}", hint="run from the folder that holds it, or install its package"
-        ) from error
-    found = getattr(module, attribute or "app", None)
-    if isinstance(found, App):
-        return found
-    apps = [key for key, value in vars(module).items() if isinstance(value, App)]
-    raise DefinitionError(
-        f"{module_name} has no App called {attribute or 'app'!r}",
-        hint=f"it has: {', '.join(f'{module_name}:{key}' for key in apps)}"
-        if apps
-        else "an App is made by App('name')",
+    found = load_application(name)
+    if not isinstance(found, App):
+        raise DefinitionError(f"{name} is a {type(found).__name__}, not an App", hint='app = App("shop")')
+    return found
+
+
+def _kafka(settings: Settings, bootstrap: str) -> Broker:
+    from processor.broker.kafka import KafkaBroker, KafkaConfig
+
+    return KafkaBroker(
+        KafkaConfig(
+            bootstrap=bootstrap,
+            properties=settings.kafka.client_config(),
+            request_timeout_ms=round(settings.kafka.request_timeout * 1000),
+        )
     )

@@ -73,7 +73,7 @@ def worker(**flags: Any) -> None:
 
 
 def _run(flags: Flags) -> int:
-    from processor.cli.loading import load_app
+    from processor.cli.target import load_app
     from processor.worker.probes import parse_address
     from processor.worker.service import ServeOptions, worker_config
     from processor.worker.slots import take_slots

@@ -132,8 +132,9 @@ def test_tail_counts_and_names_unknown_topics(broker: MemoryBroker) -> None:
     [
         ("", "PROCESSOR_APP"),
         ("no_such_module_here:app", "no module 'no_such_module_here'"),
-        (f"{MODULE}:other", f"it has: {MODULE}:app"),
-        ("json:dumps", "an App is made by"),
+        (f"{MODULE}:other", f"did you mean {MODULE}:app?"),
+        ("json:dumps", "not an App"),
+        ("no_such_file.py:app", "no file"),
     ],
 )
 def test_an_app_that_cannot_be_found_is_explained(app: str, said: str) -> None:
