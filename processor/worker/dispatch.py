@@ -130,6 +130,11 @@ class Dispatch:
         """Attempts in the hands of pools."""
         return sum(shelf.outstanding for shelf in self.shelves.values())
 
+    def has_free_slot(self, queue: str) -> bool:
+        """Whether a job of this queue would start at once, in at least one kind of executor."""
+        shelves = [shelf for (name, _), shelf in self.shelves.items() if name == queue]
+        return not shelves or any(shelf.outstanding < shelf.pool.slots for shelf in shelves)
+
     @property
     def waiting(self) -> int:
         """Attempts that may start and wait for a slot."""

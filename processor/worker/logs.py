@@ -87,12 +87,12 @@ class TextLines(logging.Formatter):
 
 
 class Repeats(logging.Filter):
-    """Lets an event of ours pass `burst` times per `period` seconds; the first one after that says how many it stands
-    for (`repeated`). A broker that is away, or a handler that always fails, must not fill a disk. What handlers and
-    other packages log is never dropped.
+    """Lets a warning of ours pass `burst` times per `period` seconds (what is less than a warning ten times as often);
+    the first one after that says how many it stands for (`repeated`). A broker that is away, or a handler that always
+    fails, must not fill a disk. What handlers and other packages log is never dropped.
     """
 
-    def __init__(self, *, burst: int = 20, period: float = 10.0, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, burst: int = 10, period: float = 10.0, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._burst = burst
         self._period = period
@@ -104,7 +104,7 @@ class Repeats(logging.Filter):
         """Whether the record is shown."""
         if not record.name.startswith("processor.") or (record.name == _JOBS and record.msg != "job.failed"):
             return True
-        key = (record.name, record.levelno, str(record.msg)[:120])
+        key = (record.name, record.levelno, f"{str(record.msg)[:120]} {getattr(record, 'facility', '')}")
         now = self._now()
         seen = self._seen.get(key)
         if seen is None or now - seen[0] >= self._period:
@@ -114,7 +114,7 @@ class Repeats(logging.Filter):
                 record.repeated = int(seen[2])
             self._seen[key] = [now, 1, 0]
             return True
-        if seen[1] < self._burst:
+        if seen[1] < (self._burst if record.levelno >= logging.WARNING else self._burst * 10):
             seen[1] += 1
             return True
         seen[2] += 1

@@ -34,6 +34,7 @@ from processor.worker.desk import Desk
 from processor.worker.dispatch import Dispatch, Pool
 from processor.worker.flush import Flusher, FlushResult
 from processor.worker.intake import Intake
+from processor.worker.janitor import Janitor, LaneEnds
 from processor.worker.number import Number, Standing
 from processor.worker.outbox import Outbox
 from processor.worker.ownership import Ownership
@@ -43,6 +44,7 @@ from processor.worker.restore import Restored, Restorer
 from processor.worker.runtime import Runtime
 from processor.worker.settle import Settlement
 from processor.worker.sweep import Sweep
+from processor.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
     MakePool = Callable[[Desk, str, int, str], Pool]
@@ -80,6 +82,8 @@ class Worker:
         self.outbox = Outbox(desk, self.settlement)
         self.ownership = Ownership(desk, self.dispatch, self.restorer, self.readers, self._hand_over)
         self.sweep = Sweep(desk, self.settlement, self.ownership)
+        self.janitor = Janitor(runtime, broker, config, post)
+        self.watchdog = Watchdog(desk, self.dispatch, self.ownership, self.janitor)
         self.member: GroupConsumer = broker.group_consumer(
             config.group, instance_id=config.slot if config.static else None
         )
@@ -142,6 +146,7 @@ class Worker:
         busy += self.dispatch.hand_out()
         self._flush_if_due(now, idle=not busy)
         self.sweep.turn(now)
+        self.watchdog.turn(now)
         if not busy:
             config = self.config
             desk.inbox.wait(config.idle_wait if desk.inflight_records else config.idle_wait_max)
@@ -203,6 +208,8 @@ class Worker:
             self.ownership.restored(post)
         elif isinstance(post, Reread):
             self._reread_done(post)
+        elif isinstance(post, LaneEnds):
+            self.watchdog.seen(post)
         elif isinstance(post, Attempt):
             self.settlement.reported(post)
 
@@ -317,6 +324,7 @@ class Worker:
         self.flusher.stop(2.0)
         self.restorer.stop(1.0)
         self.rereader.stop(1.0)
+        self.janitor.stop(1.0)
         for reader in self.readers.values():
             reader.close()
         self.member.close()
