@@ -5,7 +5,8 @@ group           membership without reading
 reader          reading without membership
 producer        plain, idempotent
 transactions    the transactional producer, and why it must be rebuilt
-admin           topics, offsets, groups
+admin           topics, records, members of groups
+offsets         committed offsets of groups
 faults          from librdkafka's errors to ours
 health          whether brokers answer, whether connections broke
 """
@@ -26,6 +27,7 @@ from processor.broker.kafka.admin import KafkaAdmin
 from processor.broker.kafka.config import KafkaConfig
 from processor.broker.kafka.group import KafkaGroupConsumer
 from processor.broker.kafka.health import ClientWatch, Health, HealthWatch
+from processor.broker.kafka.offsets import GroupOffsets
 from processor.broker.kafka.producer import KafkaProducer
 from processor.broker.kafka.reader import KafkaReader
 from processor.broker.kafka.transactions import KafkaTransactionalProducer
@@ -73,8 +75,14 @@ class KafkaBroker:
         with self._lock:
             if self._admin is None:
                 timeout_s = self.config.request_timeout_ms / 1000
+                bootstrap = self.config.bootstrap
+                offsets = GroupOffsets(
+                    lambda group, isolation: properties.reader(self.config, group, isolation),
+                    lambda: ClientWatch(self._health, bootstrap),
+                    bootstrap,
+                )
                 self._admin = self._made(
-                    lambda watch: KafkaAdmin(properties.common(self.config), watch, self.config.bootstrap, timeout_s)
+                    lambda watch: KafkaAdmin(properties.common(self.config), watch, bootstrap, timeout_s, offsets)
                 )
             return self._admin
 
@@ -85,7 +93,9 @@ class KafkaBroker:
     def close(self) -> None:
         """Forget the admin client. Clients that were handed out are closed by whoever asked for them."""
         with self._lock:
-            self._admin = None
+            admin, self._admin = self._admin, None
+        if admin is not None:
+            admin.close()
 
     def _made(self, make: Callable[[ClientWatch], Client]) -> Client:
         try:

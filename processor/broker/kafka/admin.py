@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # they are re-exported without __all__
     AdminClient,
@@ -35,6 +35,7 @@ from processor.broker.kafka import faults
 from processor.broker.kafka.config import Properties
 from processor.broker.kafka.group import ours
 from processor.broker.kafka.health import ClientWatch
+from processor.broker.kafka.offsets import GroupOffsets
 from processor.errors import BrokerError, RetriableBrokerError
 
 LOOK_S = 0.05
@@ -51,7 +52,10 @@ ISOLATION = {
 class KafkaAdmin:
     """Implements `base.Admin`."""
 
-    def __init__(self, properties: Properties, watch: ClientWatch, bootstrap: str, timeout_s: float) -> None:
+    def __init__(
+        self, properties: Properties, watch: ClientWatch, bootstrap: str, timeout_s: float, offsets: GroupOffsets
+    ) -> None:
+        self._offsets = offsets
         self._watch = watch
         self._bootstrap = bootstrap
         self._timeout_s = timeout_s
@@ -138,32 +142,15 @@ class KafkaAdmin:
         self, group: str, partitions: Sequence[TopicPartition], *, stable: bool = True, timeout: float = 10.0
     ) -> dict[TopicPartition, Committed]:
         """Committed offsets of a group."""
-        if not partitions:
-            return {}
-        deadline = time.monotonic() + timeout
-        while True:
-            left = max(0.1, deadline - time.monotonic())
-            try:
-                return self._committed_once(group, partitions, stable, left)
-            except RetriableBrokerError:
-                if time.monotonic() + LOOK_S >= deadline:
-                    raise
-                time.sleep(LOOK_S)
+        return self._offsets.committed(group, partitions, stable=stable, timeout=timeout)
 
     def commit(self, group: str, offsets: Sequence[OffsetCommit]) -> None:
         """Set offsets of a group without members."""
-        if not offsets:
-            return
-        positions = [
-            KafkaTopicPartition(topic, number, offset, metadata) for (topic, number), offset, metadata in offsets
-        ]
-        futures = self._client.alter_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group, positions)], request_timeout=self._timeout_s
-        )
-        doing = f"commit offsets of group {group}"
-        for item in self._wait(futures[group], doing).topic_partitions:
-            if item.error is not None:
-                raise faults.plain(item.error, doing, self._bootstrap)
+        self._offsets.commit(group, offsets, self._timeout_s)
+
+    def close(self) -> None:
+        """Let go of the clients that ask for offsets."""
+        self._offsets.close()
 
     def members(self, group: str) -> list[Member]:
         """Present members of a group."""
@@ -181,22 +168,6 @@ class KafkaAdmin:
             )
             for member in described.members
         ]
-
-    def _committed_once(
-        self, group: str, partitions: Sequence[TopicPartition], stable: bool, timeout: float
-    ) -> dict[TopicPartition, Committed]:
-        doing = f"committed offsets of group {group}"
-        request = ConsumerGroupTopicPartitions(group, [KafkaTopicPartition(*partition) for partition in partitions])
-        future = self._client.list_consumer_group_offsets(
-            [request], require_stable=stable, request_timeout=min(timeout, self._timeout_s)
-        )[group]
-        found: dict[TopicPartition, Committed] = {}
-        for item in self._wait(future, doing).topic_partitions:
-            if item.error is not None:
-                raise faults.plain(item.error, doing, self._bootstrap)
-            offset = item.offset if item.offset >= 0 else None
-            found[TopicPartition(item.topic, item.partition)] = Committed(offset, item.metadata or "")
-        return found
 
     def _list_offsets(
         self, partitions: Iterable[TopicPartition], spec: OffsetSpec, isolation: Isolation
