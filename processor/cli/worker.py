@@ -110,13 +110,18 @@ def _serve(
     app: App, settings: Settings, config: WorkerConfig, http: Address | None, on_ready: Callable[[], None]
 ) -> int:
     """One worker process, from here on with a Kafka of its own."""
+    from processor.errors import TopicError
     from processor.worker.service import serve
 
     broker = _broker(settings)
     # Handlers that start jobs speak to the cluster that the flags name.
     app.bind(broker)
     with Output().errors():
-        return serve(app, broker, config, plan=app.topic_plan(), http=http, on_ready=on_ready)
+        try:
+            return serve(app, broker, config, plan=app.topic_plan(), http=http, on_ready=on_ready)
+        except TopicError as error:
+            error.hint = f"processor topics plan --app {config.app_path}, then: apply"
+            raise
     raise AssertionError("errors() exits or raises")
 
 

@@ -8,6 +8,7 @@ unless a host is given, since metrics name queues and job types.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +18,8 @@ from processor.worker.metrics import Scrape
 
 if TYPE_CHECKING:
     from processor.worker.loop import Worker
+
+log = logging.getLogger(__name__)
 
 STUCK_AFTER = 5.0
 """Seconds without a turn of the loop after which a worker counts as stuck."""
@@ -67,6 +70,7 @@ class Probes:
                 hint="choose another --http port; with --processes N, N ports from there on are used",
             ) from error
         self.port: int = self._server.server_address[1]
+        log.info("probes.listening", extra={"host": address.host, "port": self.port})
         self._thread = threading.Thread(target=self._server.serve_forever, name="probes", daemon=True)
         self._thread.start()
 
