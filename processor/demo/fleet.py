@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from processor.demo.jobs import MODULE
@@ -43,7 +44,7 @@ class Fleet:
         # A session of its own: Ctrl-C in the terminal is the demo's to handle, it stops the workers in good order.
         with self.log_path.open("ab") as output:
             self._supervisor = subprocess.Popen(
-                [sys.executable, "-c", _LAUNCHER, str(os.getpid()), *self.command()[1:]],
+                tied_command(self.command()[1:]),
                 cwd=self._folder,
                 env=clean_environment(),
                 stdin=subprocess.DEVNULL,
@@ -103,6 +104,11 @@ class Fleet:
         return " / ".join(lines[-3:]) if lines else "none"
 
 
+def tied_command(arguments: Sequence[str]) -> list[str]:
+    """`processor ARGUMENTS`, as a process that ends with the thread of ours that starts it, however that ends."""
+    return [sys.executable, "-c", _LAUNCHER, str(os.getpid()), *arguments]
+
+
 def clean_environment() -> dict[str, str]:
     """The environment without settings of the package."""
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
@@ -113,7 +119,7 @@ def wait_until_frozen(seconds: float = 0.2) -> None:
     time.sleep(seconds)
 
 
-# The workers end with the demo, also if that is killed: their supervisor is tied to it before it does anything.
+# Tied to its starter before it does anything else.
 _LAUNCHER = """
 import sys
 from processor.worker.parentage import die_with_parent

@@ -259,8 +259,9 @@ class Story:
     # -- the scene -------------------------------------------------------------------------------------------------
 
     def _own_broker(self) -> str:
-        # Both workers come at once, so there is nobody to wait for before the first hand-out.
-        properties = {"group.initial.rebalance.delay.ms": "0"}
+        # Both workers come at once, so there is nobody to wait for before the first hand-out. On a busy machine
+        # a broker is slow, not dead: with a session of 1 s its own controller fenced it (measured at a load of 19).
+        properties = {"group.initial.rebalance.delay.ms": "0", "broker.session.timeout.ms": "9000"}
         kafka = DevBroker(DevBrokerConfig(data_dir=self._folder / "kafka", properties=properties))
         self._stack.callback(kafka.stop)
         kafka.start()

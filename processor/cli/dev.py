@@ -1,0 +1,198 @@
+"""`processor dev`: a local Kafka, the topics and a worker that restarts when a file is saved; one Ctrl-C stops all.
+
+The worker is a process of its own, always in the same slot: a restart takes its numbers again at once, and its running
+jobs go on where they were. A module that does not import is told of, and tried again at the next save.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from processor.cli.broker import DEFAULT_PORT, default_data_dir
+from processor.cli.output import Output
+from processor.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from processor.broker.dev import DevBroker
+
+SLOT = "dev"
+_LOOK_EVERY = 0.3
+_STOP_SECONDS = 15.0
+_NOT_SOURCES = {"__pycache__", "node_modules", "site-packages", "build", "dist"}
+
+Stamps = dict[Path, int]
+"""When each file was changed, nanoseconds."""
+
+
+@click.command()
+@click.argument("app_path", metavar="MODULE:APP", envvar="PROCESSOR_APP")
+@click.option("--bootstrap", metavar="HOST:PORT", help="Use this Kafka instead of a local one of our own.")
+@click.option(
+    "--data",
+    "data_dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=default_data_dir,
+    show_default="that of `processor broker`",
+    help="Folder of the local Kafka; kept.",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def dev(app_path: str, bootstrap: str | None, data_dir: Path, debug: bool) -> None:
+    """Broker, topics and worker in one; the worker restarts when a file beside the module is saved."""
+    with Output(debug=debug).errors(), contextlib.ExitStack() as stack:
+        signal.signal(signal.SIGTERM, _interrupt)
+        folder = source_folder(app_path)
+        if bootstrap is None:
+            bootstrap = stack.enter_context(_local_kafka(data_dir))
+        _say(f"Kafka at {bootstrap}")
+        _say(f"watching {folder} for saves; Ctrl-C stops all")
+        _say("in another terminal:")
+        _say(f"  processor job list --app {app_path} --bootstrap {bootstrap}")
+        _say(f"  processor topics describe --app {app_path} --bootstrap {bootstrap}")
+        worker = DevWorker(app_path, bootstrap)
+        stack.callback(worker.stop)
+        with contextlib.suppress(KeyboardInterrupt):
+            run(worker, folder)
+        _say("stopping; Ctrl-C again stops at once")
+
+
+class DevWorker:
+    """The worker process of one app, in one slot."""
+
+    def __init__(self, app_path: str, bootstrap: str) -> None:
+        self._where = ["--bootstrap", bootstrap]
+        self._app_path = app_path
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Bring the topics to the plan, then start. A module that does not import leaves the worker stopped."""
+        from processor.demo.fleet import tied_command
+
+        apply = tied_command(["topics", "apply", "--app", self._app_path, *self._where])
+        if subprocess.run(apply, stdout=subprocess.DEVNULL, check=False).returncode:
+            _say("the app cannot be started as it is; the next save tries again")
+            return
+        arguments = ["worker", self._app_path, *self._where, "--no-supervise", "--instance", SLOT]
+        # A session of its own: Ctrl-C is ours, and a second signal to the worker would end it at once.
+        self._process = subprocess.Popen(tied_command(arguments), start_new_session=True)
+
+    def ended(self) -> int | None:
+        """The exit code of a worker that ended by itself; None if it runs or was never started."""
+        return None if self._process is None else self._process.poll()
+
+    def restart(self) -> None:
+        """End it without leaving the group, and start the same slot again."""
+        self._end(signal.SIGHUP)
+        self.start()
+
+    def forget(self) -> None:
+        """It has ended, and that was told."""
+        self._process = None
+
+    def stop(self) -> None:
+        """End it in good order."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(number)
+        try:
+            process.wait(_STOP_SECONDS)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            process.kill()
+            process.wait()
+
+
+def run(worker: DevWorker, folder: Path) -> None:
+    """Restart the worker at every save, until interrupted."""
+    seen = stamps(folder)
+    worker.start()
+    while True:
+        time.sleep(_LOOK_EVERY)
+        code = worker.ended()
+        if code is not None:
+            _say(f"the worker ended with exit code {code}; the next save starts it again")
+            worker.forget()
+        now = stamps(folder)
+        if now != seen:
+            changed = sorted(path for path in seen.keys() | now.keys() if seen.get(path) != now.get(path))
+            _say(f"{', '.join(path.name for path in changed[:3])} saved: the worker restarts")
+            seen = now
+            worker.restart()
+
+
+def source_folder(app_path: str) -> Path:
+    """The folder whose files make up the app: that of the file, of the module, or of the outermost package.
+
+    Raises:
+        DefinitionError: there is no such file or module.
+    """
+    name = app_path.partition(":")[0]
+    if name.endswith(".py"):
+        path = Path(name)
+        if not path.is_file():
+            raise DefinitionError(f"no file {path.resolve()}", hint="give MODULE:APP, for example shop.jobs:app")
+        return path.resolve().parent
+    sys.path.insert(0, str(Path.cwd()))
+    # Only the outermost package is looked for: finding an inner one would import it.
+    spec = importlib.util.find_spec(name.partition(".")[0])
+    if spec is None or spec.origin is None:
+        raise DefinitionError(f"no module {name!r}", hint="start in the folder that holds it, or install it")
+    return Path(spec.origin).resolve().parent
+
+
+def stamps(folder: Path) -> Stamps:
+    """When each source file below a folder was last changed."""
+    found: Stamps = {}
+    for path in _sources(folder):
+        with contextlib.suppress(FileNotFoundError):  # an editor replaces files
+            found[path] = path.stat().st_mtime_ns
+    return found
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if path.name.startswith(".") or path.name in _NOT_SOURCES:
+            continue
+        if path.is_dir() and not path.is_symlink() and not (path / "pyvenv.cfg").exists():
+            yield from _sources(path)
+        elif path.suffix == ".py":
+            yield path
+
+
+@contextlib.contextmanager
+def _local_kafka(data_dir: Path) -> Iterator[str]:
+    """The local Kafka of `processor broker`: one that runs already is used and left running."""
+    from processor.broker.dev import DevBroker, DevBrokerConfig
+
+    known = (data_dir / "cluster.json").exists()
+    kafka: DevBroker = (
+        DevBroker.at(data_dir) if known else DevBroker(DevBrokerConfig(data_dir=data_dir, port=DEFAULT_PORT))
+    )
+    if kafka.is_running():
+        yield kafka.bootstrap
+        return
+    _say("a local Kafka starts")
+    with kafka:
+        yield kafka.bootstrap
+
+
+def _say(text: str) -> None:
+    click.secho(f"dev: {text}", err=True, fg="cyan")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """SIGTERM stops like Ctrl-C."""
+    raise KeyboardInterrupt
