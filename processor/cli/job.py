@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 FOR_EVER = ""
 """`--wait-result` without a time."""
+WIDE = 110
+"""Columns of a terminal that also shows errors in lists; `job show` has them in any case."""
 _STATES = click.Choice([state.value for state in State])
 
 
@@ -210,7 +213,7 @@ def result(out: Output, target: Target, job_id: str, timeout: str | None) -> Non
 
 
 def _print_result(out: Output, app: App, job_id: str, timeout: float | None) -> None:
-    from processor.cli.job_follow import Followed, bar, described, ended_well
+    from processor.cli.job_follow import Followed, bar, described, ended_well, told
 
     followed = Followed(app, job_id)
     status = followed.now()
@@ -220,8 +223,7 @@ def _print_result(out: Output, app: App, job_id: str, timeout: float | None) -> 
         with bar(job_id) as shown:
             status = followed.until_end(timeout, shown)
     if status is None or status.state not in TERMINAL:
-        state = State.QUEUED if status is None else status.state
-        raise JobNotFinished(f"job {job_id} has not ended: it is {state}", hint=f"processor job watch {job_id}")
+        raise JobNotFinished(f"job {job_id} has not ended: {told(status)}", hint=f"processor job watch {job_id}")
     value = None if status.result is None else json.loads(status.result)
     if out.as_json:
         out.facts({**described(job_id, status), "result": value})
@@ -271,16 +273,18 @@ def list_(out: Output, target: Target, states: Sequence[str], type_: str | None,
         }
         for row in found[:limit]
     ]
-    shown = rows if out.as_json else [{**row, "error": row["error"] or None} for row in rows]
     columns = [
-        Column(name="id"),
+        Column(name="id", whole=True),
         Column(name="type"),
         Column(name="queue"),
         Column(name="state", style=state_style),
         Column(name="age", right=True),
-        Column(name="progress", right=True),
-        Column(name="error", style=lambda _: "bad"),
     ]
+    if any(row["done"] is not None for row in rows):
+        columns.append(Column(name="progress", right=True))
+    if any(row["error"] for row in rows) and not (out.is_terminal and shutil.get_terminal_size().columns < WIDE):
+        columns.append(Column(name="error", style=lambda error: "bad" if error else "dim"))
+    shown = rows if out.as_json else [{**row, "error": row["error"] or None} for row in rows]
     out.table(columns, shown, empty=f"no jobs in namespace {app.namespace}")
     if len(found) > limit:
         out.note(f"the latest {limit}; --limit shows more")

@@ -67,7 +67,7 @@ class Followed:
             shown(self._track.latest)
             if self._clock.monotonic() >= deadline:
                 raise JobNotFinished(
-                    f"job {self.id} has not ended within {timeout:g} s: it is {state_of(self._track.latest)}",
+                    f"job {self.id} has not ended within {timeout:g} s: {told(self._track.latest)}",
                     hint=f"the job goes on: processor job watch {self.id}",
                 )
         assert self._track.latest is not None
@@ -78,6 +78,11 @@ class Followed:
 def state_of(status: StatusRecord | None) -> State:
     """A job without a status is queued."""
     return State.QUEUED if status is None else status.state
+
+
+def told(status: StatusRecord | None) -> str:
+    """Where a job that has not ended stands, in a sentence."""
+    return "it has no status yet" if status is None else f"it is {status.state}"
 
 
 def ended_well(status: StatusRecord) -> None:

@@ -42,6 +42,8 @@ class Column:
     """Title, and key of the row's value."""
     right: bool = False
     """Align to the right: numbers."""
+    whole: bool = False
+    """Never folded on a narrow terminal: ids, so that they can be copied."""
     style: Callable[[Any], str] | None = None
     """`good`, `warn`, `bad`, `dim` or nothing, told from the value."""
 
@@ -238,7 +240,12 @@ def _rich_table(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) ->
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.name, justify="right" if column.right else "left", overflow="fold")
+        table.add_column(
+            column.name,
+            justify="right" if column.right else "left",
+            overflow="fold",
+            no_wrap=column.whole,
+        )
     for row in rows:
         cells = []
         for column in columns:

@@ -61,6 +61,11 @@ def progress(done: float | None, total: float | None) -> str:
     return f"{number(done)} of {number(total)} ({100 * min(1.0, max(0.0, done / total)):.0f} %)"
 
 
+def count(amount: int, noun: str) -> str:
+    """`1 broker`, `3 brokers`."""
+    return f"{amount} {noun}{'' if amount == 1 else 's'}"
+
+
 def number(value: float) -> str:
     """A count without a needless `.0`."""
     return str(int(value)) if float(value).is_integer() else f"{value:g}"
