@@ -294,6 +294,12 @@ class App:
             self._bound = broker
             self._client = client
 
+    def unbind(self) -> None:
+        """Go back to Kafka. What was open is closed."""
+        self.close()
+        with self._lock:
+            self._bound = None
+
     def settings(self) -> Settings:
         """The settings of this process, loaded at the first use."""
         if self._settings is None:
@@ -378,6 +384,11 @@ def _open_kafka(settings: Settings) -> Broker:
 
 
 _apps: weakref.WeakSet[App] = weakref.WeakSet()
+
+
+def apps() -> list[App]:
+    """Every app of this process."""
+    return list(_apps)
 
 
 def _after_fork_in_child() -> None:

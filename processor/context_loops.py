@@ -106,6 +106,8 @@ class Loop:
             raise self._same_cursor(text)
         self._entered = text
         self.in_item = True
+        if self._rules.observer is not None:
+            self._rules.observer.item_taken(self._port.job, self.full, text)
 
     def _encode(self, value: object) -> str:
         if value is None:
@@ -146,6 +148,8 @@ class Loop:
                 self._mark(now, exhausted=False, write=due)
             else:
                 self.behind = True
+        if rules.observer is not None:
+            rules.observer.item_done(self._port.job, self.full, self._items)
         if self._port.interrupted:
             rules.stop_if_asked()
 

@@ -48,6 +48,26 @@ class StepFailed(TerminalError):
         self.error = error
 
 
+class Observer(Protocol):
+    """Looks on from inside a handler, in its thread: the Testbed counts runs and items with it, and crashes at one."""
+
+    def step_begins(self, job: Job, step: str) -> None:
+        """The function of a step is called now. `step` is its scoped name."""
+        ...
+
+    def step_ran(self, job: Job, step: str) -> None:
+        """It has returned; nothing of that was reported yet."""
+        ...
+
+    def item_taken(self, job: Job, loop: str, cursor: str) -> None:
+        """An item is handed to the handler. `loop` is scoped, `cursor` JSON."""
+        ...
+
+    def item_done(self, job: Job, loop: str, items: int) -> None:
+        """The next one was asked for; `items` are done, over all attempts."""
+        ...
+
+
 class AttemptPort(Protocol):
     """One attempt. Called from the handler's thread, or from the event loop's thread for async handlers."""
 

@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from processor.context_port import AttemptPort, StepFailed, StepInDoubt
+from processor.context_port import AttemptPort, Observer, StepFailed, StepInDoubt
 from processor.context_scopes import Frame, Scope, scope_of
 from processor.context_values import (
     ResultCodec,
@@ -75,6 +75,8 @@ class StepCall:
 
     def finish(self, result: object) -> None:
         """Write its result."""
+        if self._rules.observer is not None:
+            self._rules.observer.step_ran(self._rules.port.job, self.full)
         text = self._codec.encode(result)
         limit = self._rules.port.limits.checkpoint_max_bytes
         if len(text) > limit // 4 and byte_length(text) > limit:
@@ -94,6 +96,8 @@ class StepCall:
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
         """Around the function of a `once`: no ordinary stop raises inside it."""
+        if self._rules.observer is not None:
+            self._rules.observer.step_begins(self._rules.port.job, self.full)
         self._rules.in_once += 1
         try:
             yield
@@ -106,6 +110,8 @@ class Rules:
 
     def __init__(self, port: AttemptPort) -> None:
         self.port = port
+        self.observer: Observer | None = getattr(port, "observer", None)
+        """Only ports inside a Testbed have one."""
         self.in_once = 0
         """While the function of a `once` runs nothing stops the handler: an ordinary stop would leave it in doubt."""
         saved = port.resumed or Progress()
@@ -173,6 +179,8 @@ class Rules:
             call.restore(saved)
         else:
             self._ran.append(call.full)
+            if self.observer is not None:
+                self.observer.step_begins(self.port.job, call.full)
         return call
 
     def ask_once(self, name: str, function: Callable[..., Any]) -> StepCall:

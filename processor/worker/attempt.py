@@ -21,7 +21,7 @@ from processor.errors import JobLost, JobYielded, UnknownJobType
 if TYPE_CHECKING:
     from processor.broker.base import OutRecord
     from processor.clock import Clock
-    from processor.context_port import ContextLimits
+    from processor.context_port import ContextLimits, Observer
     from processor.core.completer import Origin
     from processor.core.outcome import Outcome
     from processor.job import Job, Progress, Step
@@ -72,6 +72,8 @@ class AttemptShared(NamedTuple):
     """Makes one: the runtime's."""
     patience: float
     """Seconds a job of an unknown type or newer version waits for a deploy."""
+    observer: Observer | None = None
+    """Set by the Testbed."""
 
 
 _NOTHING: Mapping[str, Step] = {}
@@ -147,6 +149,10 @@ class Attempt:
     @property
     def limits(self) -> ContextLimits:
         return self.shared.limits
+
+    @property
+    def observer(self) -> Observer | None:
+        return self.shared.observer
 
     @property
     def patience(self) -> float:

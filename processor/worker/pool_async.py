@@ -16,14 +16,21 @@ from processor.worker.runtime import Inbox, Runtime
 class AsyncPool:
     """See the module. Implements `processor.worker.dispatch.Pool`."""
 
-    def __init__(self, runtime: Runtime, inbox: Inbox[object], name: str, slots: int) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        inbox: Inbox[object],
+        name: str,
+        slots: int,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
         self.slots = slots
         self._runtime = runtime
         self._inbox = inbox
         self._backlog: deque[Attempt] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._loop = asyncio.new_event_loop()
+        self._loop = loop or asyncio.new_event_loop()
         self._stopping = False
         self._waking = False
         self._actor = runtime.start(name, self._serve)
