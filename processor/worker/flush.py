@@ -32,6 +32,7 @@ from processor.errors import (
     ProducerFatal,
     RetriableBrokerError,
 )
+from processor.worker.producers import initialised
 from processor.worker.runtime import Inbox, Runtime
 
 if TYPE_CHECKING:
@@ -220,15 +221,11 @@ class Flusher:
         settings say. A fresh producer asks at once (measured after kill -9: 0.2 to 0.5 s against 0.5 to 1.2 s).
         """
         for patience in INIT_PATIENCE:
-            producer = self._broker.transactional_producer(self._transactional_id)
             try:
-                producer.init(patience)
+                return initialised(self._broker, self._transactional_id, patience)
             except (RetriableBrokerError, BrokerUnavailable):
-                producer.close()
                 if self._abandoned:
                     raise
-            else:
-                return producer
         producer = self._producer = self._broker.transactional_producer(self._transactional_id)
         self._again(producer.init)
         return producer

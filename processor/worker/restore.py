@@ -25,6 +25,7 @@ from processor.core.offset_metadata import OffsetMetadata, decode
 from processor.errors import BrokerError, BrokerUnavailable, RecordError, RetriableBrokerError
 from processor.job import Lane
 from processor.wire.codec import decode_checkpoint, decode_dedupe, decode_live_job, decode_step
+from processor.worker.producers import initialised
 from processor.worker.runtime import Inbox, Runtime
 
 if TYPE_CHECKING:
@@ -161,12 +162,8 @@ class Restorer:
         for slot in sorted(suspects - {name for name in alive if name}):
             transactional_id = self._config.transactional_id(slot)
             log.info("restore.dead_slot", extra={"slot": slot})
-            producer = self._broker.transactional_producer(transactional_id)
-            try:
-                producer.init(self._config.stable_wait)
-                self.shots.append(transactional_id)
-            finally:
-                producer.close()
+            initialised(self._broker, transactional_id, self._config.stable_wait).close()
+            self.shots.append(transactional_id)
 
     def _start_lanes(
         self, found: Restored, committed: dict[TopicPartition, Committed], begins: dict[TopicPartition, int]
