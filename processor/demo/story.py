@@ -32,9 +32,9 @@ from processor.wire.records import StatusRecord
 from processor.wire.settings_sources import load_settings
 from processor.worker.logs import configure
 
-WORDS_SECONDS = 24.0
+WORDS_SECONDS = 20.0
 """Processor time that counting may take, as measured here at the start."""
-WALK_SECONDS = 22.0
+WALK_SECONDS = 20.0
 """Processor time of the walk's digests; the loop itself comes on top, about ten seconds."""
 KILL_AT = 0.5
 """How far all work is when a worker is killed."""
