@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 from collections.abc import MutableMapping
@@ -53,8 +54,12 @@ class ContextBase:
 
     def __init__(self, port: AttemptPort) -> None:
         self._port = port
-        self._rules = Rules(port)
         self._log: JobLogger | None = None
+
+    @functools.cached_property
+    def _rules(self) -> Rules:
+        # Made at the first use: most short jobs never ask for anything, and rules cost more than they do.
+        return Rules(self._port)
 
     # -- facts -----------------------------------------------------------------------------------------------------
 
@@ -178,4 +183,7 @@ class ContextBase:
             StepChanged: something saved was never asked for.
             StateChanged: the state was changed outside items.
         """
+        untouched = "_rules" not in self.__dict__
+        if untouched and self._port.resumed is None and not self._port.steps:
+            return
         self._rules.finish()

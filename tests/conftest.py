@@ -15,8 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from processor.broker.dev import TEST_PROPERTIES, DevBroker, DevBrokerConfig
+
+# A busy machine is no failure: time limits belong to pytest-timeout. Derandomised: the same run for everybody.
+hypothesis_settings.register_profile("project", deadline=None, derandomize=True)
+hypothesis_settings.load_profile("project")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from processor.errors import NewerRecord, RecordError, UndecodableRecord
 from processor.job import ErrorInfo, Job, LoopProgress
 from processor.states import State
 from processor.wire import schemas
+from processor.wire.brief_status import encode_brief_status
 from processor.wire.records import (
     CheckpointRecord,
     DeadLetterRecord,
@@ -181,7 +182,7 @@ def encode(record: AnyRecord) -> bytes:
     """
     try:
         if type(record) is StatusRecord and record[_STATUS_BRIEF:] == _STATUS_TAIL:
-            return _encode_brief_status(record)
+            return encode_brief_status(_formats().status.brief_head, record[:_STATUS_BRIEF])
         if type(record) is Job and record[_JOB_BRIEF:] == _JOB_TAIL:
             return _encode_brief_job(record)
         format_ = _formats().by_record[type(record)]
@@ -193,31 +194,6 @@ def encode(record: AnyRecord) -> bytes:
         return sink.getvalue()
     except UnicodeEncodeError:
         return encode(_printable(record))
-
-
-def _encode_brief_status(record: StatusRecord) -> bytes:
-    format_ = _formats().status
-    sink = BytesIO()
-    sink.write(format_.brief_head)
-    id_, life, type_, queue, state, at, attempt, worker, result, _, _, _, _ = record
-    # A dict display is the quickest way into fastavro (zip 0.3 us, _asdict 0.9 us more); comparing a str with the
-    # symbols is quicker than comparing an enum's member.
-    schemaless_writer(
-        sink,
-        format_.brief,
-        {
-            "id": id_,
-            "life": life,
-            "type": type_,
-            "queue": queue,
-            "state": state._value_,
-            "at": at,
-            "attempt": attempt,
-            "worker": worker,
-            "result": result,
-        },
-    )
-    return sink.getvalue()
 
 
 def _encode_brief_job(job: Job) -> bytes:

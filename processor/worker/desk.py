@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from processor.broker.base import Broker, Membership, TopicPartition
+from processor.broker.base import Broker, Membership
 from processor.context_port import ContextLimits
 from processor.core.completer import Completer, Origin, Topics
 from processor.errors import RecordError
@@ -154,10 +154,6 @@ class Desk:
         """Numbers whose jobs may run."""
         return (number for number in self.numbers.values() if number.standing is Standing.ACTIVE)
 
-    def attempt(
-        self, number: Number, lane: LaneState | None, place: tuple[TopicPartition, int], job: Job, raw: bytes
-    ) -> Attempt:
-        """A new attempt of a job read at `place`."""
-        (topic, partition), offset = place
-        origin = Origin(topic, partition, offset)
+    def attempt(self, number: Number, lane: LaneState | None, origin: Origin, job: Job, raw: bytes) -> Attempt:
+        """A new attempt of a job read at `origin`."""
         return Attempt(self.shared, number, lane, origin, job, raw, self.registry.get(job.type))

@@ -53,26 +53,37 @@ class Intake:
             return
         derived = offset < lane.mark_below or header(record.headers(), DERIVED) is not None
         job_id = job.id
-        view = number.live.view(job_id) if job_id in number.live else None
-        if (job_id in number.attempts or view is not None or derived) and self._is_copy(number, job, view, derived):
+        if derived or job_id in number.attempts or job_id in number.live:
+            self._take_known(lane, offset, job, raw, derived=derived, holds_key=holds_key)
+            return
+        self._admit(self._desk.attempt(number, lane, Origin(lane.topic, lane.partition, offset), job, raw), holds_key)
+
+    def _take_known(
+        self, lane: LaneState, offset: int, job: Job, raw: bytes, *, derived: bool, holds_key: bool
+    ) -> None:
+        """A job that may have been seen before: dropped, resumed, or put behind its own earlier life."""
+        number = lane.number
+        view = number.live.view(job.id)
+        if self._is_copy(number, job, view, derived):
             self._drop(lane, offset, job, view)
             if holds_key:
                 self._dispatch.release_key(number, job.key, None)
             return
-        attempt = self._desk.attempt(number, lane, (lane.key, offset), job, raw)
+        attempt = self._desk.attempt(number, lane, Origin(lane.topic, lane.partition, offset), job, raw)
         attempt.derived = derived
         if view is not None and view.life == job.life:
             resume(attempt, view)
-        running = number.attempts.get(job_id)
-        if running is not None:
-            number.successors[job_id] = attempt
+        if job.id in number.attempts:
+            number.successors[job.id] = attempt
             return
-        self._desk.take(attempt)
-        if job.key is not None and not self._gets_key(attempt, lane, offset, holds_key=holds_key):
-            return
-        self._dispatch.ready(attempt)
+        self._admit(attempt, holds_key)
 
-    def _gets_key(self, attempt: Attempt, lane: LaneState, offset: int, *, holds_key: bool) -> bool:
+    def _admit(self, attempt: Attempt, holds_key: bool) -> None:
+        self._desk.take(attempt)
+        if attempt.job.key is None or self._gets_key(attempt, holds_key=holds_key):
+            self._dispatch.ready(attempt)
+
+    def _gets_key(self, attempt: Attempt, *, holds_key: bool) -> bool:
         """Whether the attempt may go on; else it waits for its key, in memory or as its place only."""
         number, job = attempt.number, attempt.job
         key: str = job.key  # type: ignore[assignment]  # asked only for jobs with a key
@@ -81,7 +92,7 @@ class Intake:
             return True
         order = number.order
         spilled = order.spilled_count
-        if order.offer(key, job.id, attempt, Spilled(lane.topic, offset), len(attempt.raw), job.parent):
+        if order.offer(key, job.id, attempt, Spilled(attempt.origin.topic, attempt.origin.offset), len(attempt.raw), job.parent):
             return True
         if order.spilled_count > spilled:
             # Kept as its offset: the memory is free again, and reading goes on for other keys.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from processor.broker.base import Membership, Reader, TopicPartition
+from processor.core.completer import Origin
 from processor.core.window import Window
 from processor.job import Job, Lane
 from processor.states import State
@@ -167,7 +168,7 @@ class Ownership:
 
     def resumed(self, number: Number, job: Job, raw: bytes, view: LiveView) -> Attempt:
         """An attempt of a job that lives in the checkpoint topic, with its progress; not started."""
-        attempt = self._desk.attempt(number, None, (number.checkpoints, -1), job, raw)
+        attempt = self._desk.attempt(number, None, Origin(*number.checkpoints, -1), job, raw)
         resume(attempt, view)
         number.parked.pop(job.id, None)
         self._desk.take(attempt)
