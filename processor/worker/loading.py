@@ -76,7 +76,9 @@ def _application_of(module: ModuleType, name: str, attribute: str) -> Applicatio
         value = getattr(module, attribute, None)
         if _is_application(value):
             return value
-        what = f"{attribute} of {name} is a {type(value).__name__}, not an App" if hasattr(module, attribute) else ""
+        what = (
+            f"{attribute} of {name} is of type {type(value).__name__}, not an App" if hasattr(module, attribute) else ""
+        )
         raise DefinitionError(what or f"{name} has no {attribute!r}", hint=_suggest(name, found))
     if "app" in found:
         return found["app"]

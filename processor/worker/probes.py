@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -63,7 +64,7 @@ class Probes:
         self._scrape = Scrape(worker)
         handler = type("Handler", (_Handler,), {"probes": self})
         try:
-            self._server = _Server((address.host, address.port), handler)
+            self._server = (_Server6 if ":" in address.host else _Server)((address.host, address.port), handler)
         except OSError as error:
             raise SettingsError(
                 f"cannot listen on {address.host}:{address.port}: {error.strerror}",
@@ -99,6 +100,10 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     # A restarted worker takes the port of the one that was killed.
     allow_reuse_address = True
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -8,6 +8,7 @@ be safe the supervisor stays single-threaded and makes no Kafka client; it does 
    and again within seconds, the supervisor waits longer each time (`RestartDelay`).
 2. SIGTERM or SIGINT: stop the children in good order, then end. A second one: end them at once.
 3. SIGHUP: restart one child after the other; the next only when the one before is ready. They do not leave the group.
+   They run the code that the supervisor has imported: to run other code, start another supervisor and stop this one.
 4. A child whose settings or topics are wrong (exit codes 2 and 4) ends everything: a new start would change nothing.
 
 Children ignore SIGINT: a Ctrl-C in a terminal reaches the whole process group, and the supervisor passes it on.
