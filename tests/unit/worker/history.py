@@ -122,12 +122,15 @@ class History:
             self._tell(Stopped(_life(context)))
 
     def _is_zombie(self, context: Any) -> bool:
-        """Whether its process slept through the loss of its number."""
+        """Whether its process slept through the loss of its number, or has a successor in its slot."""
         group = self.scene.runtime.current_group
-        worker = next(w for w in self.scene.workers if w.name == group)
+        workers = self.scene.workers
+        place = next(i for i, worker in enumerate(workers) if worker.name == group)
+        worker = workers[place]
+        replaced = any(later.slot == worker.slot for later in workers[place + 1 :])
         number = context._port.number
         claimed = self.claims.get(number.partition, (0, ""))[0]
-        zombie = worker.was_frozen and number.epoch < claimed
+        zombie = (worker.was_frozen or replaced) and number.epoch < claimed
         self.zombie_effects += zombie
         return zombie
 
