@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 SLOT = "dev"
 _LOOK_EVERY = 0.3
 _STOP_SECONDS = 15.0
+_BOOTSTRAP = "PROCESSOR_KAFKA__BOOTSTRAP"
+_FOUND_ANYWAY = {f"localhost:{DEFAULT_PORT}", f"127.0.0.1:{DEFAULT_PORT}"}
+"""Where clients look unless they are told."""
 _NOT_SOURCES = {"__pycache__", "node_modules", "site-packages", "build", "dist"}
 
 Stamps = dict[Path, int]
@@ -57,8 +61,10 @@ def dev(app_path: str, bootstrap: str | None, data_dir: Path, debug: bool) -> No
         _say(f"Kafka at {bootstrap}")
         _say(f"watching {folder} for saves; Ctrl-C stops all")
         _say("in another terminal:")
-        _say(f"  processor job list --app {app_path} --bootstrap {bootstrap}")
-        _say(f"  processor topics describe --app {app_path} --bootstrap {bootstrap}")
+        if bootstrap not in _FOUND_ANYWAY:
+            _say(f"  export {_BOOTSTRAP}={bootstrap}")
+        _say(f"  processor job list --app {app_path}")
+        _say(f"  processor topics describe --app {app_path}")
         worker = DevWorker(app_path, bootstrap)
         stack.callback(worker.stop)
         with contextlib.suppress(KeyboardInterrupt):
@@ -70,7 +76,9 @@ class DevWorker:
     """The worker process of one app, in one slot."""
 
     def __init__(self, app_path: str, bootstrap: str) -> None:
-        self._where = ["--bootstrap", bootstrap]
+        self._bootstrap = bootstrap
+        # Handlers and the app's own settings look there too, and only in these processes.
+        self._environment = {**os.environ, _BOOTSTRAP: bootstrap}
         self._app_path = app_path
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -78,13 +86,13 @@ class DevWorker:
         """Bring the topics to the plan, then start. A module that does not import leaves the worker stopped."""
         from processor.demo.fleet import tied_command
 
-        apply = tied_command(["topics", "apply", "--app", self._app_path, *self._where])
-        if subprocess.run(apply, stdout=subprocess.DEVNULL, check=False).returncode:
+        apply = tied_command(["topics", "apply", "--app", self._app_path])
+        if subprocess.run(apply, env=self._environment, stdout=subprocess.DEVNULL, check=False).returncode:
             _say("the app cannot be started as it is; the next save tries again")
             return
-        arguments = ["worker", self._app_path, *self._where, "--no-supervise", "--instance", SLOT]
+        arguments = ["worker", self._app_path, "--bootstrap", self._bootstrap, "--no-supervise", "--instance", SLOT]
         # A session of its own: Ctrl-C is ours, and a second signal to the worker would end it at once.
-        self._process = subprocess.Popen(tied_command(arguments), start_new_session=True)
+        self._process = subprocess.Popen(tied_command(arguments), env=self._environment, start_new_session=True)
 
     def ended(self) -> int | None:
         """The exit code of a worker that ended by itself; None if it runs or was never started."""

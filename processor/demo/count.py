@@ -32,6 +32,10 @@ class PlainCount:
         if self._thread.is_alive():
             self._thread.join()
 
+    def join(self) -> None:
+        """Wait for its end."""
+        self._thread.join()
+
     @property
     def done(self) -> int:
         """Lines walked and pieces counted."""
