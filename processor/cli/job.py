@@ -62,7 +62,7 @@ class Wanted:
     callback=lambda _ctx, _param, value: _checked_id(value),
     help="Its id. Enqueueing the same id again is safe: it runs once.",
 )
-@click.option("--payload-version", "version", type=click.IntRange(1), help="The payload's, without --app. Default: 1.")
+@click.option("--payload-version", "version", type=click.IntRange(1), help="Of the payload, if not 1; without --app.")
 @click.option(
     "--wait-result",
     is_flag=False,
@@ -250,7 +250,9 @@ def _queued(app: App, job_id: str) -> JobRow | None:
 
 @job.command("list")
 @target_options
-@click.option("--state", "states", multiple=True, type=_STATES, help="Only these; several times for more.")
+@click.option(
+    "--state", "states", multiple=True, type=_STATES, metavar="STATE", help="Only this one; several times for more."
+)
 @click.option("--type", "type_", help="Only this job type.")
 @click.option("-q", "--queue", help="Only this queue.")
 @click.option("-n", "--limit", type=click.IntRange(1), default=50, show_default=True, help="Rows at most.")

@@ -1,0 +1,173 @@
+"""`processor job`, on an app bound to the memory broker."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from processor.cli.job import job
+from processor.job import Lane
+from processor.states import State
+from processor.wire.codec import decode_job
+from processor.wire.topics import jobs_topic
+from tests.unit.cli.shop import Shop
+
+PAYLOAD = '{"url": "a"}'
+
+
+def lane(shop: Shop) -> list[bytes]:
+    return [record.value() or b"" for record in shop.broker.records(jobs_topic("shop", "bulk", Lane.NORMAL))]
+
+
+# -- enqueue -----------------------------------------------------------------------------------------------------------
+
+
+def test_enqueue_prints_the_id_alone(shop: Shop) -> None:
+    result = shop.run(job, "enqueue", "import.file", PAYLOAD)
+    assert result.exit_code == 0, result.output
+    (value,) = lane(shop)
+    sent = decode_job(value)
+    assert (result.stdout, sent.payload) == (f"{sent.id}\n", b'{"url":"a"}')
+
+
+def test_the_payload_comes_from_a_file_or_the_standard_input(shop: Shop, tmp_path: Path) -> None:
+    file = tmp_path / "order.json"
+    file.write_text(PAYLOAD)
+    assert shop.run(job, "enqueue", "import.file", f"@{file}", "--id", "one").stdout == "one\n"
+    assert shop.run(job, "enqueue", "import.file", "-", "--id", "two", stdin=PAYLOAD).stdout == "two\n"
+    assert [decode_job(value).payload for value in lane(shop)] == [b'{"url":"a"}'] * 2
+
+
+def test_the_app_checks_the_payload(shop: Shop) -> None:
+    result = shop.run(job, "enqueue", "import.file", '{"urll": "a"}')
+    assert result.exit_code == 1
+    assert "the payload is refused" in result.stderr
+    assert lane(shop) == []
+
+
+def test_a_bare_namespace_needs_no_code(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("processor.cli.target.Target.app", lambda _: type(shop.app)("shop", broker=shop.broker))
+    args = ["enqueue", "x", "[1]", "--namespace", "shop", "-q", "bulk", "--key", "k", "--payload-version", "3"]
+    found = json.loads(CliRunner().invoke(job, [*args, "--json"]).stdout)
+    (value,) = lane(shop)
+    sent = decode_job(value)
+    assert found == {"id": sent.id, "type": "x", "queue": "bulk"}
+    assert (sent.type, sent.key, sent.version, sent.payload) == ("x", "k", 3, b"[1]")
+    result = CliRunner().invoke(job, ["enqueue", "x", "--namespace", "shop"])
+    assert (result.exit_code, "which queue?" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (["import.file", "{url: 1}"], 2, "is not JSON"),
+        (["import.file", "@no-such-file.json"], 2, "cannot be read"),
+        (["import.fil"], 2, "did you mean import.file?"),
+        (["mail"], 2, "it has: import.file"),
+        (["mail", "-q", "bluk"], 4, "the queues bulk, default"),
+        (["import.file", PAYLOAD, "--key", "k"], 2, "--key cannot change them"),
+        (["import.file", PAYLOAD, "--queue", "default"], 2, "belongs to queue bulk"),
+        (["import.file", PAYLOAD, "--id", "a#b"], 2, "holds no '#'"),
+        (["import.file", PAYLOAD, "--wait-result", "soon"], 2, "is no length of time"),
+        (["import.file", PAYLOAD, "--namespace", "shop"], 2, "not both"),
+    ],
+)
+def test_what_cannot_be_enqueued_is_explained(shop: Shop, args: list[str], code: int, said: str) -> None:
+    result = shop.run(job, "enqueue", *args)
+    assert (result.exit_code, said in result.stderr) == (code, True), result.stderr
+    assert lane(shop) == []
+
+
+def test_waiting_for_the_result_prints_it(shop: Shop) -> None:
+    shop.status("j1", State.SUCCEEDED, result=b'{"good": 3}')
+    result = shop.run(job, "enqueue", "import.file", PAYLOAD, "--id", "j1", "--wait-result")
+    assert json.loads(result.stdout) == {"good": 3}
+    assert result.stderr == "enqueued j1\n"
+
+
+# -- result and watch --------------------------------------------------------------------------------------------------
+
+
+def test_a_result_is_json_and_nothing_else(shop: Shop) -> None:
+    shop.status("j1", State.SUCCEEDED, result=b"[1, 2]")
+    assert json.loads(shop.run(job, "result", "j1").stdout) == [1, 2]
+    shop.status("j2", State.SUCCEEDED)
+    assert shop.run(job, "result", "j2").stdout == "null\n"
+    found = shop.json(job, "result", "j1")
+    assert (found["state"], found["result"], found["worker"]) == ("succeeded", [1, 2], "host-0")
+
+
+def test_the_result_of_a_dead_job_is_its_error(shop: Shop) -> None:
+    shop.died("j1")
+    result = shop.run(job, "result", "j1")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: job j1 ended dead: builtins.ValueError: no such customer\n"
+    result = shop.run(job, "result", "j1", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["state"]) == (1, "dead")
+
+
+def test_a_job_that_has_not_ended_is_told_as_such(shop: Shop) -> None:
+    shop.status("j1", State.RUNNING)
+    result = shop.run(job, "result", "j1", "--timeout", "0s")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "it is running" in result.stderr
+    result = shop.run(job, "result", "j2", "--timeout", "50ms")
+    assert result.exit_code == 1
+    assert "warning: nothing is known of job j2 in namespace shop" in result.stderr
+    assert "it has no status yet" in result.stderr
+
+
+def test_a_watch_without_a_terminal_is_a_line_per_change(shop: Shop) -> None:
+    shop.status("j1", State.SUCCEEDED)
+    result = shop.run(job, "watch", "j1")
+    assert (result.exit_code, result.stdout) == (0, "2026-01-01 00:00:00Z  succeeded  host-0\n")
+    shop.status("j2", State.RUNNING, done=501.0, total=1000.0, attempt=2, note="half\x1b[2J")
+    result = shop.run(job, "watch", "j2", "--timeout", "50ms")
+    told = "2026-01-01 00:00:00Z  running  attempt 2  501 of 1000 (50 %)  half\\x1b[2J  host-0\n"
+    assert (result.exit_code, result.stdout) == (1, told)
+    shop.died("j3")
+    result = shop.run(job, "watch", "j3", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["error"]) == (1, "builtins.ValueError: no such customer")
+
+
+# -- list and show -----------------------------------------------------------------------------------------------------
+
+
+def test_a_list_has_states_ages_and_errors(shop: Shop) -> None:
+    shop.died("j1")
+    shop.status("j2", State.RUNNING, at=AT_LATER, done=5.0, total=10.0)
+    shop.run(job, "enqueue", "import.file", PAYLOAD, "--id", "j3")
+    lines = shop.run(job, "list").stdout.splitlines()
+    assert lines[0].split() == ["ID", "TYPE", "QUEUE", "STATE", "AGE", "PROGRESS", "ERROR"]
+    assert [line.split()[0] for line in lines[1:]] == ["j3", "j2", "j1"]
+    assert "5 of 10 (50 %)" in lines[2]
+    assert lines[3].endswith("builtins.ValueError: no such customer")
+    assert [row["id"] for row in shop.json(job, "list", "--state", "dead", "--state", "queued")] == ["j3", "j1"]
+    assert shop.json(job, "list", "--type", "mail") == []
+    result = shop.run(job, "list", "-n", "1")
+    assert (len(result.stdout.splitlines()), result.stderr) == (2, "the latest 1; --limit shows more\n")
+    result = shop.run(job, "list", "-q", "default")
+    assert (result.stdout, result.stderr) == ("", "no jobs in namespace shop\n")
+
+
+AT_LATER = 1_767_225_700_000
+
+
+def test_show_tells_what_is_known(shop: Shop) -> None:
+    shop.died("j1")
+    text = shop.run(job, "show", "j1").stdout
+    assert "error    builtins.ValueError: no such customer" in text
+    assert "Traceback ..." in text
+    shop.status("j2", State.RUNNING)
+    shop.saved("j2")
+    text = shop.run(job, "show", "j2").stdout
+    assert "saved    rows: 501 of 1000, at 501" in text
+    assert "steps    head" in text
+    shop.run(job, "enqueue", "import.file", PAYLOAD, "--id", "j3")
+    assert shop.json(job, "show", "j3")["place"]["topic"] == "shop.jobs.bulk"
+    assert "waits in  shop.jobs.bulk, partition" in shop.run(job, "show", "j3").stdout
+    result = shop.run(job, "show", "j4")
+    assert (result.exit_code, "nothing is known of job j4" in result.stderr) == (1, True)
