@@ -53,7 +53,11 @@ class Screen:
     def event(self, text: str) -> None:
         """Something that just happened, with its moment."""
         moment = f"{time.monotonic() - self._began:5.1f} s"
-        self._print(f"   {moment}  {text}", colour="yellow")
+        indent = " " * (len(moment) + 5)
+        self._print(
+            textwrap.fill(f"   {moment}  {text}", _WIDTH, subsequent_indent=indent, drop_whitespace=True),
+            colour="yellow",
+        )
 
     def bars(self, totals: Mapping[str, int]) -> None:
         """Show these bars from now on."""

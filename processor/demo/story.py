@@ -137,7 +137,7 @@ class Story:
         screen.say(
             f"Input: the {files:,} Python files of {work.corpus.root}, {work.lines:,} lines. One job counts the "
             f"identifiers of each file, and one more those of each of {jobs - files:,} top-level definitions: as many "
-            f"as this machine counts in about {self._options.words_seconds:.0f} s. One long job walks over all lines "
+            f"as this machine has time for. One long job walks over all lines "
             f"and digests each, {work.rounds} hashes a line: half a minute of work that nobody wants to do twice."
         )
         self._demo = self._open_app(bootstrap)
@@ -151,7 +151,7 @@ class Story:
             "All jobs are published, each confirmed by the broker. Meanwhile this process counts everything once more, "
             "plainly and one after the other: what it finds, the jobs must have found in the end."
         )
-        screen.bars({WORDS: len(work.pieces), WALK: work.lines, PLAIN: len(work.pieces) + work.lines})
+        screen.bars({WORDS: len(work.pieces), WALK: work.lines, PLAIN: PlainCount.total(work.lines)})
         self._plain = PlainCount(work.corpus, work.pieces, work.rounds)
         self._stack.callback(self._plain.stop)
         self._watch = self._stack.enter_context(Watch(self._demo.app.broker(), self._demo.app.namespace))
@@ -298,14 +298,16 @@ class Story:
         self._fleet.check()
         # A worker that has just taken the walk over has not said yet where it is.
         self._walked = max(self._walked, round(self._walk_done() * self._work.lines))
-        self._screen.show({WORDS: self._watch.ended[WORDS], WALK: self._walked, PLAIN: self._plain.done})
+        self._screen.show(
+            {WORDS: self._watch.ended[WORDS], WALK: self._walked, PLAIN: self._plain.done(self._work.lines)}
+        )
 
     def _until(self, done: Callable[[], bool], what: str, *, give_up: bool = False) -> None:
         """Look around until `done`. Without any progress for a long while: an error, or with `give_up` just go on."""
         last, since = None, time.monotonic()
         while not done():
             self._look_around(0.1)
-            now = (sum(self._watch.ended.values()), self._walk_done(), self._plain.done)
+            now = (sum(self._watch.ended.values()), self._walk_done(), self._plain.done(self._work.lines))
             if now != last:
                 last, since = now, time.monotonic()
             elif time.monotonic() - since > _PATIENCE:
