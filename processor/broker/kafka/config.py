@@ -58,6 +58,10 @@ OWNED = frozenset(
     }
 )
 """Properties that `KafkaConfig.properties` may not set: each carries a guarantee, or is a field of `KafkaConfig`."""
+MEMBERS_ONLY = frozenset({"max.poll.interval.ms"})
+"""Properties that only members of a group are given. A reader never joins, and librdkafka would hold this one against
+the session timeout that it would have (45 s); a producer warns of it.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +114,7 @@ class KafkaConfig:
 def common(config: KafkaConfig) -> Properties:
     """Properties of every client."""
     return {
-        **config.properties,
+        **{name: value for name, value in config.properties.items() if name not in MEMBERS_ONLY},
         "bootstrap.servers": config.bootstrap,
         "client.id": config.client_id,
         # A stopped (not closed) broker stalls a client for this long; the default of 60 s outlasts every session.
@@ -127,6 +131,7 @@ def group(config: KafkaConfig, group_id: str, instance_id: str | None) -> Proper
     """Properties of a member of a group."""
     properties: Properties = {
         **common(config),
+        **{name: value for name, value in config.properties.items() if name in MEMBERS_ONLY},
         "group.id": group_id,
         "group.protocol": config.group_protocol,
         "enable.auto.commit": False,
