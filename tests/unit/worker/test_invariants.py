@@ -353,7 +353,7 @@ def test_parent_and_child_of_one_key_both_finish(scene: Scene) -> None:
     scene.start("w-0")
     scene.enqueue("parent", "job-1", key="k")
     scene.settle()
-    assert [states for states in scene.ends().values()] == [[State.SUCCEEDED]] * 2
+    assert list(scene.ends().values()) == [[State.SUCCEEDED]] * 2
 
 
 def test_blocked_key_blocks_no_other_key() -> None:
