@@ -1,0 +1,183 @@
+"""One worker process, as `processor worker --no-supervise` composes it, that says how it went: a JSON object on stdout.
+
+It ends when so many jobs are finished and flushed, or by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from benchmarks import jobs
+from processor.broker.base import TopicPartition
+from processor.broker.kafka import KafkaBroker, KafkaConfig
+from processor.wire.settings_sources import load_settings
+from processor.worker.loop import Worker
+from processor.worker.number import Standing
+from processor.worker.parentage import die_with_parent
+from processor.worker.pools import make_pool
+from processor.worker.runtime import ThreadedRuntime
+from processor.worker.service import ServeOptions, worker_config
+
+LOOK = 0.005
+"""Seconds between two looks at the counters."""
+PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What the parent asks for."""
+
+    bootstrap: str
+    slot: str = "bench-0"
+    expect: int | None = None
+    """Jobs after which to end; None: run until SIGTERM."""
+    watch_memory: bool = False
+
+    def text(self) -> str:
+        """As an argument."""
+        return json.dumps(asdict(self))
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """How it went. Times in seconds of the monotonic clock."""
+
+    assigned_at: float = 0.0
+    """The group gave this worker its first numbers."""
+    active_at: float = 0.0
+    """All of them were restored and claimed."""
+    began_at: float = 0.0
+    """The first finished job was seen."""
+    began_with: int = 0
+    """How many were finished then."""
+    ended_at: float = 0.0
+    """All were finished, and the log had it."""
+    finished: int = 0
+    cpu: float = 0.0
+    """Processor seconds of this process from `began_at` to `ended_at`."""
+    events: dict[str, int] = field(default_factory=dict)
+    restores: list[float] = field(default_factory=list)
+    memory: list[tuple[int, float]] = field(default_factory=list)
+    """Resident MB after so many jobs."""
+    samples: list[float] = field(default_factory=list)
+    """What handlers measured."""
+
+    @property
+    def rate(self) -> float:
+        """Jobs per second."""
+        return (self.finished - self.began_with) / (self.ended_at - self.began_at)
+
+
+class Watch:
+    """Looks at the counters of a worker from a thread of its own."""
+
+    def __init__(self, worker: Worker, order: Order) -> None:
+        self.report = Report()
+        self._worker = worker
+        self._order = order
+        self._over = threading.Event()
+        self._quiet_since: float | None = None
+        self._cpu = 0.0
+        assigned = worker.ownership.on_assigned
+
+        def on_assigned(partitions: Sequence[TopicPartition], membership: Any) -> None:
+            if partitions and not self.report.assigned_at:
+                self.report.assigned_at = time.monotonic()
+            assigned(partitions, membership)
+
+        worker.ownership.on_assigned = on_assigned  # type: ignore[method-assign]
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        memory_at = 0.0
+        while not self._over.wait(LOOK):
+            now = time.monotonic()
+            finished = sum(self._worker.desk.tally.finished.copy().values())
+            self._note(now, finished)
+            if self._order.watch_memory and now >= memory_at:
+                memory_at = now + 0.25
+                self.report.memory.append((finished, resident_mb()))
+            if self._order.expect is not None and finished >= self._order.expect and self._flushed(now):
+                self._worker.stop()
+                return
+
+    def _note(self, now: float, finished: int) -> None:
+        report = self.report
+        if not report.active_at and report.assigned_at:
+            standings = {number.standing for number in list(self._worker.desk.numbers.values())}
+            if standings == {Standing.ACTIVE}:
+                report.active_at = now
+                say("active")
+        if not report.began_at and finished:
+            report.began_at, report.began_with, self._cpu = now, finished, time.process_time()
+
+    def _flushed(self, now: float) -> bool:
+        """Whether nothing waits for the log; seen twice, because freezing and flushing are not noted in one moment."""
+        worker = self._worker
+        if worker.desk.oldest_record_at is not None or worker._flushing:
+            self._quiet_since = None
+            return False
+        if self._quiet_since is None:
+            self._quiet_since = now
+            return False
+        self.report.ended_at = self._quiet_since
+        self.report.cpu = time.process_time() - self._cpu
+        return True
+
+    def finish(self) -> Report:
+        """The report, when the worker has ended."""
+        self._over.set()
+        self._thread.join()
+        tally, report = self._worker.desk.tally, self.report
+        report.finished = sum(tally.finished.values())
+        report.events = dict(tally.events)
+        report.restores = tally.restore_seconds
+        report.samples = jobs.SAMPLES
+        return report
+
+
+def resident_mb() -> float:
+    """Resident memory of this process."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * PAGE_MB
+
+
+def say(event: str, **fields: Any) -> None:
+    """A line for the parent."""
+    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Serve as the parent orders."""
+    die_with_parent(os.getppid())
+    order = Order(**json.loads(sys.argv[1]))
+    settings = load_settings({"kafka.bootstrap": order.bootstrap}, env={})
+    chosen = settings.worker
+    config = worker_config(jobs.app, settings, order.slot, ServeOptions(queues=(jobs.QUEUE,)))
+    broker = KafkaBroker(
+        KafkaConfig(
+            bootstrap=order.bootstrap,
+            session_timeout_ms=round(chosen.session_timeout * 1000),
+            heartbeat_interval_ms=round(chosen.heartbeat * 1000),
+        )
+    )
+    jobs.app.bind(broker)
+    worker = Worker(ThreadedRuntime(), broker, config, jobs.app.job_types, make_pool)
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    watch = Watch(worker, order)
+    worker.run()
+    say("report", **asdict(watch.finish()))
+
+
+if __name__ == "__main__":
+    main()

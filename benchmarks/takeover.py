@@ -1,0 +1,148 @@
+"""Crashes, scaling in, scaling out: how long until a job's next item runs, and what is done twice.
+
+Walks note each of their items (10 ms apart) with the process and the moment, so that everything can be read from the
+ledger afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+from benchmarks.rows import Row, at_most, percentile
+from benchmarks.world import Item, Kit, World, alive, until, world
+
+ENDLESS = 10_000_000
+SETTLED = 1.5
+"""Seconds of quiet before the next disturbance."""
+
+
+def kill(kit: Kit) -> list[Row]:
+    """`kill -9` of a worker process under `processor worker`, which starts it again in its slot; four walks run."""
+    runs, waits = kit.some(20, 2), []
+    with world(kit, "kill", partitions=4) as here:
+        here.fill(here.job("walk", {"count": ENDLESS}, job_id=here.id_for(number)) for number in range(4))
+        for run in range(runs):
+            supervisor = here.worker("k")
+            pid = _runner(here, set())
+            time.sleep(SETTLED)
+            at = time.monotonic()
+            os.kill(pid, signal.SIGKILL)
+            until(lambda: _started_after(here, at, 4), "all walks to go on", pause=0.1)  # noqa: B023  (done in this turn)
+            firsts = [next(item.at for item in items if item.at > at) for items in here.by_job().values()]
+            waits += [first - at for first in firsts]
+            _end(supervisor)
+            kit.say(f"kill -9, run {run + 1}: {max(firsts) - at:.2f} s until all four go on")
+    return [
+        at_most("kill -9 to the job's next item, p50", median(waits), 1, "s"),
+        at_most("kill -9 to the job's next item, p99", percentile(waits, 0.99), 2, "s"),
+    ]
+
+
+def _runner(here: World, known: set[int]) -> int:
+    """Process id of the worker that runs all walks now."""
+    found: list[int] = []
+
+    def seen() -> bool:
+        pids = {items[-1].pid for items in here.by_job().values() if items}
+        found[:] = [pid for pid in pids - known if alive(pid)]
+        return len(pids) == 1 and len(found) == 1
+
+    until(seen, "the walks to run")
+    return found[0]
+
+
+def _started_after(here: World, moment: float, walks: int) -> bool:
+    return sum(items[-1].at > moment for items in here.by_job().values()) == walks
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    process.terminate()
+    process.wait(60)
+
+
+@dataclass(slots=True)
+class _Moves:
+    """What walks went through when a worker left or came. Seconds."""
+
+    leave: list[float] = field(default_factory=list)
+    """From SIGTERM to the first item at the next owner."""
+    leave_idle: list[float] = field(default_factory=list)
+    """From the last item at the old owner to the first at the next."""
+    join_idle: list[float] = field(default_factory=list)
+
+
+def scaling(kit: Kit) -> list[Row]:
+    """Two workers share eight walks; one leaves by SIGTERM, the other takes all; a new one joins; and so on."""
+    runs, walks = kit.some(20, 2), 8
+    moves = _Moves()
+    with world(kit, "scaling", partitions=walks) as here:
+        here.fill(here.job("walk", {"count": ENDLESS}, job_id=here.id_for(number)) for number in range(walks))
+        workers = {slot: here.worker(slot, "--no-supervise") for slot in "ab"}
+        _until_shared(here, workers)
+        for run in range(runs):
+            slot = "ab"[run % 2]
+            leaver = workers[slot]
+            at = time.monotonic()
+            _end(leaver)
+            stays = workers["ba"[run % 2]].pid
+            until(lambda: _owners(here) == {stays}, "the other worker to take all walks")  # noqa: B023  (done in this turn)
+            time.sleep(SETTLED)
+            _note_leave(here, moves, leaver.pid, at)
+            began = time.monotonic()
+            joiner = workers[slot] = here.worker(slot, "--no-supervise")
+            _until_shared(here, workers)
+            _note_join(here, moves, joiner.pid, began)
+            kit.say(
+                f"scaling, run {run + 1}: idle {moves.leave_idle[-1]:.2f} s, one leaving; {moves.join_idle[-1]:.2f} s, "
+                "one joining"
+            )
+        items = here.items()
+    redone = len(items) - len({(item.job, item.item) for item in items})
+    return [
+        at_most("SIGTERM to the job's next item elsewhere, p99", percentile(moves.leave, 0.99), 1.5, "s"),
+        at_most("items redone by scaling in and out", redone, 0, "items"),
+        at_most("idle per partition, one leaves, p99", percentile(moves.leave_idle, 0.99), 1, "s"),
+        at_most("idle per partition, one joins, p50", median(moves.join_idle), 1.3, "s"),
+        at_most("idle per partition, one joins, slowest", max(moves.join_idle), 2, "s"),
+    ]
+
+
+def _owners(here: World) -> set[int]:
+    now = time.monotonic()
+    lately = {job: items[-1] for job, items in here.by_job().items() if now - items[-1].at < 1.0}
+    return {item.pid for item in lately.values()} if len(lately) == here.shape.partitions else set()
+
+
+def _until_shared(here: World, workers: dict[str, subprocess.Popen[Any]]) -> None:
+    pids = {worker.pid for worker in workers.values()}
+    until(lambda: _owners(here) == pids, "both workers to have walks")
+    time.sleep(SETTLED)
+
+
+def _note_leave(here: World, moves: _Moves, pid: int, at: float) -> None:
+    for before, after in _changes(here, lambda before, after: before.pid == pid and after.at > at):
+        moves.leave.append(after.at - at)
+        moves.leave_idle.append(after.at - before.at)
+
+
+def _note_join(here: World, moves: _Moves, pid: int, began: float) -> None:
+    for before, after in _changes(here, lambda before, after: after.pid == pid and after.at > began):
+        moves.join_idle.append(after.at - before.at)
+
+
+def _changes(here: World, wanted: Callable[[Item, Item], bool]) -> list[tuple[Item, Item]]:
+    """Items of one walk, one after the other, in different processes."""
+    return [
+        (before, after)
+        for items in here.by_job().values()
+        for before, after in pairwise(items)
+        if before.pid != after.pid and wanted(before, after)
+    ]

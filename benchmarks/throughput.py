@@ -1,0 +1,52 @@
+"""Jobs and steps per second of one worker process."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from benchmarks.rows import Row, at_least, beside
+from benchmarks.world import Kit, world
+from processor.broker.base import TopicSpec
+
+RUNS = 5
+
+
+def noop(kit: Kit) -> list[Row]:
+    """Jobs that do nothing, beside the hand-written loop on the same records: A B A B, medians."""
+    rows = []
+    for job_type, kind in (("noop", "threads"), ("noop_async", "asyncio")):
+        ours, bare, cpu = _noop_runs(kit, job_type, kind)
+        kit.say(f"no-op, {kind}: {cpu:.1f} us of processor time a job")
+        rows.append(beside(f"no-op jobs, {kind}", median(ours), median(bare), 0.7, "jobs/s"))
+    return rows
+
+
+def _noop_runs(kit: Kit, job_type: str, kind: str) -> tuple[list[float], list[float], float]:
+    count = kit.some(200_000, 2_000)
+    ours, bare, cpu = [], [], []
+    with world(kit, "noop") as here:
+        status = f"{here.namespace}.bare-status"
+        here.broker.admin().create_topics([TopicSpec(name=status, partitions=8)])
+        mails = ({"order_id": n, "to": "somebody@example.com", "n": 7} for n in range(count))
+        here.fill(here.job(job_type, mail) for mail in mails)
+        for run in range(RUNS):
+            bare.append(here.bare("loop", kit.bootstrap, here.lane(), status, str(count)))
+            if run:
+                here.rewind()
+            report = here.engine(expect=count).report()
+            ours.append(report.rate)
+            cpu.append(report.cpu / (report.finished - report.began_with) * 1e6)
+            kit.say(f"no-op, {kind}, run {run + 1}: {ours[-1]:,.0f} of {bare[-1]:,.0f} jobs/s")
+    return ours, bare, median(cpu)
+
+
+def steps(kit: Kit) -> list[Row]:
+    """Jobs of a hundred steps each, a hundred jobs at a time."""
+    count, per_job = kit.some(3_000, 200), 100
+    with world(kit, "steps") as here:
+        here.fill(here.job("steps", {"count": per_job}) for _ in range(count))
+        report = here.engine(expect=count).report()
+    if report.events.get("dead_letters"):
+        raise RuntimeError(f"jobs failed: {report.events}")
+    kit.say(f"{report.events.get('steps', 0):,} of {count * per_job:,} steps reached the log before their job ended")
+    return [at_least("steps, many jobs", report.rate * per_job, 20_000, "steps/s")]
