@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from processor.states import State
+from processor.wire.records import StatusRecord
 
 
 def zigzag(number: int) -> bytes:
@@ -52,17 +53,17 @@ _INDEX = {state: index for index, state in enumerate(State)}
 """Position of each symbol in the schema; a test holds the two orders equal."""
 
 
-def encode_brief_status(head: bytes, values: tuple[str, int, str, str, State, int, int, str, bytes | None]) -> bytes:
+def encode_brief_status(head: bytes, record: StatusRecord) -> bytes:
     """The bytes of a status record.
 
     Args:
         head: marker and fingerprint of the short schema.
-        values: the fields of schemas/brief/status.avsc, in their order.
+        record: only the fields of schemas/brief/status.avsc are written, the first nine.
 
     Raises:
         UnicodeEncodeError: a text is not valid Unicode.
     """
-    job_id, life, job_type, queue, state, at, attempt, worker, result = values
+    job_id, life, job_type, queue, state, at, attempt, worker, result, _, _, _, _ = record
     data = job_id.encode()
     size = len(data)
     length = _LENGTHS[size] if size < 1024 else zigzag(size)

@@ -23,6 +23,7 @@ from processor.errors import NewerRecord, RecordError, UndecodableRecord
 from processor.job import ErrorInfo, Job, LoopProgress
 from processor.states import State
 from processor.wire import schemas
+from processor.wire.brief_job import decode_brief_job
 from processor.wire.brief_status import encode_brief_status
 from processor.wire.records import (
     CheckpointRecord,
@@ -182,7 +183,7 @@ def encode(record: AnyRecord) -> bytes:
     """
     try:
         if type(record) is StatusRecord and record[_STATUS_BRIEF:] == _STATUS_TAIL:
-            return encode_brief_status(_formats().status.brief_head, record[:_STATUS_BRIEF])
+            return encode_brief_status(_formats().status.brief_head, record)
         if type(record) is Job and record[_JOB_BRIEF:] == _JOB_TAIL:
             return _encode_brief_job(record)
         format_ = _formats().by_record[type(record)]
@@ -226,6 +227,9 @@ def decode_job(data: bytes) -> Job:
     """
     format_ = _formats().job
     if data[:HEAD] == format_.brief_head:
+        quick = decode_brief_job(data, HEAD)
+        if quick is not None:
+            return quick
         source = BytesIO(data)
         source.seek(HEAD)
         try:

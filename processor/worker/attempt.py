@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from processor.core.completer import Origin
     from processor.core.outcome import Outcome
     from processor.job import Job, Progress, Step
+    from processor.worker.dispatch import Shelf
     from processor.worker.number import LaneState, Number
     from processor.worker.registry import RunnableJob
     from processor.worker.runtime import Inbox, Signal
@@ -93,6 +94,8 @@ class Attempt:
     resumed: Progress | None = None
     steps: Mapping[str, Step] = _NOTHING
     """Steps the log held when the attempt began."""
+    shelf: Shelf | None = None
+    """Where it waited for a slot; None until it may start."""
     derived = False
     saved = False
     """Something of this job is, or is about to be, in the checkpoint topic."""

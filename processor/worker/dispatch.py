@@ -70,14 +70,13 @@ class Dispatch:
             self._park_unknown(attempt)
             return
         kind = "async" if job_type.kind == "async" else job_type.executor
-        self.shelf(attempt.number.queue.name, kind).waiting.append(attempt)
+        queue = attempt.number.queue.name
+        shelf = attempt.shelf = self.shelves.get((queue, kind)) or self._new_shelf(queue, kind)
+        shelf.waiting.append(attempt)
 
-    def shelf(self, queue: str, kind: str) -> Shelf:
-        """The shelf of a queue and kind of executor, made when first needed."""
-        shelf = self.shelves.get((queue, kind))
-        if shelf is None:
-            pool = self._make_pool(queue, self._desk.queues[queue].concurrency, kind)
-            shelf = self.shelves[queue, kind] = Shelf(pool)
+    def _new_shelf(self, queue: str, kind: str) -> Shelf:
+        pool = self._make_pool(queue, self._desk.queues[queue].concurrency, kind)
+        shelf = self.shelves[queue, kind] = Shelf(pool)
         return shelf
 
     def hand_out(self) -> int:
@@ -107,11 +106,9 @@ class Dispatch:
 
     def ended(self, attempt: Attempt) -> None:
         """A pool gave an attempt back."""
-        job_type = attempt.job_type
-        if job_type is not None:
+        if attempt.shelf is not None:
+            attempt.shelf.outstanding -= 1
             attempt.number.running -= 1
-            kind = "async" if job_type.kind == "async" else job_type.executor
-            self.shelves[attempt.number.queue.name, kind].outstanding -= 1
 
     def release_key(self, number: Number, key: str | None, holder: str | None) -> None:
         """A job is done with its ordering key: the next of that key may start."""

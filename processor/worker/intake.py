@@ -92,7 +92,9 @@ class Intake:
             return True
         order = number.order
         spilled = order.spilled_count
-        if order.offer(key, job.id, attempt, Spilled(attempt.origin.topic, attempt.origin.offset), len(attempt.raw), job.parent):
+        if order.offer(
+            key, job.id, attempt, Spilled(attempt.origin.topic, attempt.origin.offset), len(attempt.raw), job.parent
+        ):
             return True
         if order.spilled_count > spilled:
             # Kept as its offset: the memory is free again, and reading goes on for other keys.

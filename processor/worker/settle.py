@@ -47,7 +47,11 @@ class Settlement:
             # The number moved away: a result that comes now belongs to nobody (design: dropped by assignment).
             self._desk.tally.events["late_results"] += 1
             return
-        self._handlers[type(attempt.outcome)](attempt)
+        outcome = attempt.outcome
+        if type(outcome) is Succeeded and not (attempt.derived or attempt.saved or attempt._ops):
+            self._succeeded(attempt, outcome)
+        else:
+            self._handlers[type(outcome)](attempt)
 
     def synced(self, sync: Sync) -> None:
         """Somebody waits until what an attempt saved is durable."""
@@ -110,16 +114,25 @@ class Settlement:
         if records:
             desk.wrote(records, size + sum(len(child.value or b"") for child in drained.children))
 
+    def _succeeded(self, attempt: Attempt, outcome: Succeeded) -> None:
+        """The hot path: a job that saved nothing needs its status and the completion of its offset."""
+        desk, number, job = self._desk, attempt.number, attempt.job
+        out = desk.completer.succeeded(number.topics, job, outcome, desk.clock.now_ms())
+        number.announces.append(out)
+        desk.wrote(1, len(out.value or b""))
+        lane = attempt.lane
+        if lane is not None:
+            lane.window.complete(attempt.origin.offset)
+            lane.changed = True
+        tally = desk.tally
+        tally.finished[number.queue.name, job.type, "succeeded"] += 1
+        tally.ran(job.type, attempt.run_seconds)
+        self._leave(attempt)
+
     def _ended(self, attempt: Attempt) -> None:
         desk, number, job, outcome = self._desk, attempt.number, attempt.job, attempt.outcome
         now = desk.clock.now_ms()
-        plain = type(outcome) is Succeeded and not (attempt.derived or attempt.saved or attempt._ops)
-        if plain:
-            out = desk.completer.succeeded(number.topics, job, outcome, now)  # type: ignore[arg-type]  # checked by `plain`
-            number.announces.append(out)
-            desk.wrote(1, len(out.value or b""))
-        else:
-            self._write_end(attempt, now)
+        self._write_end(attempt, now)
         self._complete(attempt)
         tally = desk.tally
         tally.finished[number.queue.name, job.type, _NAMES[type(outcome)]] += 1

@@ -50,7 +50,7 @@ def test_the_same_bytes_as_fastavro(
     record = StatusRecord(*values)
     schema = schemas.load("status").brief
     assert schema is not None
-    written = encode_brief_status(MARKER + schemas.fingerprint(schema), values)
+    written = encode_brief_status(MARKER + schemas.fingerprint(schema), record)
     assert written == reference(record)
     assert decode_status(written) == record
 
