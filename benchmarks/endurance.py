@@ -39,7 +39,7 @@ def restore(kit: Kit) -> list[Row]:
         kit.say(f"restore, run {run + 1}: {seconds[-1]:.2f} s, of which reading {max(report.restores):.2f} s")
         if not report.finished:
             raise RuntimeError("no job went on after the restore")
-    return [at_most("restore, 100,000 live checkpoints", median(seconds), 3, "s")]
+    return [at_most(f"restore, {live:,} live checkpoints", median(seconds), 3, "s")]
 
 
 def _leave_unfinished(here: World, live: int) -> None:

@@ -1,6 +1,6 @@
 """One worker process, as `processor worker --no-supervise` composes it, that says how it went: a JSON object on stdout.
 
-It ends when so many jobs are finished and flushed, or by SIGTERM.
+It ends when so many jobs are finished and flushed, or by SIGTERM. No job is waited for for ever.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ class Order:
     slot: str = "bench-0"
     expect: int | None = None
     """Jobs after which to end; None: run until SIGTERM."""
+    expect_samples: int | None = None
+    """The same for what handlers note."""
+    patience: float = 240.0
+    """Seconds after which to end in any case."""
     watch_memory: bool = False
 
     def text(self) -> str:
@@ -99,6 +103,7 @@ class Watch:
 
     def _run(self) -> None:
         memory_at = 0.0
+        deadline = time.monotonic() + self._order.patience
         while not self._over.wait(LOOK):
             now = time.monotonic()
             finished = sum(self._worker.desk.tally.finished.copy().values())
@@ -106,9 +111,15 @@ class Watch:
             if self._order.watch_memory and now >= memory_at:
                 memory_at = now + 0.25
                 self.report.memory.append((finished, resident_mb()))
-            if self._order.expect is not None and finished >= self._order.expect and self._flushed(now):
+            if self._complete(now, finished) or now > deadline:
                 self._worker.stop()
                 return
+
+    def _complete(self, now: float, finished: int) -> bool:
+        order = self._order
+        if order.expect_samples is not None:
+            return len(jobs.SAMPLES) >= order.expect_samples
+        return order.expect is not None and finished >= order.expect and self._flushed(now)
 
     def _note(self, now: float, finished: int) -> None:
         report = self.report
@@ -139,6 +150,7 @@ class Watch:
         self._thread.join()
         tally, report = self._worker.desk.tally, self.report
         report.finished = sum(tally.finished.values())
+        report.ended_at = report.ended_at or time.monotonic()
         report.events = dict(tally.events)
         report.restores = tally.restore_seconds
         report.samples = jobs.SAMPLES
