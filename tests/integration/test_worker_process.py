@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from processor import App
-from processor.admin import apply_topics
+from processor.admin import apply_topics, saved_progress
 from processor.broker.kafka import KafkaBroker, KafkaConfig
 from processor.errors import JobFailed
 from tests.conftest import Kafka
@@ -49,18 +49,19 @@ def started():
 def walk(ctx, name, items):
     for item in ctx.each("items", lambda after: range((after or 0) + 1, items + 1), cursor=lambda i: i, every="0s"):
         note(name, item, os.getpid(), time.time())
-        time.sleep(0.05)
+        if not NOTES.with_name("hurry").exists():
+            time.sleep(0.05)
     return items
 
 @app.job("thread", queue="q")
 def in_thread(ctx: Context) -> int:
-    return walk(ctx, ctx.id, 100)
+    return walk(ctx, ctx.id, 2000)
 
 @app.job("child", queue="q", executor="process")
 def in_child(ctx: Context) -> int:
     ctx.step("head", os.getpid)
     ctx.once("charge", os.getpid)
-    return walk(ctx, ctx.id, 100)
+    return walk(ctx, ctx.id, 2000)
 
 @app.job("exits", queue="q", executor="process")
 def exits(ctx: Context) -> None:
@@ -105,6 +106,16 @@ class Site:
         self.workers.append(running)
         eventually(lambda: running.events("worker.ready"), 30.0, lambda: log.read_text())
         return running
+
+    def hurry(self) -> None:
+        """Let running jobs come to their end without pauses."""
+        (self.folder / "hurry").touch()
+
+    def saved(self, job_id: str) -> int:
+        """How many items of a job the log holds as done."""
+        found = saved_progress(self.app.broker(), self.app.namespace, "q", job_id)
+        loops = found.progress.loops if found is not None and found.progress is not None else None
+        return loops["items"].items if loops else 0
 
     def items(self, name: str, since: float = 0.0) -> list[Item]:
         """What handlers wrote down under this name (a job's id)."""
@@ -184,15 +195,16 @@ def gone(pid: int) -> Callable[[], bool]:
 def test_a_killed_worker_process_comes_back_in_its_slot_and_its_job_goes_on(site: Site) -> None:
     worker = site.start()
     handle = enqueue(site, "thread")
-    eventually(lambda: len(site.items(handle.id)) > 20, 30.0)
+    saved = eventually(lambda: site.saved(handle.id), 30.0)
     first = worker.child
     killed = time.time()
     os.kill(first, signal.SIGKILL)
     (after, *_) = eventually(lambda: [i for i in site.items(handle.id, killed) if i.pid != first], 30.0)
     before = [item for item in site.items(handle.id) if item.pid == first][-1]
     print(f"kill -9 to next item: {after.at - killed:.2f} s, items redone: {before.number - after.number + 1}")
-    assert after.number > before.number - 10
-    assert handle.result(timeout="60s") == 100
+    assert after.number > saved
+    site.hurry()
+    assert handle.result(timeout="60s") == 2000
     slots = {event["slot"] for event in worker.events("supervisor.started")}
     assert len(slots) == 1
     assert worker.events("supervisor.restarts")[0]["signal"] == "SIGKILL"
@@ -201,7 +213,7 @@ def test_a_killed_worker_process_comes_back_in_its_slot_and_its_job_goes_on(site
 def test_a_job_in_a_child_process_goes_on_after_its_worker_was_killed(site: Site) -> None:
     worker = site.start()
     handle = enqueue(site, "child")
-    eventually(lambda: len(site.items(handle.id)) > 20, 30.0)
+    saved = eventually(lambda: site.saved(handle.id), 30.0)
     child = site.items(handle.id)[-1].pid
     assert child != worker.child
     killed = time.time()
@@ -210,8 +222,9 @@ def test_a_job_in_a_child_process_goes_on_after_its_worker_was_killed(site: Site
     (after, *_) = eventually(lambda: [i for i in site.items(handle.id, killed) if i.pid != child], 30.0)
     before = [item for item in site.items(handle.id) if item.pid == child][-1]
     print(f"kill -9 to next item in a child: {after.at - killed:.2f} s, redone: {before.number - after.number + 1}")
-    assert after.number > before.number - 10
-    assert handle.result(timeout="60s") == 100
+    assert after.number > saved
+    site.hurry()
+    assert handle.result(timeout="60s") == 2000
     # The start hook ran in both workers and in both children.
     assert len(site.items("hook")) == 4
 
@@ -238,9 +251,11 @@ def test_a_stopped_worker_leaves_the_group_and_the_next_owner_redoes_nothing(sit
     began = time.time()
     assert owner.stop() == 0
     took = time.time() - began
-    assert handle.result(timeout="60s") == 100
+    eventually(lambda: other.child and _runs_on(other, handle.id, site), 30.0)
+    site.hurry()
+    assert handle.result(timeout="60s") == 2000
     items = site.items(handle.id)
-    assert [item.number for item in items] == list(range(1, 101))
+    assert [item.number for item in items] == list(range(1, 2001))
     moves = [round(b.at - a.at, 2) for a, b in pairwise(items) if a.pid != b.pid]
     print(f"{job_type}: the stop took {took:.2f} s; seconds between the owners' items: {moves}")
     assert moves
@@ -250,7 +265,10 @@ def test_a_stopped_worker_leaves_the_group_and_the_next_owner_redoes_nothing(sit
 def _runs_on(worker: Running, job_id: str, site: Site) -> bool:
     """Whether the job runs in this command's worker process or in a child of it."""
     pid = site.items(job_id)[-1].pid
-    parent = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]
+    try:
+        parent = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]
+    except FileNotFoundError:
+        return False
     return worker.child in (pid, int(parent))
 
 
