@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from typing import Any
@@ -61,7 +61,9 @@ class KafkaAdmin:
         self._timeout_s = timeout_s
         self._polling = threading.Lock()
         config: dict[str, Any] = {**properties, "error_cb": watch.on_error}
-        self._client = AdminClient(config, logger=watch)
+        self._make: Callable[[], AdminClient] = lambda: AdminClient(config, logger=watch)
+        self._client = self._make()
+        self._retired: list[AdminClient] = []
 
     def cluster(self) -> ClusterInfo:
         """The cluster that answers."""
@@ -175,8 +177,23 @@ class KafkaAdmin:
         wanted = {KafkaTopicPartition(*partition): spec for partition in partitions}
         if not wanted:
             return {}
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                return self._list_offsets_once(wanted, isolation)
+            except RetriableBrokerError:
+                # A leader has moved. librdkafka's admin client asks the leader it remembers, with the epoch it
+                # remembers, while its metadata lasts (seen: FENCED_LEADER_EPOCH for 100 s): a new client asks anew.
+                if time.monotonic() + LOOK_S >= deadline:
+                    raise
+                self._renew()
+                time.sleep(LOOK_S)
+
+    def _list_offsets_once(
+        self, wanted: Mapping[KafkaTopicPartition, OffsetSpec], isolation: Isolation
+    ) -> dict[TopicPartition, int]:
         futures = self._client.list_offsets(
-            wanted, isolation_level=ISOLATION[isolation], request_timeout=self._timeout_s
+            dict(wanted), isolation_level=ISOLATION[isolation], request_timeout=self._timeout_s
         )
         return {
             TopicPartition(where.topic, where.partition): self._wait(
@@ -184,6 +201,12 @@ class KafkaAdmin:
             ).offset
             for where, future in futures.items()
         }
+
+    def _renew(self) -> None:
+        """A new client. The last ones are kept for a while: destroying one fails the answers it still owes."""
+        with self._polling:
+            self._retired = [*self._retired[-2:], self._client]
+            self._client = self._make()
 
     def _topic_names(self) -> list[str]:
         # list_topics blocks without looking at refusals, so a call that looks goes first.
