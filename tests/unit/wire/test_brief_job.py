@@ -14,8 +14,7 @@ from processor.wire.brief_job import decode_brief_job
 from processor.wire.codec import HEAD, encode
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=80)
-JOBS = st.builds(
-    Job,
+JOBS = st.tuples(
     TEXT,
     TEXT,
     st.integers(-(2**31), 2**31 - 1),
@@ -23,7 +22,7 @@ JOBS = st.builds(
     st.binary(max_size=80),
     st.integers(-(2**63), 2**63 - 1),
     st.none() | TEXT,
-)
+).map(lambda values: Job(*values))
 
 
 def reference(data: bytes) -> Job:
