@@ -88,6 +88,12 @@ def build(namespace: str, settings: Settings | None = None) -> App:
     app.queue("default", partitions=1)
     app.queue(QUEUE, partitions=PARTITIONS, concurrency=16)
 
+    for declare in (_walks, _steps, _sleeps, _keyed, _refusable):
+        declare(app)
+    return app
+
+
+def _walks(app: App) -> None:
     @app.job("walk", queue=QUEUE, payload=Walk)
     def walk(ctx: Context, p: Walk) -> Tally:
         tally = ctx.state(Tally)
@@ -98,6 +104,8 @@ def build(namespace: str, settings: Settings | None = None) -> App:
             time.sleep(p.pause)
         return tally
 
+
+def _steps(app: App) -> None:
     @app.job("steps", queue=QUEUE, payload=Count)
     def steps(ctx: Context, p: Count) -> int:
         def effect(number: int) -> int:
@@ -120,12 +128,16 @@ def build(namespace: str, settings: Settings | None = None) -> App:
             ctx.step(f"told{number}", note, ctx, "effect", step=number)
         return children
 
+
+def _sleeps(app: App) -> None:
     @app.job("sleep", queue=QUEUE, payload=Sleep)
     def sleep(ctx: Context, p: Sleep) -> None:
         note(ctx, "start")
         time.sleep(p.seconds)
         note(ctx, "end")
 
+
+def _keyed(app: App) -> None:
     @app.job("keyed", queue=QUEUE, payload=Keyed, key=lambda p: p.key)
     def keyed(ctx: Context, p: Keyed) -> None:
         note(ctx, "start", key=p.key)
@@ -143,6 +155,8 @@ def build(namespace: str, settings: Settings | None = None) -> App:
             time.sleep(0.01)
         note(ctx, "end", key=p.key)
 
+
+def _refusable(app: App) -> None:
     @app.job("strict", queue=QUEUE, payload=Strict)
     def strict(ctx: Context, p: Strict) -> int:
         note(ctx, "start")
@@ -157,8 +171,6 @@ def build(namespace: str, settings: Settings | None = None) -> App:
         elif p.what == "step":
             ctx.step("large", text.upper)
         return text if p.what == "result" else ""
-
-    return app
 
 
 app = build(os.environ.get("JOBS_NAMESPACE", "unset"))

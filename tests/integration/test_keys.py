@@ -38,8 +38,8 @@ def test_jobs_of_one_key_in_two_lanes_never_run_beside_each_other(fleet: Fleet) 
     ids = []
     for _ in range(15):
         for key in keys:
-            for lane in (Lane.NORMAL, Lane.DUE):
-                ids.append(fleet.append("keyed", {"key": key, "seconds": 0.05}, key=key, lane=lane).id)
+            payload = {"key": key, "seconds": 0.05}
+            ids += [fleet.append("keyed", payload, key=key, lane=lane).id for lane in (Lane.NORMAL, Lane.DUE)]
     fleet.flush()
     fleet.until_noted(60, "end")
     fleet.worker("a").kill()

@@ -84,7 +84,7 @@ def test_expired_offsets_are_not_a_first_start(fleet: Fleet) -> None:
 
 
 def _reached(fleet: Fleet, job_id: str) -> int:
-    return max(line["item"] for line in fleet.ledger("item") if line["job"] == job_id)
+    return max(int(line["item"]) for line in fleet.ledger("item") if line["job"] == job_id)
 
 
 def forget_offsets(fleet: Fleet) -> None:
