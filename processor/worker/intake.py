@@ -111,7 +111,9 @@ class Intake:
             theirs = (view.life, view.hop)
             if theirs > mine or (theirs == mine and (view.ended or view.job is not None)):
                 return True
-        return derived and number.marks.seen(job.id, job.life, job.hop)
+        if not derived:
+            return False
+        return number.recent.get(job.id, (0, 0)) >= mine or number.marks.seen(job.id, job.life, job.hop)
 
     def _drop(self, lane: LaneState, offset: int, job: Job, view: LiveView | None) -> None:
         """Complete a copy without running it. An end whose status may be missing sends it again."""

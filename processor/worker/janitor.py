@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from processor.broker.base import Isolation, TopicPartition
+from processor.broker.base import Isolation, Member, TopicPartition
 from processor.core.retention import Retention
 from processor.errors import BrokerError
 from processor.worker.runtime import Actor, Inbox, Runtime
@@ -43,6 +43,16 @@ class Look(NamedTuple):
     lanes: Sequence[TopicPartition]
 
 
+class Census(NamedTuple):
+    """Say who is in the group and owns what."""
+
+
+class Roll(NamedTuple):
+    """The members of the group a moment ago."""
+
+    members: Sequence[Member]
+
+
 class LaneEnds(NamedTuple):
     """Where lanes ended a moment ago: last stable offsets, so everything below can be read."""
 
@@ -53,13 +63,13 @@ class Janitor:
     """See the module. `ask` and `turn` belong to the owning thread."""
 
     def __init__(
-        self, runtime: Runtime, broker: Broker, config: WorkerConfig, reply: Callable[[LaneEnds], None]
+        self, runtime: Runtime, broker: Broker, config: WorkerConfig, reply: Callable[[LaneEnds | Roll], None]
     ) -> None:
         self._runtime = runtime
         self._broker = broker
         self._config = config
         self._reply = reply
-        self._requests: Inbox[Tend | Look | None] = Inbox(runtime)
+        self._requests: Inbox[Tend | Look | Census | None] = Inbox(runtime)
         self._actor: Actor | None = None
         self._next = runtime.clock.monotonic() + min(FIRST_TENDING, config.tend_every)
         self._known: dict[TopicPartition, Retention] = {}
@@ -70,9 +80,9 @@ class Janitor:
             self._next = now + self._config.tend_every
             self.ask(Tend(lanes()))
 
-    def ask(self, chore: Tend | Look) -> None:
+    def ask(self, chore: Tend | Look | Census) -> None:
         """Hand over a chore."""
-        if not chore.lanes:
+        if not isinstance(chore, Census) and not chore.lanes:
             return
         if self._actor is None:
             self._actor = self._runtime.start("janitor", self._run)
@@ -95,7 +105,10 @@ class Janitor:
                     # Nothing depends on it: the next round asks again.
                     log.info("janitor.skipped", extra={"chore": type(chore).__name__, "error": str(error)})
 
-    def _do(self, chore: Tend | Look) -> None:
+    def _do(self, chore: Tend | Look | Census) -> None:
+        if isinstance(chore, Census):
+            self._reply(Roll(self._broker.admin().members(self._config.group)))
+            return
         if isinstance(chore, Look):
             self._reply(LaneEnds(self._broker.admin().end_offsets(chore.lanes, Isolation.COMMITTED)))
         else:

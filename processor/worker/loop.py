@@ -29,12 +29,13 @@ from processor.errors import (
 )
 from processor.job import Lane
 from processor.worker.attempt import Attempt, Sync
+from processor.worker.census import CensusTaker
 from processor.worker.config import WorkerConfig
 from processor.worker.desk import Desk
 from processor.worker.dispatch import Dispatch, Pool
 from processor.worker.flush import Flusher, FlushResult
 from processor.worker.intake import Intake
-from processor.worker.janitor import Janitor, LaneEnds
+from processor.worker.janitor import Janitor, LaneEnds, Roll
 from processor.worker.number import Number, Standing
 from processor.worker.outbox import Outbox
 from processor.worker.ownership import Ownership
@@ -83,6 +84,7 @@ class Worker:
         self.ownership = Ownership(desk, self.dispatch, self.restorer, self.readers, self._hand_over)
         self.sweep = Sweep(desk, self.settlement, self.ownership)
         self.janitor = Janitor(runtime, broker, config, post)
+        self.census = CensusTaker(desk, self.janitor)
         self.watchdog = Watchdog(desk, self.dispatch, self.ownership, self.janitor)
         self.member: GroupConsumer = broker.group_consumer(
             config.group, instance_id=config.slot if config.static else None
@@ -147,6 +149,7 @@ class Worker:
         self._flush_if_due(now, idle=not busy)
         self.sweep.turn(now)
         self.watchdog.turn(now)
+        self.census.turn(now)
         if not busy:
             config = self.config
             desk.inbox.wait(config.idle_wait if desk.inflight_records else config.idle_wait_max)
@@ -208,6 +211,9 @@ class Worker:
             self.ownership.restored(post)
         elif isinstance(post, Reread):
             self._reread_done(post)
+        elif isinstance(post, Roll):
+            if self.census.counted(post) and not self._stopping:
+                self._join_again()
         elif isinstance(post, LaneEnds):
             self.watchdog.seen(post)
         elif isinstance(post, Attempt):
@@ -263,6 +269,14 @@ class Worker:
             self._flush_not_before = now + self.config.membership_proof
         else:
             self._flush_not_before = now + min(0.02 * 2 ** min(self._failures, 7), 2.0)
+
+    def _join_again(self) -> None:
+        """Leave and join: the group rebalances, and what had no owner finds one."""
+        log.error("group.orphans", extra={"slot": self.config.slot})
+        self.desk.tally.events["rejoined"] += 1
+        self.member.unsubscribe()
+        self._serve_until(lambda: not self.desk.numbers, 5.0, poll=True)
+        self.member.subscribe(sorted(self.desk.normal_topics), self.ownership)
 
     # --- giving up -----------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,8 @@ class Number:
         self.parked: dict[str, int | None] = {}
         """Parked jobs: id -> when to look again (ms)."""
 
+        self.recent: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        """(life, hop) of the jobs that ended last: a repeated enqueue whose first record did arrive finds it here."""
         self.successors: dict[str, Attempt] = {}
         """A later life of a job that is still live waits here for its end."""
 

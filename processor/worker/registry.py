@@ -26,11 +26,12 @@ class RunnableJob(Protocol):
         """
         ...
 
-    def encode_result(self, value: Any) -> bytes | None:
+    def encode_result(self, value: Any, max_bytes: int) -> bytes | None:
         """JSON of a handler's return value.
 
         Raises:
             ResultType: it cannot be written.
+            ResultTooLarge: it is longer than `max_bytes`.
         """
         ...
 

@@ -50,7 +50,7 @@ def run_sync(attempt: Running) -> Outcome:
         else:
             result = job_type.handler(context)
         context.finish()
-        return Succeeded(job_type.encode_result(result))
+        return Succeeded(job_type.encode_result(result, attempt.limits.result_max_bytes))
     except BaseException as error:  # noqa: BLE001  (the one place where a handler's exception becomes an outcome)
         return outcome_of(attempt, error)
 
@@ -68,7 +68,7 @@ async def run_async(attempt: Running) -> Outcome:
         else:
             result = await job_type.handler(context)
         context.finish()
-        return Succeeded(job_type.encode_result(result))
+        return Succeeded(job_type.encode_result(result, attempt.limits.result_max_bytes))
     except BaseException as error:  # noqa: BLE001  (as above)
         return outcome_of(attempt, error)
 
@@ -108,4 +108,3 @@ def error_info(error: BaseException) -> ErrorInfo:
     text = "".join(traceback.format_exception(error))
     message = f"{error} ({error.hint})" if isinstance(error, ProcessorError) and error.hint else str(error)
     return ErrorInfo(kind, message[:2000], text[-16_000:], digest)
-

@@ -18,6 +18,10 @@ from processor.worker.number import Number
 log = logging.getLogger(__name__)
 
 
+RECENT = 1000
+"""Ended jobs of a number that are remembered without a mark in the log."""
+
+
 class Settlement:
     """See the module."""
 
@@ -188,8 +192,14 @@ class Settlement:
         if not isinstance(parked, Parked):
             return
         desk, number, job = self._desk, attempt.number, attempt.job
-        self.write_news(attempt, final=True)
         now = desk.clock.now_ms()
+        if parked.until is not None and attempt.parked_until is not None:
+            # Tried again, by this owner or the next: the patience counts from the first time.
+            if now >= attempt.parked_until:
+                self.give_up(attempt, "unknown_type" if attempt.job_type is None else "newer_record", parked.reason)
+                return
+            parked = parked._replace(until=attempt.parked_until)
+        self.write_news(attempt, final=True)
         self.promote(attempt, parked)
         status = desk.completer.status(job, parked.state, now, note=parked.reason)
         number.announces.append(OutRecord(number.topics.status, job.id.encode(), status))
@@ -253,6 +263,10 @@ class Settlement:
     def _leave(self, attempt: Attempt) -> None:
         number, job = attempt.number, attempt.job
         self._desk.forget(attempt)
+        recent = number.recent
+        recent[job.id] = (job.life, job.hop)
+        if len(recent) > RECENT:
+            recent.popitem(last=False)
         if job.key is not None:
             self._dispatch.release_key(number, job.key, job.id)
         if number.successors:

@@ -65,7 +65,7 @@ class Kind:
         except ValueError as error:
             raise PayloadInvalid(f"version {version}: {error}") from error
 
-    def encode_result(self, value: Any) -> bytes | None:
+    def encode_result(self, value: Any, max_bytes: int) -> bytes | None:
         return None if value is None else json.dumps(value).encode()
 
     def child_record(self, payload: Any, *, child_id: str, parent: Job, now_ms: int, max_bytes: int) -> OutRecord:
