@@ -187,8 +187,8 @@ class History:
             return
         life = LifeOf(job.id, job.life)
         where: Partition | None = Partition(record.topic() or "", record.partition() or 0)
-        if life in self.ended:
-            where = None  # a copy that came too late: nothing is left to do for it
+        if life in self.ended or life in self.open:
+            where = None  # a copy: whatever becomes of it, the job is the other one's
         else:
             self.open[life] = record.partition() or 0
         produced = Produced(life, job.key, job.parent, where, record.offset() or 0)

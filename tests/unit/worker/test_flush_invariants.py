@@ -64,7 +64,7 @@ def moved_number(scene: Scene, stalls_at: str) -> tuple[Spy, int]:
 def test_snapshot_windows_and_offsets_are_frozen_together(patient: Scene) -> None:
     """A flush that outlives its number is refused: it presents the membership of the time when it was frozen."""
     patient.define("job", lambda ctx, payload: payload)
-    spy, moved = moved_number(patient, "send_offsets")
+    spy, moved = moved_number(patient, "append")
     patient.runtime.pass_time(15.0)
     names = spy.names()
     assert names[names.index("abort") - 1] == "send_offsets", "refused there"
@@ -72,6 +72,15 @@ def test_snapshot_windows_and_offsets_are_frozen_together(patient: Scene) -> Non
     assert metadata(patient, moved).slot == "w-1"
     assert all(states == [State.SUCCEEDED] for states in patient.ends().values())
     assert not [s for s in patient.statuses() if s.id == patient.id_for(moved) and s.worker == "w-0"]
+
+
+def test_slot_that_was_slow_to_hand_over_is_not_shot(patient: Scene) -> None:
+    """Its metadata does not say released, and an open transaction is in the way; but it is a member of the group."""
+    define_steps(patient, count=12, seconds=0.3)
+    patient.kinds["job"] = patient.kinds["steps"]
+    moved_number(patient, "send_offsets")
+    first, second = (simulated.worker.restorer.shots for simulated in patient.workers)
+    assert first == second == []
 
 
 def test_flush_that_moves_no_offset_is_fenced_too(patient: Scene) -> None:
@@ -282,6 +291,9 @@ def test_aborted_flush_returns_to_the_front_in_order(scene: Scene) -> None:
     ledger = define_steps(scene, count=6, seconds=0.02)
     worker = scene.start("w-0")
     scene.until(scene.active)
+    # Each commit takes its time before it fails: the job goes on, and ends, while its steps are on their way.
+    Spy(worker, lambda call: scene.runtime.pass_time(0.3) if call.name == "commit" else None)
+    worker.worker.flusher._drop_producer()
     for _ in range(4):
         scene.broker.faults.fail_next("commit", AbortRequired("planned"), process=worker.name)
     scene.enqueue("steps", "job-1")

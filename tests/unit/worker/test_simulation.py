@@ -24,7 +24,7 @@ from processor.states import TERMINAL, State
 from processor.wire import topics
 from tests.guarantees import LifeOf
 from tests.unit.worker.history import History
-from tests.unit.worker.scene import NS, QUEUE, Scene, Simulated
+from tests.unit.worker.scene import NS, QUEUE, Scene, Simulated, lane_record
 
 QUICK = range(60)
 ACTIONS = 30
@@ -127,6 +127,7 @@ class Chaos:
         self.held: list[HeldFrame] = []
         self.slots = 0
         self.jobs = 0
+        self.repeatable: list[OutRecord] = []
         self.actions: list[Callable[[], None]] = [
             *[self.enqueue] * 5,
             *[self.kill] * 2,
@@ -140,6 +141,7 @@ class Chaos:
             *[self.fail_calls] * 2,
             self.outage,
             self.compact,
+            self.repeat,
         ]
 
     def run(self) -> None:
@@ -169,7 +171,15 @@ class Chaos:
             if kind == "garbage":
                 self.scene.append(self._garbage(job_id))
             else:
-                self.scene.enqueue(kind, job_id, key, key=key, lane=lane)
+                named = self.random.random() < 0.4
+                job = self.scene.enqueue(kind, job_id, key, key=key, lane=lane, derived=named)
+                if named:
+                    self.repeatable.append(lane_record(job, lane=lane, derived=True))
+
+    def repeat(self) -> None:
+        """A client that was not sure sends some jobs once more, under their ids."""
+        for record in self.random.sample(self.repeatable, min(3, len(self.repeatable))):
+            self.scene.append(record)
 
     @staticmethod
     def _garbage(job_id: str) -> OutRecord:
