@@ -100,6 +100,8 @@ class Attempt:
     saved = False
     """Something of this job is, or is about to be, in the checkpoint topic."""
     promoted = False
+    parked_until: int | None = None
+    """It was parked for a deploy before: when its patience ends (ms)."""
     announced = False
     quiet_until = 0.0
     """No `running` status with progress before this (monotonic seconds)."""

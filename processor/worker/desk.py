@@ -126,9 +126,11 @@ class Desk:
         if self.oldest_record_at is None:
             self.oldest_record_at = self.clock.monotonic()
 
-    def keep_unreadable(self, number: Number, offset: int, key: bytes, value: bytes, error: RecordError) -> None:
-        """A checkpoint record that does not decode: its raw bytes go to the dead letters, its job does without."""
-        origin = Origin(number.topics.checkpoints, number.partition, offset)
+    def keep_unreadable(
+        self, number: Number, topic: str, offset: int, key: bytes, value: bytes, error: RecordError
+    ) -> None:
+        """A checkpoint or mark that does not decode: its raw bytes go to the dead letters, its job does without."""
+        origin = Origin(topic, number.partition, offset)
         now = self.clock.now_ms()
         out = self.completer.undecodable(number.topics.dlq, origin, key, value, error.code, str(error), now)
         number.creates.append(out)

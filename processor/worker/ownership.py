@@ -118,8 +118,8 @@ class Ownership:
             ranges = start.meta.ranges if start.meta is not None else ()
             state.window = Window(start.offset, ranges)
             state.mark_below = start.meta.read_mark if found.unclean and start.meta is not None else 0
-        for offset, key, value, error in found.unreadable:
-            desk.keep_unreadable(number, offset, key, value, error)
+        for unreadable in found.unreadable:
+            desk.keep_unreadable(number, *unreadable)
         number.standing = Standing.CLAIMING
         number.touched = True
         desk.urgent = True
@@ -170,6 +170,8 @@ class Ownership:
         """An attempt of a job that lives in the checkpoint topic, with its progress; not started."""
         attempt = self._desk.attempt(number, None, Origin(*number.checkpoints, -1), job, raw)
         resume(attempt, view)
+        if view.job is not None:
+            attempt.parked_until = decode_live_job(view.job).until
         number.parked.pop(job.id, None)
         self._desk.take(attempt)
         return attempt

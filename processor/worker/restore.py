@@ -60,8 +60,8 @@ class Restored:
     epoch: int = 1
     unclean: bool = False
     """The last owner did not release the number."""
-    unreadable: list[tuple[int, bytes, bytes, RecordError]] = field(default_factory=list)
-    """Offset, key, value and error of checkpoint records that do not decode."""
+    unreadable: list[tuple[str, int, bytes, bytes, RecordError]] = field(default_factory=list)
+    """Topic, offset, key, value and error of checkpoint and dedupe records that do not decode."""
     records: int = 0
     seconds: float = 0.0
     error: BrokerError | RecordError | None = None
@@ -239,8 +239,7 @@ class Restorer:
             if is_checkpoint:
                 _fold_checkpoint(found, key, value, record.offset() or 0)
             elif value is not None:
-                mark = decode_dedupe(value)
-                found.marks.mark(mark.id, mark.life, mark.hop, mark.at)
+                _fold_mark(found, key, value, record.offset() or 0)
 
 
 def _fold_checkpoint(found: Restored, key: bytes, value: bytes | None, offset: int) -> None:
@@ -251,11 +250,20 @@ def _fold_checkpoint(found: Restored, key: bytes, value: bytes | None, offset: i
         record = _DECODERS[parse_key(key).kind](value)
     except RecordError as error:
         # Kept raw as a dead letter by the owner; its job goes on without it.
-        found.unreadable.append((offset, key, value, error))
+        found.unreadable.append((found.number.topics.checkpoints, offset, key, value, error))
         return
     if record is not None:
         found.epoch = max(found.epoch, record.epoch + 1)
     found.live.put(key, value, offset, record)
+
+
+def _fold_mark(found: Restored, key: bytes, value: bytes, offset: int) -> None:
+    try:
+        mark = decode_dedupe(value)
+    except RecordError as error:
+        found.unreadable.append((found.number.topics.dedupe, offset, key, value, error))
+        return
+    found.marks.mark(mark.id, mark.life, mark.hop, mark.at)
 
 
 _DECODERS: dict[KeyKind, Callable[[bytes], SavedRecord | None]] = {

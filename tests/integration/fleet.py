@@ -344,7 +344,7 @@ class Fleet:
 
     def end_of(self, job_id: str, timeout: float = 40.0) -> StatusRecord:
         """Wait for the end of a job."""
-        return eventually(lambda: self.ends().get((job_id, 1)), timeout, self.describe)[0]
+        return eventually(lambda: self.ends().get((job_id, 1), []), timeout, self.describe)[0]
 
     def dead_letters(self) -> list[DeadLetterRecord]:
         """What lies in the dead-letter topic."""
@@ -353,10 +353,8 @@ class Fleet:
     def dead_letter(self, reason: str, timeout: float = 40.0) -> DeadLetterRecord:
         """Wait for a dead letter with this reason."""
         return eventually(
-            lambda: next((letter for letter in self.dead_letters() if letter.reason == reason), None),
-            timeout,
-            self.describe,
-        )
+            lambda: [letter for letter in self.dead_letters() if letter.reason == reason], timeout, self.describe
+        )[0]
 
     def committed(self) -> dict[TopicPartition, Committed]:
         """Finished commits of the group, of all lanes."""
