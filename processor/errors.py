@@ -1,41 +1,41 @@
 """Every error of the package, drawn as a tree. Each says what happened and what to do; `code` is stable for machines.
 
-    ProcessorError
-    ├── SettingsError               a setting is unknown or has a wrong value
-    ├── ExtraMissing                an optional dependency is not installed
-    ├── BrokerError                 Kafka said no, or nothing
-    │   ├── BrokerUnavailable       no broker answered in time
-    │   ├── BrokerRefused           wrong password, missing permission, TLS mismatch
-    │   ├── RetriableBrokerError    call the same function again
-    │   ├── AbortRequired           the transaction must be aborted, the work sent again
-    │   │   └── StaleMembership     ... because the group has moved on
-    │   ├── ProducerFatal           the producer is unusable
-    │   │   └── ProducerFenced      ... because a successor took its transactional id
-    │   ├── MemberFenced            another process joined with this instance id
-    │   ├── OffsetOutOfRange        the log no longer holds the wanted offset
-    │   ├── RecordRefused           this one record can never be written (too large, ...)
-    │   └── DevBrokerError          the local test broker
-    ├── TopicError
-    │   ├── TopicMissing
-    │   └── TopicMismatch           partitions, cleanup or retention differ from the plan
-    ├── DefinitionError             queue, job type or schedule declared wrongly
-    │   ├── UnknownQueue
-    │   └── UnknownJobType
-    ├── EnqueueError
-    │   ├── EnqueueUnconfirmed      no acknowledgement; repeating with its id is safe
-    │   ├── PayloadInvalid
-    │   └── PayloadTooLarge
-    ├── RecordError                 a record in the log
-    │   ├── UndecodableRecord
-    │   └── NewerRecord             written by a newer version than this code
-    ├── HandlerMistake              a handler broke a rule of resuming
-    │   ├── CursorType  DuplicateName  StepChanged  StateChanged
-    │   └── CheckpointTooLarge  ResultTooLarge  ResultType
-    ├── JobNotFinished              result(): the wait timed out
-    └── JobFailed                   result(): the job ended without success
+ProcessorError
+├── SettingsError               a setting is unknown or has a wrong value
+├── ExtraMissing                an optional dependency is not installed
+├── BrokerError                 Kafka said no, or nothing
+│   ├── BrokerUnavailable       no broker answered in time
+│   ├── BrokerRefused           wrong password, missing permission, TLS mismatch
+│   ├── RetriableBrokerError    call the same function again
+│   ├── AbortRequired           the transaction must be aborted, the work sent again
+│   │   └── StaleMembership     ... because the group has moved on
+│   ├── ProducerFatal           the producer is unusable
+│   │   └── ProducerFenced      ... because a successor took its transactional id
+│   ├── MemberFenced            another process joined with this instance id
+│   ├── OffsetOutOfRange        the log no longer holds the wanted offset
+│   ├── RecordRefused           this one record can never be written (too large, ...)
+│   └── DevBrokerError          the local test broker
+├── TopicError
+│   ├── TopicMissing
+│   └── TopicMismatch           partitions, cleanup or retention differ from the plan
+├── DefinitionError             queue, job type or schedule declared wrongly
+│   ├── UnknownQueue
+│   └── UnknownJobType
+├── EnqueueError
+│   ├── EnqueueUnconfirmed      no acknowledgement; repeating with its id is safe
+│   ├── PayloadInvalid
+│   └── PayloadTooLarge
+├── RecordError                 a record in the log
+│   ├── UndecodableRecord
+│   └── NewerRecord             written by a newer version than this code
+├── HandlerMistake              a handler broke a rule of resuming
+│   ├── CursorType  DuplicateName  StepChanged  StateChanged
+│   └── CheckpointTooLarge  ResultTooLarge  ResultType
+├── JobNotFinished              result(): the wait timed out
+└── JobFailed                   result(): the job ended without success
 
-    TerminalError, RetryableError   raised by handlers, on purpose
-    JobInterrupted (BaseException)  tells a handler to stop: JobYielded, JobLost
+TerminalError, RetryableError   raised by handlers, on purpose
+JobInterrupted (BaseException)  tells a handler to stop: JobYielded, JobLost
 """
 
 from __future__ import annotations
