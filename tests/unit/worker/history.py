@@ -122,12 +122,16 @@ class History:
             self._tell(Stopped(_life(context)))
 
     def _is_zombie(self, context: Any) -> bool:
-        """Whether its process slept through the loss of its number, or has a successor in its slot."""
+        """Whether its process slept through the loss of its number, or another one took its slot: a successor, or a
+        predecessor that woke up.
+        """
         group = self.scene.runtime.current_group
         workers = self.scene.workers
         place = next(i for i, worker in enumerate(workers) if worker.name == group)
         worker = workers[place]
-        replaced = any(later.slot == worker.slot for later in workers[place + 1 :])
+        replaced = any(
+            other.slot == worker.slot and (i > place or not other.over) for i, other in enumerate(workers) if i != place
+        )
         number = context._port.number
         claimed = self.claims.get(number.partition, (0, ""))[0]
         zombie = (worker.was_frozen or replaced) and number.epoch < claimed
