@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -45,7 +46,7 @@ def main() -> int:
         kit = Kit(bootstrap=bootstrap, scale=wanted.scale, long=wanted.long, say=_say)
         for name in wanted.only or BENCHES:
             began = time.monotonic()
-            _say(f"--- {name}")
+            _say(f"--- {name} (load {os.getloadavg()[0]:.1f})")
             try:
                 rows += BENCHES[name](kit)
             except Exception as error:  # noqa: BLE001  (the other benches can still say something)
