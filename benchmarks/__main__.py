@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -39,6 +40,8 @@ def main() -> int:
     """Run, write, print; 1 if a bench did not get to a value. A bar that does not hold is not an error."""
     wanted = _arguments()
     logging.getLogger().addHandler(logging.NullHandler())
+    # So that folders and processes of ours go too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     out = Path(wanted.out)
     rows: list[Row] = []
     broken = False

@@ -1,4 +1,5 @@
-"""What a hand-written loop does in the same place: each a process of its own that prints a rate.
+"""What a hand-written loop does in the same place: each a process of its own that prints a rate, and for
+`loop` the microseconds of processor time of one job.
 
 python -m benchmarks.bare loop BOOTSTRAP JOBS_TOPIC STATUS_TOPIC JOBS
 python -m benchmarks.bare async-sleeps JOBS
@@ -23,7 +24,7 @@ COMMIT_EVERY = 0.05
 """Seconds between two transactions."""
 
 
-def loop(bootstrap: str, jobs_topic: str, status_topic: str, jobs: str) -> float:
+def loop(bootstrap: str, jobs_topic: str, status_topic: str, jobs: str) -> tuple[float, float]:
     """Consume, decode, validate, handle, encode a status record, offsets, a transaction per 50 ms; jobs per second.
 
     It reads the very records that the engine reads, and writes status records of the same schema and size.
@@ -59,12 +60,13 @@ def loop(bootstrap: str, jobs_topic: str, status_topic: str, jobs: str) -> float
     consumer.subscribe([jobs_topic])
     producer.init_transactions()
     wanted, done, begun = int(jobs), 0, False
-    start = last = 0.0
+    start = last = cpu = 0.0
     low: dict[int, int] = {}
     while done < wanted:
         messages = consumer.consume(500, 0.05)
         if messages and not start:
-            start = last = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
+            last = start
         for message in messages:
             job: Any = schemaless_reader(io.BytesIO((message.value() or b"")[HEAD:]), job_schema, None)
             _handle(Mail.model_validate_json(job["payload"]))
@@ -84,9 +86,9 @@ def loop(bootstrap: str, jobs_topic: str, status_topic: str, jobs: str) -> float
             producer.commit_transaction()
             begun, last = False, now
             low.clear()
-    rate = done / (time.perf_counter() - start)
+    rate, cpu = done / (time.perf_counter() - start), (time.process_time() - cpu) / done * 1e6
     consumer.close()
-    return rate
+    return rate, cpu
 
 
 def _handle(payload: Mail) -> None:
@@ -107,7 +109,7 @@ def _status(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def async_sleeps(jobs: str) -> float:
+def async_sleeps(jobs: str) -> tuple[float, float]:
     """As many sleeps, so many at a time, on an event loop; per second."""
 
     async def run() -> float:
@@ -123,20 +125,24 @@ def async_sleeps(jobs: str) -> float:
         await asyncio.gather(*(one_after_the_other() for _ in range(AT_A_TIME)))
         return int(jobs) / (time.perf_counter() - began)
 
-    return asyncio.run(run())
+    return asyncio.run(run()), 0.0
 
 
-def thread_sleeps(jobs: str) -> float:
+def thread_sleeps(jobs: str) -> tuple[float, float]:
     """The same in a pool of threads."""
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         began = time.perf_counter()
         for future in [pool.submit(time.sleep, NAP) for _ in range(int(jobs))]:
             future.result()
-        return int(jobs) / (time.perf_counter() - began)
+        return int(jobs) / (time.perf_counter() - began), 0.0
 
 
-_ALL: dict[str, Callable[..., float]] = {"loop": loop, "async-sleeps": async_sleeps, "thread-sleeps": thread_sleeps}
+_ALL: dict[str, Callable[..., tuple[float, float]]] = {
+    "loop": loop,
+    "async-sleeps": async_sleeps,
+    "thread-sleeps": thread_sleeps,
+}
 
 if __name__ == "__main__":
-    print(_ALL[sys.argv[1]](*sys.argv[2:]), flush=True)
+    print(*_ALL[sys.argv[1]](*sys.argv[2:]), flush=True)
     os._exit(0)

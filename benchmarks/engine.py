@@ -79,6 +79,11 @@ class Report:
         """Jobs per second."""
         return (self.finished - self.began_with) / (self.ended_at - self.began_at)
 
+    @property
+    def cpu_of_a_job(self) -> float:
+        """Microseconds of processor time, all threads of the process."""
+        return self.cpu / (self.finished - self.began_with) * 1e6
+
 
 class Watch:
     """Looks at the counters of a worker from a thread of its own."""

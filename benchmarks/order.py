@@ -33,7 +33,7 @@ def _beside(kit: Kit, job_type: str, reference: str, kind: str, share: float) ->
     with world(kit, "order") as here:
         _fill(here, job_type, zipf(10_000, 0.5, count))
         for run in range(RUNS):
-            bare.append(here.bare(reference, str(count)))
+            bare.append(here.bare(reference, str(count)).rate)
             if run:
                 here.rewind()
             ours.append(here.engine(expect=count).report().rate)

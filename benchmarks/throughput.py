@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from statistics import median
 
+from benchmarks.engine import Report
 from benchmarks.rows import Row, at_least, beside
-from benchmarks.world import Kit, world
+from benchmarks.world import Bare, Kit, world
 from processor.broker.base import TopicSpec
 
 RUNS = 5
@@ -13,17 +14,13 @@ RUNS = 5
 
 def noop(kit: Kit) -> list[Row]:
     """Jobs that do nothing, beside the hand-written loop on the same records: A B A B, medians."""
-    rows = []
-    for job_type, kind in (("noop", "threads"), ("noop_async", "asyncio")):
-        ours, bare, cpu = _noop_runs(kit, job_type, kind)
-        kit.say(f"no-op, {kind}: {cpu:.1f} us of processor time a job")
-        rows.append(beside(f"no-op jobs, {kind}", median(ours), median(bare), 0.7, "jobs/s"))
-    return rows
+    return [_beside(kit, "noop", "threads"), _beside(kit, "noop_async", "asyncio")]
 
 
-def _noop_runs(kit: Kit, job_type: str, kind: str) -> tuple[list[float], list[float], float]:
+def _beside(kit: Kit, job_type: str, kind: str) -> Row:
     count = kit.some(200_000, 2_000)
-    ours, bare, cpu = [], [], []
+    ours: list[Report] = []
+    bare: list[Bare] = []
     with world(kit, "noop") as here:
         status = f"{here.namespace}.bare-status"
         here.broker.admin().create_topics([TopicSpec(name=status, partitions=8)])
@@ -33,11 +30,12 @@ def _noop_runs(kit: Kit, job_type: str, kind: str) -> tuple[list[float], list[fl
             bare.append(here.bare("loop", kit.bootstrap, here.lane(), status, str(count)))
             if run:
                 here.rewind()
-            report = here.engine(expect=count).report()
-            ours.append(report.rate)
-            cpu.append(report.cpu / (report.finished - report.began_with) * 1e6)
-            kit.say(f"no-op, {kind}, run {run + 1}: {ours[-1]:,.0f} of {bare[-1]:,.0f} jobs/s")
-    return ours, bare, median(cpu)
+            ours.append(here.engine(expect=count).report())
+            kit.say(f"no-op, {kind}, run {run + 1}: {ours[-1].rate:,.0f} of {bare[-1].rate:,.0f} jobs/s")
+    cpu, bare_cpu = median(report.cpu_of_a_job for report in ours), median(each.cpu for each in bare)
+    kit.say(f"no-op, {kind}: {cpu:.1f} us of processor time a job, the loop {bare_cpu:.1f} us")
+    rates, bare_rates = [report.rate for report in ours], [each.rate for each in bare]
+    return beside(f"no-op jobs, {kind}", median(rates), median(bare_rates), 0.7, "jobs/s")
 
 
 def steps(kit: Kit) -> list[Row]:

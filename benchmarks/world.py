@@ -61,6 +61,14 @@ class Item(NamedTuple):
     at: float
 
 
+class Bare(NamedTuple):
+    """How a hand-written loop went."""
+
+    rate: float
+    cpu: float
+    """Microseconds of processor time of one job, all threads of the process."""
+
+
 class World:
     """See the module."""
 
@@ -162,11 +170,11 @@ class World:
         command = tied_command(["worker", "benchmarks.jobs:app", *served, "--log-format", "json", *flags])
         return self._spawn(command, "workers.log")
 
-    def bare(self, *arguments: str) -> float:
-        """Run a hand-written loop; its rate."""
+    def bare(self, *arguments: str) -> Bare:
+        """Run a hand-written loop."""
         command = [sys.executable, "-m", "benchmarks.bare", *arguments]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=PATIENCE)
-        return float(done.stdout)
+        return Bare(*map(float, done.stdout.split()))
 
     def _spawn(self, command: list[str], log: str) -> subprocess.Popen[Any]:
         settings = {"PROCESSOR_WORKER__STATE_DIR": str(self.folder), "PROCESSOR_TOPICS__RETRY_PARTITIONS": "1"}
