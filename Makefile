@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 p
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fast lint format lock bench clean
+.PHONY: help venv demo test test-slow test-fast lint format lock bench clean
 
 help:  ## list the targets
 	@while IFS= read -r line; do case "$$line" in [a-z]*:*\#\#\ *) \
@@ -26,8 +26,11 @@ $(STAMP): pyproject.toml requirements.lock
 demo: venv  ## the whole story on real input, with a real Kafka that it starts itself
 	@$(BIN)/processor demo $(ARGS)
 
-test: lint  ## everything: lint, types, layers, then all tests (starts its own Kafka)
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+test: lint  ## lint, types, layers, then all tests but the slow ones (starts its own Kafka)
+	@$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+
+test-slow: venv  ## the tests that take many seconds each: brokers killed, long outages
+	@$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
 
 test-fast: venv  ## the tests that need no broker
 	@$(BIN)/python -m pytest -n 2 -m "not kafka" $(ARGS)

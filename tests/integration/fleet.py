@@ -181,7 +181,7 @@ class Fleet:
     def env(self, *more: Mapping[str, str] | None) -> dict[str, str]:
         """The environment of a worker: none of the settings that the tests themselves run with."""
         env = {name: value for name, value in os.environ.items() if not name.startswith("PROCESSOR_")}
-        env |= {"JOBS_NAMESPACE": self.namespace, "JOBS_LEDGER": str(self._ledger_path)}
+        env |= {"JOBS_NAMESPACE": self.namespace, "JOBS_LEDGER": str(self._ledger_path), "PYTHONFAULTHANDLER": "1"}
         for values in more:
             env |= values or {}
         return env
@@ -206,6 +206,16 @@ class Fleet:
         }
         metas = self.metadata()
         return {n: slot for n, slot in owned.items() if (meta := metas.get(n)) and meta.slot == slot}
+
+    def reconnect(self) -> None:
+        """Ask with new clients from now on: after an outage it is the workers that are watched, not these."""
+        self._producer.close()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        self._records.clear()
+        self.broker = KafkaBroker(KafkaConfig(bootstrap=self.bootstrap))
+        self._producer = self.broker.producer()
 
     def _ask(self, question: Callable[[Admin], Answer]) -> Answer:
         """A cluster that has just started, or comes back, refuses many a question for a moment."""
