@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(240)
 
 UNCURED = pytest.mark.xfail(
     strict=False,
-    reason="describe_consumer_groups aborts the process (rd_kafka_enq_once_del_source_return) when its coordinator goes "
+    reason="describe_consumer_groups aborts the process (rd_kafka_enq_once_del_source_return) when a coordinator goes "
     "away, and list_offsets answers _NOENT, which holds the number",
 )
 
