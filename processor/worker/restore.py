@@ -22,7 +22,7 @@ from processor.core.checkpoint import KeyKind, SavedRecord, parse_key
 from processor.core.dedupe import DedupeMarks
 from processor.core.live import LiveTable
 from processor.core.offset_metadata import OffsetMetadata, decode
-from processor.errors import BrokerError, BrokerUnavailable, RecordError, RetriableBrokerError
+from processor.errors import BrokerError, OffsetOutOfRange, RecordError, RetriableBrokerError
 from processor.job import Lane
 from processor.wire.codec import decode_checkpoint, decode_dedupe, decode_live_job, decode_step
 from processor.worker.producers import initialised
@@ -112,15 +112,16 @@ class Restorer:
         while not self._stopping and (work := [w for w in work if w.assignment == w.number.assignment]):
             try:
                 self._restore(work)
-            except (RetriableBrokerError, BrokerUnavailable) as error:
+            except (OffsetOutOfRange, RecordError) as error:
+                for found in work:
+                    found.error = error
+            except BrokerError as error:
+                # Whatever else a cluster says while it fails over: the number waits, it is not given up.
                 log.warning("restore.retrying", extra={"error": str(error)})
                 self._runtime.signal().wait(0.2)
                 for found in work:
                     found.live, found.marks, found.unreadable = LiveTable(), self._no_marks(), []
                 continue
-            except (BrokerError, RecordError) as error:
-                for found in work:
-                    found.error = error
             break
         for found in work:
             found.seconds = self._runtime.clock.monotonic() - began
@@ -159,6 +160,9 @@ class Restorer:
             return
         members = self._broker.admin().members(self._config.group)
         alive = {m.instance_id for m in members} | {m.client_id for m in members}
+        if self._config.static and self._config.slot not in alive:
+            # A coordinator that is moving knows nobody for a moment: then everybody would look dead.
+            raise RetriableBrokerError(f"group {self._config.group} does not list this worker among its members")
         for slot in sorted(suspects - {name for name in alive if name}):
             transactional_id = self._config.transactional_id(slot)
             log.info("restore.dead_slot", extra={"slot": slot})

@@ -16,13 +16,6 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.timeout(240)
 
 
-UNCURED = pytest.mark.xfail(
-    strict=False,
-    reason="describe_consumer_groups aborts the process (rd_kafka_enq_once_del_source_return) when a coordinator goes "
-    "away, and list_offsets answers _NOENT, which holds the number",
-)
-
-
 @pytest.fixture(scope="module")
 def broker(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevBroker]:
     """`kafka` only marks the test as one that needs a Kafka."""
@@ -77,7 +70,6 @@ def all_is_well(fleet: Fleet, ids: list[str]) -> None:
     assert fleet.dead_letters() == []
 
 
-@UNCURED
 def test_killed_broker_that_comes_back_costs_nothing(fleet: Fleet, broker: DevBroker) -> None:
     fleet.start_ready("a", "b")
     ids = load(fleet)
@@ -86,7 +78,6 @@ def test_killed_broker_that_comes_back_costs_nothing(fleet: Fleet, broker: DevBr
     all_is_well(fleet, ids)
 
 
-@UNCURED
 def test_broker_that_hangs_longer_than_every_session_costs_nothing(fleet: Fleet, broker: DevBroker) -> None:
     fleet.start_ready("a", "b")
     ids = load(fleet)
@@ -96,7 +87,6 @@ def test_broker_that_hangs_longer_than_every_session_costs_nothing(fleet: Fleet,
 
 
 @pytest.mark.slow
-@UNCURED
 def test_minute_without_a_broker_costs_nothing(fleet: Fleet, broker: DevBroker) -> None:
     fleet.start_ready("a", "b")
     ids = load(fleet)

@@ -7,6 +7,7 @@ producer        plain, idempotent
 transactions    the transactional producer, and why it must be rebuilt
 admin           topics, records, members of groups
 offsets         committed offsets of groups
+rolls           members of groups
 faults          from librdkafka's errors to ours
 health          whether brokers answer, whether connections broke
 """

@@ -33,9 +33,9 @@ from processor.broker.base import (
 )
 from processor.broker.kafka import faults
 from processor.broker.kafka.config import Properties
-from processor.broker.kafka.group import ours
 from processor.broker.kafka.health import ClientWatch
 from processor.broker.kafka.offsets import GroupOffsets
+from processor.broker.kafka.rolls import members_of
 from processor.errors import BrokerError, RetriableBrokerError
 
 LOOK_S = 0.05
@@ -156,20 +156,9 @@ class KafkaAdmin:
 
     def members(self, group: str) -> list[Member]:
         """Present members of a group."""
-        futures = self._client.describe_consumer_groups([group], request_timeout=self._timeout_s)
-        missing = frozenset({KafkaError.GROUP_ID_NOT_FOUND})
-        described = self._wait(futures[group], f"describe group {group}", missing=missing)
-        if described is None:
-            return []
-        return [
-            Member(
-                member_id=member.member_id,
-                instance_id=member.group_instance_id or None,
-                client_id=member.client_id,
-                partitions=tuple(ours(member.assignment.topic_partitions)),
-            )
-            for member in described.members
-        ]
+        found = members_of(self._client, group, self._timeout_s, self._bootstrap)
+        self._watch.answered()
+        return found
 
     def _list_offsets(
         self, partitions: Iterable[TopicPartition], spec: OffsetSpec, isolation: Isolation

@@ -68,6 +68,8 @@ OUT_OF_RANGE = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSE
 RETRIABLE = frozenset(
     {
         KafkaError.UNSTABLE_OFFSET_COMMIT,
+        # What list_offsets says while the leader of a partition is not known.
+        KafkaError._NOENT,
         KafkaError.NOT_COORDINATOR,
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
