@@ -13,7 +13,7 @@ from tests.conftest import Kafka
 from tests.integration.fleet import Fleet
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

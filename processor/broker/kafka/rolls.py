@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Sequence
-from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -40,7 +39,7 @@ def members_of(client: AdminClient, group: str, timeout: float, bootstrap: str) 
         raise RetriableBrokerError(faults.explain(reason, doing)) from exception
     for described in found:
         if described.id == group:
-            error: Any = described.error  # None if all is well, which the stubs do not know
+            error = getattr(described, "error", None)  # None if all is well, which the stubs do not know
             if error is not None:
                 raise RetriableBrokerError(faults.explain(error, doing))
             return [
