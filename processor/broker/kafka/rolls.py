@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -30,8 +31,8 @@ def members_of(client: AdminClient, group: str, timeout: float, bootstrap: str) 
     """
     doing = f"members of group {group}"
     try:
-        # Deprecated in favour of the one that aborts.
-        found = client.list_groups(group, timeout)
+        # Deprecated in favour of the one that aborts. Its stubs say None for every field that is filled in later.
+        found: list[Any] = list(client.list_groups(group, timeout))
     except KafkaException as exception:
         reason = faults.cause(exception)
         if reason.code() in faults.REFUSED:
@@ -39,9 +40,8 @@ def members_of(client: AdminClient, group: str, timeout: float, bootstrap: str) 
         raise RetriableBrokerError(faults.explain(reason, doing)) from exception
     for described in found:
         if described.id == group:
-            error = getattr(described, "error", None)  # None if all is well, which the stubs do not know
-            if error is not None:
-                raise RetriableBrokerError(faults.explain(error, doing))
+            if described.error is not None:
+                raise RetriableBrokerError(faults.explain(described.error, doing))
             return [
                 Member(
                     member_id=member.id,
