@@ -221,11 +221,6 @@ class Completer:
         headers = [*routing_headers(job), ("reason", outcome.reason.encode())]
         return OutRecord(topics.dlq, job.id.encode(), encode(record), headers)
 
-    @staticmethod
-    def failure(kind: str, message: str) -> ErrorInfo:
-        """A failure that no handler raised."""
-        return ErrorInfo(kind, message)
-
     def undecodable(
         self, dlq: str, origin: Origin, key: bytes | None, value: bytes | None, reason: str, error: str, now: int
     ) -> OutRecord:

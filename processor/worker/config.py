@@ -79,7 +79,6 @@ class WorkerConfig:
     """Added to the environment of child processes: settings that this process was given as flags."""
     child_log_format: str = ""
     """`text` or `json`; empty: child processes leave logging alone."""
-    labels: dict[str, str] = field(default_factory=dict)
 
     @property
     def group(self) -> str:

@@ -33,7 +33,7 @@ from processor.errors import (
     RetriableBrokerError,
 )
 from processor.worker.producers import initialised
-from processor.worker.runtime import Inbox, Runtime
+from processor.worker.runtime import Inbox, Runtime, serve
 
 if TYPE_CHECKING:
     from processor.core.completer import SavedOut
@@ -134,12 +134,7 @@ class Flusher:
 
     def _run(self) -> None:
         try:
-            while True:
-                self._requests.wait(None)
-                for batch in self._requests.take():
-                    if batch is None:
-                        return
-                    self._reply(self._flush_timed(batch))
+            serve(self._requests, lambda batch: self._reply(self._flush_timed(batch)))
         finally:
             self._drop_producer()
 

@@ -34,7 +34,7 @@ class Standing(StrEnum):
 class LaneState:
     """One lane partition of a number."""
 
-    __slots__ = ("changed", "key", "lane", "mark_below", "number", "offset", "partition", "topic", "window")
+    __slots__ = ("changed", "key", "lane", "mark_below", "number", "partition", "topic", "window")
 
     def __init__(self, number: Number, lane: Lane, topic: str, partition: int) -> None:
         self.number = number
@@ -43,8 +43,6 @@ class LaneState:
         self.partition = partition
         self.key = TopicPartition(topic, partition)
         self.window = Window(0)
-        self.offset = -1
-        """Last offset given to a flush."""
         self.mark_below = 0
         """Records below were possibly run by a predecessor that died: their ends are marked in the dedupe topic."""
         self.changed = False
@@ -141,7 +139,6 @@ class Number:
             encoded = encode(meta, low, BUDGET)
             self.crowded = self.crowded or encoded.overflow
             commits.append(OffsetCommit(lane.key, low, encoded.text))
-            lane.offset = low
             lane.changed = False
         return commits
 

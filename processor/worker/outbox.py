@@ -11,6 +11,7 @@ import logging
 from processor.broker.base import OutRecord, TopicPartition
 from processor.core.live import step_key
 from processor.errors import BrokerError, StaleMembership
+from processor.job import ErrorInfo
 from processor.wire.codec import decode_dead_letter, encode
 from processor.wire.records import DeadLetterRecord
 from processor.worker.desk import Desk
@@ -174,6 +175,6 @@ class Outbox:
             origin = (record.topic, number.partition, -1)
             small = DeadLetterRecord(job_id, "unsendable", now, self._desk.config.slot, *origin)
         what = f"{len(record.value or b'')} bytes for {record.topic}: {error}"
-        failure = self._desk.completer.failure("unsendable", what)
+        failure = ErrorInfo("unsendable", what)
         small = small._replace(failures=[*(small.failures or ()), failure])
         return OutRecord(number.topics.dlq, record.key, encode(small), [("reason", b"unsendable")])

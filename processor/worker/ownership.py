@@ -178,9 +178,7 @@ class Ownership:
 
     def hold(self, number: Number, reason: str) -> None:
         """One bad partition stops only itself: this number rests until it is assigned anew, with an alarm."""
-        for lane in number.lanes.values():
-            if self._desk.lanes.pop(lane.key, None) is not None:
-                self._readers[lane.lane].unassign([lane.key])
+        self._stop_reading(number)
         number.standing = Standing.HELD
         self._desk.tally.events["held"] += 1
         log.error("number.held", extra={"queue": number.queue.name, "number": number.partition, "reason": reason})
@@ -193,9 +191,7 @@ class Ownership:
                 number.released = number.touched = True
             for attempt in number.attempts.values():
                 attempt.interrupted = True
-            for lane in number.lanes.values():
-                if self._desk.lanes.pop(lane.key, None) is not None:
-                    self._readers[lane.lane].unassign([lane.key])
+            self._stop_reading(number)
 
     # --- parts ---------------------------------------------------------------------------------------------------
 
@@ -209,15 +205,18 @@ class Ownership:
 
     def _give_up(self, numbers: Sequence[Number]) -> None:
         for number in numbers:
-            for lane in number.lanes.values():
-                if self._desk.lanes.pop(lane.key, None) is not None:
-                    self._readers[lane.lane].unassign([lane.key])
+            self._stop_reading(number)
             self._desk.drop_number(number)
 
     def _fetch(self, number: Number) -> None:
         for lane, state in number.lanes.items():
             self._desk.lanes[state.key] = state
             self._readers[lane].assign({state.key: state.window.low})
+
+    def _stop_reading(self, number: Number) -> None:
+        for lane in number.lanes.values():
+            if self._desk.lanes.pop(lane.key, None) is not None:
+                self._readers[lane.lane].unassign([lane.key])
 
     def _stays_parked(self, job: Job, state: State) -> bool:
         """An unknown type that is known here now goes on at once; a doubt stays until a person decides."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from processor.broker.base import Broker, Reader, Record, TopicPartition
 from processor.core.ordering import Spilled
 from processor.errors import BrokerError
-from processor.worker.runtime import Inbox, Runtime
+from processor.worker.runtime import Inbox, Runtime, serve
 
 if TYPE_CHECKING:
     from processor.worker.number import Number
@@ -61,18 +61,14 @@ class Rereader:
 
     def _run(self) -> None:
         try:
-            while True:
-                self._asks.wait(None)
-                for ask in self._asks.take():
-                    if ask is None:
-                        return
-                    if ask.assignment == ask.number.assignment:
-                        self._answer(ask)
+            serve(self._asks, self._answer)
         finally:
             if self._reader is not None:
                 self._reader.close()
 
     def _answer(self, ask: Reread) -> None:
+        if ask.assignment != ask.number.assignment:
+            return
         where = (ask.place.lane, ask.number.partition, ask.place.offset)
         while where not in self._kept and not self._stopping:
             try:

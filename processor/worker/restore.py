@@ -26,7 +26,7 @@ from processor.errors import BrokerError, OffsetOutOfRange, RecordError, Retriab
 from processor.job import Lane
 from processor.wire.codec import decode_checkpoint, decode_dedupe, decode_live_job, decode_step
 from processor.worker.producers import initialised
-from processor.worker.runtime import Inbox, Runtime
+from processor.worker.runtime import Inbox, Runtime, serve
 
 if TYPE_CHECKING:
     from processor.worker.config import WorkerConfig
@@ -96,12 +96,7 @@ class Restorer:
 
     def _run(self) -> None:
         try:
-            while True:
-                self._requests.wait(None)
-                for request in self._requests.take():
-                    if request is None:
-                        return
-                    self._restore_all(request)
+            serve(self._requests, self._restore_all)
         finally:
             if self._reader is not None:
                 self._reader.close()

@@ -66,8 +66,6 @@ class Inbox(Generic[T]):
         self._items: deque[T] = deque()
         self._signal = runtime.signal()
         self._asleep = False
-        self.post_silently = self._items.append
-        """Leave an item without waking the reader: for callers that know it is busy and will look soon."""
 
     def post(self, item: T) -> None:
         self._items.append(item)
@@ -97,6 +95,16 @@ class Inbox(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+
+def serve(requests: Inbox[T | None], handle: Callable[[T], None]) -> None:
+    """The life of an actor that does one thing after the other: handle what is posted, until a None is."""
+    while True:
+        requests.wait(None)
+        for request in requests.take():
+            if request is None:
+                return
+            handle(request)
 
 
 class _ThreadSignal:

@@ -93,9 +93,7 @@ class Settlement:
         completer, topics = desk.completer, number.topics
         size = 0
         if progress is not None:
-            saved = completer.checkpoint(
-                topics, job, attempt.origin, attempt.promoted, progress, number.version(job), desk.clock.now_ms()
-            )
+            saved = self._progress(attempt, progress)
             number.saves.append(saved)
             attempt.saved = True
             size += len(saved.out.value or b"")
