@@ -12,8 +12,10 @@ producer epoch after every abort and every disturbed connection.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from processor.broker.base import (
@@ -48,6 +50,14 @@ INIT_PATIENCE = (0.12, 0.12, 0.12, 0.25, 0.5)
 """Seconds that the first producers are given to initialise before a fresh one tries."""
 CALL_TIMEOUT = 10.0
 """Seconds one call may take before it is called again; a commit is never aborted because it timed out."""
+STUCK_AFTER = CALL_TIMEOUT + 3.0
+"""Seconds after which a call counts as one that never returns. librdkafka 2.16 has such: `send_offsets_to_transaction`
+under way when the only broker was killed and restarted had not returned after 90 s, whatever timeout it was given.
+"""
+UNWANTED_AFTER = 2.0
+"""The same for a batch whose numbers were all lost meanwhile: it is refused in any case, and its open transaction holds
+up whoever restores them.
+"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -112,7 +122,12 @@ class Flusher:
         self._requests: Inbox[FlushBatch | None] = Inbox(runtime)
         self._producer: TransactionalProducer | None = None
         self._abandoned = False
-        self.rebuilds: dict[str, int] = {}
+        self._left_behind = False
+        self._batch: FlushBatch | None = None
+        """The one under way."""
+        self._calling_since: float | None = None
+        """When the call under way began (monotonic seconds)."""
+        self.rebuilds: Counter[str] = Counter()
         """Causes of producer rebuilds, for the metrics."""
         self._actor = runtime.start("flusher", self._run)
 
@@ -120,7 +135,7 @@ class Flusher:
         """Initialise the producer before anything is owned: that ends what a predecessor in this slot left open, so a
         restore need not wait for it. Answered like a batch without parts.
         """
-        self._requests.post(FlushBatch(parts=[], group="", membership=Membership(None)))
+        self._requests.post(_nothing())
 
     def submit(self, batch: FlushBatch) -> None:
         """Hand over one batch; wait for its result before the next."""
@@ -132,11 +147,43 @@ class Flusher:
         self._requests.post(None)
         return self._actor.join(timeout)
 
+    def is_stuck(self, now: float) -> bool:
+        """Whether the call under way is not worth waiting for any longer, at `now` (monotonic seconds)."""
+        since = self._calling_since
+        if since is None or now - since <= UNWANTED_AFTER:
+            return False
+        parts = self._batch.parts if self._batch else []
+        wanted = not parts or any(part.assignment == part.number.assignment for part in parts)
+        return now - since > STUCK_AFTER or not wanted
+
+    def replaced(self) -> tuple[Flusher, FlushResult]:
+        """A flusher in place of this one, which is stuck: its thread and its producer are left behind.
+
+        Whether the batch was committed is not known. It counts as failed: what is in the log already changes nothing
+        when it is written again, and the new producer's epoch fences whatever the old one still sends.
+        """
+        self._left_behind = self._abandoned = True
+        self._requests.post(None)
+        successor = Flusher(self._runtime, self._broker, self._transactional_id, self._reply)
+        successor.rebuilds = self.rebuilds
+        successor.rebuilds["stuck"] += 1
+        batch = self._batch or _nothing()
+        waited = self._runtime.clock.monotonic() - (self._calling_since or 0.0)
+        error = ProducerFatal(f"the producer has not come back from a call for {waited:.1f} s")
+        log.error("flush.stuck", extra={"seconds": round(waited, 1), "records": batch.records})
+        return successor, FlushResult(batch=batch, error=error)
+
     def _run(self) -> None:
         try:
-            serve(self._requests, lambda batch: self._reply(self._flush_timed(batch)))
+            serve(self._requests, self._serve)
         finally:
             self._drop_producer()
+
+    def _serve(self, batch: FlushBatch) -> None:
+        self._batch = batch
+        result = self._flush_timed(batch)
+        if not self._left_behind:
+            self._reply(result)
 
     def _flush_timed(self, batch: FlushBatch) -> FlushResult:
         began = self._runtime.clock.monotonic()
@@ -195,11 +242,19 @@ class Flusher:
         """Repeat a call that timed out or met a passing fault, until it has an answer or the worker is stopped."""
         while True:
             try:
-                return call(CALL_TIMEOUT)
+                return self._timed(lambda: call(CALL_TIMEOUT))
             except (RetriableBrokerError, BrokerUnavailable) as error:
                 if self._abandoned:
                     raise
                 log.warning("flush.retrying", extra={"error": str(error)})
+
+    def _timed(self, call: Callable[[], _R]) -> _R:
+        """Make a call that the owner may find stuck."""
+        self._calling_since = self._runtime.clock.monotonic()
+        try:
+            return call()
+        finally:
+            self._calling_since = None
 
     def _ready_producer(self) -> TransactionalProducer:
         """The producer, rebuilt if anything happened to its connections since the last begin."""
@@ -217,7 +272,7 @@ class Flusher:
         """
         for patience in INIT_PATIENCE:
             try:
-                return initialised(self._broker, self._transactional_id, patience)
+                return self._timed(partial(initialised, self._broker, self._transactional_id, patience))
             except (RetriableBrokerError, BrokerUnavailable):
                 if self._abandoned:
                     raise
@@ -233,7 +288,7 @@ class Flusher:
             return Acks()
         if not isinstance(error, ProducerFatal):
             try:
-                producer.abort(CALL_TIMEOUT)
+                self._timed(partial(producer.abort, CALL_TIMEOUT))
             except BrokerError as abort_error:
                 # The successor epoch's init aborts it; nothing is lost by going on.
                 log.info("flush.abort_failed", extra={"error": str(abort_error)})
@@ -241,7 +296,7 @@ class Flusher:
         return error.acks if isinstance(error, _Refused) else Acks()
 
     def _rebuild(self, cause: str) -> None:
-        self.rebuilds[cause] = self.rebuilds.get(cause, 0) + 1
+        self.rebuilds[cause] += 1
         self._drop_producer()
 
     def _drop_producer(self) -> None:
@@ -252,6 +307,11 @@ class Flusher:
     def _refuse(self, failures: Sequence[Failure]) -> None:
         if failures:
             raise _Refused(failures)
+
+
+def _nothing() -> FlushBatch:
+    """A batch without parts: it only makes the producer ready."""
+    return FlushBatch(parts=[], group="", membership=Membership(None))
 
 
 class _Refused(AbortRequired):

@@ -33,7 +33,7 @@ from processor.worker.census import CensusTaker
 from processor.worker.config import WorkerConfig
 from processor.worker.desk import Desk
 from processor.worker.dispatch import Dispatch, Pool
-from processor.worker.flush import Flusher, FlushResult
+from processor.worker.flush import FlushBatch, Flusher, FlushResult
 from processor.worker.intake import Intake
 from processor.worker.janitor import Janitor, LaneEnds, Roll
 from processor.worker.number import Number, Standing
@@ -90,6 +90,7 @@ class Worker:
             config.group, instance_id=config.slot if config.static else None
         )
         self._flushing = False
+        self._in_flight: FlushBatch | None = None
         self._frozen_at_callback = 0
         self._flush_not_before = 0.0
         self._flush_after_callback = 0
@@ -223,6 +224,8 @@ class Worker:
 
     def _flush_if_due(self, now: float, *, idle: bool) -> None:
         desk = self.desk
+        if self.flusher.is_stuck(now):
+            self._replace_flusher()
         oldest = desk.oldest_record_at
         if self._flushing or oldest is None or now < self._flush_not_before:
             return
@@ -238,7 +241,7 @@ class Worker:
         batch = self.outbox.freeze()
         if batch is None:
             return
-        self._flushing = True
+        self._flushing, self._in_flight = True, batch
         self._flush_began = now
         self._frozen_at_callback = self.ownership.callbacks
         self.flusher.submit(batch)
@@ -249,7 +252,9 @@ class Worker:
             if result.error is not None:
                 raise result.error
             return
-        self._flushing = False
+        if result.batch is not self._in_flight:
+            return  # of a flusher that was given up as stuck, and came back after all
+        self._flushing, self._in_flight = False, None
         now = self.desk.clock.monotonic()
         if result.error is None:
             self._failures = 0
@@ -269,6 +274,13 @@ class Worker:
             self._flush_not_before = now + self.config.membership_proof
         else:
             self._flush_not_before = now + min(0.02 * 2 ** min(self._failures, 7), 2.0)
+
+    def _replace_flusher(self) -> None:
+        self.flusher, result = self.flusher.replaced()
+        if result.batch.parts:
+            self._flushed(result)
+        else:
+            self.flusher.prepare()
 
     def _join_again(self) -> None:
         """Leave and join: the group rebalances, and what had no owner finds one."""

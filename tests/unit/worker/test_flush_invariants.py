@@ -134,6 +134,36 @@ def test_revoke_flush_commits_under_cooperative_sticky(scene: Scene) -> None:
     assert ledger == {f"s{i}": 3 for i in range(5)}
 
 
+@pytest.mark.parametrize("call", ["init", "wait_acks", "send_offsets", "commit"])
+def test_call_that_never_returns_is_left_behind(scene: Scene, call: str) -> None:
+    """A new flusher takes over, and when the old call comes back after all, that changes nothing."""
+    ledger = define_steps(scene)
+    worker = scene.start("w-0")
+    scene.until(scene.active)
+    comes_back = scene.runtime.signal()
+    stuck: list[Call] = []
+
+    def before(made: Call) -> None:
+        if made.name == call and not stuck:
+            stuck.append(made)
+            comes_back.wait(None)
+
+    Spy(worker, before)
+    first = worker.worker.flusher
+    first._drop_producer()
+    for number in range(3):
+        scene.enqueue("steps", scene.id_for(number))
+    scene.settle()
+    assert stuck
+    assert worker.worker.flusher is not first
+    assert worker.worker.flusher.rebuilds["stuck"] == 1
+    comes_back.set()
+    scene.enqueue("steps", scene.id_for(0, "later"))
+    scene.settle()
+    assert ledger == {f"s{i}": 4 for i in range(5)}
+    assert all(states == [State.SUCCEEDED] for states in scene.ends().values())
+
+
 @pytest.mark.parametrize("call", ["append", "wait_acks", "send_offsets", "commit"])
 @pytest.mark.parametrize("error", [AbortRequired, ProducerFatal])
 def test_every_abort_is_followed_by_a_new_producer_epoch(scene: Scene, call: str, error: type[BrokerError]) -> None:
