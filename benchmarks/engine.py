@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import jobs
 from processor.broker.base import TopicPartition
-from processor.broker.kafka import KafkaBroker, KafkaConfig
+from processor.broker.kafka import KafkaBroker, from_settings
 from processor.wire.settings_sources import load_settings
 from processor.worker.loop import Worker
 from processor.worker.number import Standing
@@ -179,15 +179,8 @@ def main() -> None:
     die_with_parent(os.getppid())
     order = Order(**json.loads(sys.argv[1]))
     settings = load_settings({"kafka.bootstrap": order.bootstrap}, env={})
-    chosen = settings.worker
     config = worker_config(jobs.app, settings, order.slot, ServeOptions(queues=(jobs.QUEUE,)))
-    broker = KafkaBroker(
-        KafkaConfig(
-            bootstrap=order.bootstrap,
-            session_timeout_ms=round(chosen.session_timeout * 1000),
-            heartbeat_interval_ms=round(chosen.heartbeat * 1000),
-        )
-    )
+    broker = KafkaBroker(from_settings(settings))
     jobs.app.bind(broker)
     worker = Worker(ThreadedRuntime(), broker, config, jobs.app.job_types, make_pool)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())

@@ -372,15 +372,9 @@ def _seconds(name: str, option: str, value: Duration | None) -> float | None:
 
 def _open_kafka(settings: Settings) -> Broker:
     # Only now: a module that declares jobs is imported without librdkafka.
-    from processor.broker.kafka import KafkaBroker, KafkaConfig
+    from processor.broker.kafka import KafkaBroker, from_settings
 
-    return KafkaBroker(
-        KafkaConfig(
-            bootstrap=settings.kafka.bootstrap,
-            properties=settings.kafka.client_config(),
-            request_timeout_ms=round(settings.kafka.request_timeout * 1000),
-        )
-    )
+    return KafkaBroker(from_settings(settings))
 
 
 _apps: weakref.WeakSet[App] = weakref.WeakSet()

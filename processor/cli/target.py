@@ -100,12 +100,6 @@ def load_app(name: str | None) -> App:
 
 
 def _kafka(settings: Settings, bootstrap: str) -> Broker:
-    from processor.broker.kafka import KafkaBroker, KafkaConfig
+    from processor.broker.kafka import KafkaBroker, from_settings
 
-    return KafkaBroker(
-        KafkaConfig(
-            bootstrap=bootstrap,
-            properties=settings.kafka.client_config(),
-            request_timeout_ms=round(settings.kafka.request_timeout * 1000),
-        )
-    )
+    return KafkaBroker(from_settings(settings, bootstrap))

@@ -126,19 +126,9 @@ def _serve(
 
 
 def _broker(settings: Settings) -> Broker:
-    from processor.broker.kafka import KafkaBroker, KafkaConfig
+    from processor.broker.kafka import KafkaBroker, from_settings
 
-    kafka, worker = settings.kafka, settings.worker
-    return KafkaBroker(
-        KafkaConfig(
-            bootstrap=kafka.bootstrap,
-            properties=kafka.client_config(),
-            group_protocol=worker.group_protocol,
-            session_timeout_ms=round(worker.session_timeout * 1000),
-            heartbeat_interval_ms=round(worker.heartbeat * 1000),
-            request_timeout_ms=round(kafka.request_timeout * 1000),
-        )
-    )
+    return KafkaBroker(from_settings(settings))
 
 
 def _settings(app: App, flags: Flags) -> Settings:

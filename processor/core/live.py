@@ -239,6 +239,12 @@ class LiveTable:
             home=entry.home if progress else None,
         )
 
+    def promoted(self) -> list[LiveView]:
+        """Views of the jobs that live here: promoted or parked, and not ended."""
+        lived = [job_id for job_id, entry in self._jobs.items() if entry.job]
+        views = [view for job_id in lived if (view := self.view(job_id)) is not None]
+        return [view for view in views if view.job is not None and not view.ended]
+
     def keys_of(self, job_id: str) -> list[bytes]:
         """Every key of a job, those that do not count too, in the order to destroy them: progress last."""
         entry = self._jobs.get(job_id)

@@ -203,7 +203,7 @@ class WorkerSettings(Group):
     group_protocol: Literal["classic", "consumer"] = _is("classic", "Rebalance protocol; consumer is KIP-848.")
     session_timeout: Seconds = _is("10s", "A worker silent for so long loses its numbers.", "seconds", ge=1)
     heartbeat: Seconds = _is("200ms", "How often a worker tells the group that it lives.", "seconds", gt=0)
-    poll_idle: Seconds = _is("50ms", "Longest sleep of the owning thread when nothing happens.", "seconds", gt=0)
+    poll_idle: Seconds = _is("4ms", "Longest sleep between two looks at the log when nothing happens.", "seconds", gt=0)
     watchdog: Seconds = _is("60s", "A number without progress for so long is held, with an alarm.", "seconds", gt=0)
     state_dir: str = _is("", "Folder of the slot locks; empty: a folder of the user's state directory.")
     unknown_type_patience: Seconds = _is("10m", "How long a job of an unknown type or version is parked.", "seconds")
@@ -224,10 +224,9 @@ class ClientSettings(Group):
 
     enqueue_timeout: Seconds = _is("30s", "How long an enqueue waits for its acknowledgement.", "seconds", gt=0)
     close_timeout: Seconds = _is("30s", "How long closing waits for records not yet acknowledged.", "seconds")
-    linger: Seconds = _is("2ms", "How long a record waits for company before it is sent.", "seconds")
+    linger: Seconds = _is("1ms", "How long a record waits for company before it is sent.", "seconds")
     compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = _is("lz4", "Compression of what is sent.")
     payload_max_bytes: Bytes = _is("1MB", "Largest payload that may be enqueued.", "bytes", ge=1)
-    status_poll: Seconds = _is("200ms", "How often a waiting result() looks at the status topic.", "seconds", gt=0)
 
 
 class Settings(BaseModel):

@@ -64,10 +64,12 @@ class WorkerConfig:
     result_max_bytes: int = 256 * 1024
     payload_max_bytes: int = 1_000_000
 
-    idle_wait: float = 0.001
-    """Longest sleep of the loop while jobs run."""
+    idle_wait: float = 0.000_5
+    """Longest sleep of the loop while jobs run or come."""
+    idle_after: float = 0.1
+    """After so long without either it sleeps longer."""
     idle_wait_max: float = 0.004
-    """Longest sleep of the loop while nothing runs."""
+    """Longest sleep of the loop while nothing happens."""
     tend_every: float = 3600.0
     """How often old records of the lanes are deleted, those older than `replay_time` and complete."""
 

@@ -96,6 +96,7 @@ class Worker:
         self._flush_after_callback = 0
         self._failures = 0
         self._flush_began = 0.0
+        self._busy_at = 0.0
         self._stopping = False
         self._leave = True
         self.last_turn = 0.0
@@ -153,7 +154,10 @@ class Worker:
         self.census.turn(now)
         if not busy:
             config = self.config
-            desk.inbox.wait(config.idle_wait if desk.inflight_records else config.idle_wait_max)
+            quiet = not desk.inflight_records and now - self._busy_at > config.idle_after
+            desk.inbox.wait(config.idle_wait_max if quiet else config.idle_wait)
+        else:
+            self._busy_at = now
 
     def _poll_group(self, timeout: float) -> None:
         try:

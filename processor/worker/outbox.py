@@ -12,7 +12,8 @@ from processor.broker.base import OutRecord, TopicPartition
 from processor.core.live import step_key
 from processor.errors import BrokerError, StaleMembership
 from processor.job import ErrorInfo
-from processor.wire.codec import decode_dead_letter, encode
+from processor.states import TERMINAL, State
+from processor.wire.codec import decode_dead_letter, decode_status, encode
 from processor.wire.records import DeadLetterRecord
 from processor.worker.desk import Desk
 from processor.worker.flush import FlushBatch, FlushResult, Part
@@ -153,6 +154,11 @@ class Outbox:
         announces = [record for record in part.announces if record.topic != checkpoints or record.key not in buried]
         written = [*creates, *announces, *(out for out, _ in part.saves)]
         creates += [self._unsendable(number, out, refused[id(out)]) for out in written if id(out) in refused]
+        announces += [
+            self._said_small(number, out, refused[id(out)])
+            for out in announces
+            if id(out) in refused and out.topic == number.topics.status
+        ]
         number.creates[:0] = [record for record in creates if id(record) not in refused]
         number.announces[:0] = [record for record in announces if id(record) not in refused]
         number.saves[:0] = [save for save in part.saves if id(save.out) not in refused]
@@ -160,6 +166,15 @@ class Outbox:
         number.later[:0] = part.later
         number.syncs[:0] = part.syncs
         number.touched = True
+
+    @staticmethod
+    def _said_small(number: Number, record: OutRecord, error: BrokerError) -> OutRecord:
+        """In place of a status that the broker refused: whoever waits for the job must hear how it ended."""
+        status = decode_status(record.value or b"")
+        why = ErrorInfo("unsendable", f"its status of {len(record.value or b'')} bytes was refused: {error}")
+        if status.state in TERMINAL:
+            status = status._replace(state=State.DEAD)
+        return OutRecord(number.topics.status, record.key, encode(status._replace(result=None, error=why, note=None)))
 
     def _unsendable(self, number: Number, record: OutRecord, error: BrokerError) -> OutRecord:
         """A small dead letter in place of a record that the broker will never take; everything else goes on."""

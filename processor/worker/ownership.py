@@ -145,8 +145,7 @@ class Ownership:
         number.standing = Standing.ACTIVE
         number.progress_at = desk.clock.monotonic()
         self._bury_leftovers(number)
-        views = [view for job_id in list(number.live.ids()) if (view := number.live.view(job_id)) is not None]
-        lived = [(decode_live_job(view.job), view) for view in views if view.job is not None and not view.ended]
+        lived = [(decode_live_job(view.job), view) for view in number.live.promoted() if view.job is not None]
         lived.sort(key=lambda pair: (pair[0].lane_topic, pair[0].lane_offset))
         restarts = []
         for record, view in lived:

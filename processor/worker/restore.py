@@ -12,6 +12,7 @@ of the group now: shooting a slot that lives elsewhere kills a healthy worker.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -108,8 +109,12 @@ class Restorer:
             try:
                 self._restore(work)
             except (OffsetOutOfRange, RecordError) as error:
-                for found in work:
-                    found.error = error
+                if len(work) > 1:
+                    # One bad partition stops only itself: alone, each number shows whether it is the one.
+                    for found in work:
+                        self._restore_all([(found.number, found.assignment)])
+                    return
+                work[0].error = error
             except BrokerError as error:
                 # Whatever else a cluster says while it fails over: the number waits, it is not given up.
                 log.warning("restore.retrying", extra={"error": str(error)})
@@ -243,7 +248,9 @@ class Restorer:
 
 def _fold_checkpoint(found: Restored, key: bytes, value: bytes | None, offset: int) -> None:
     if value is None:
-        found.live.remove(key)
+        # A tombstone under a key of nobody's buries nothing.
+        with contextlib.suppress(RecordError):
+            found.live.remove(key)
         return
     try:
         record = _DECODERS[parse_key(key).kind](value)

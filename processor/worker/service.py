@@ -71,6 +71,7 @@ def worker_config(app: Application, settings: Settings, slot: str, options: Serv
         slot=slot,
         queues=queues,
         linger=worker.linger,
+        idle_wait_max=worker.poll_idle,
         outbox_max_records=worker.outbox_max_records,
         outbox_max_bytes=worker.outbox_max_bytes,
         inflight_max_records=worker.inflight_max_records,

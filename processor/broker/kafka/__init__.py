@@ -25,7 +25,7 @@ from processor.broker.base import Isolation
 from processor.broker.kafka import config as properties
 from processor.broker.kafka import faults
 from processor.broker.kafka.admin import KafkaAdmin
-from processor.broker.kafka.config import KafkaConfig
+from processor.broker.kafka.config import KafkaConfig, from_settings
 from processor.broker.kafka.group import KafkaGroupConsumer
 from processor.broker.kafka.health import ClientWatch, Health, HealthWatch
 from processor.broker.kafka.offsets import GroupOffsets
@@ -34,7 +34,7 @@ from processor.broker.kafka.reader import KafkaReader
 from processor.broker.kafka.transactions import KafkaTransactionalProducer
 from processor.errors import SettingsError
 
-__all__ = ["Health", "KafkaBroker", "KafkaConfig"]
+__all__ = ["Health", "KafkaBroker", "KafkaConfig", "from_settings"]
 
 Client = TypeVar("Client")
 

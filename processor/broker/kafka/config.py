@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from processor.errors import SettingsError
+from processor.wire.settings import Settings
 
 Property = str | int | float | bool
 Properties = dict[str, Property]
@@ -88,6 +89,10 @@ class KafkaConfig:
     """A broker aborts a transaction that is open for longer, and fences its producer."""
     request_timeout_ms: int = 10_000
     """Time limit of one question to a broker; a broker that hangs is given up after this long."""
+    linger_ms: float = 1.0
+    """How long a record of a plain producer waits for company before it is sent."""
+    compression: str = "lz4"
+    """Of what plain producers send. A flush is not compressed: its time is what others wait for."""
     prefetch_messages: int = 5_000
     """Records that a reader keeps ready per partition."""
     prefetch_kbytes: int = 16_384
@@ -109,6 +114,25 @@ class KafkaConfig:
                 f"heartbeat {self.heartbeat_interval_ms} ms is too long for a session of {self.session_timeout_ms} ms",
                 hint="a session must hold at least three heartbeats",
             )
+
+
+def from_settings(settings: Settings, bootstrap: str | None = None) -> KafkaConfig:
+    """The config that the settings ask for; `bootstrap` instead of theirs, if given.
+
+    Raises:
+        SettingsError: as `KafkaConfig`.
+    """
+    kafka, worker, client = settings.kafka, settings.worker, settings.client
+    return KafkaConfig(
+        bootstrap=bootstrap or kafka.bootstrap,
+        properties=kafka.client_config(),
+        group_protocol=worker.group_protocol,
+        session_timeout_ms=round(worker.session_timeout * 1000),
+        heartbeat_interval_ms=round(worker.heartbeat * 1000),
+        request_timeout_ms=round(kafka.request_timeout * 1000),
+        linger_ms=client.linger * 1000,
+        compression=client.compression,
+    )
 
 
 def common(config: KafkaConfig) -> Properties:
@@ -189,7 +213,13 @@ def _producing(config: KafkaConfig) -> Properties:
 
 def producer(config: KafkaConfig) -> Properties:
     """Properties of a plain producer."""
-    return {**_producing(config), "linger.ms": 5, "retry.backoff.ms": 20, "retry.backoff.max.ms": 500}
+    return {
+        **_producing(config),
+        "linger.ms": config.linger_ms,
+        "compression.type": config.compression,
+        "retry.backoff.ms": 20,
+        "retry.backoff.max.ms": 500,
+    }
 
 
 def transactional(config: KafkaConfig, transactional_id: str) -> Properties:

@@ -12,7 +12,7 @@ from processor.broker.memory import Frame, HeldMarkers, MemoryLimits
 from processor.core.live import LiveTable
 from processor.core.offset_metadata import decode
 from processor.errors import AbortRequired, BrokerError, ProducerFatal
-from processor.states import State
+from processor.states import TERMINAL, State
 from processor.wire import topics
 from processor.wire.codec import decode_step
 from processor.worker.config import WorkerConfig
@@ -389,6 +389,10 @@ def test_one_unsendable_record_stops_nobody_else() -> None:
     assert sum(states == [State.SUCCEEDED] for states in scene.ends().values()) == 10
     letters = scene.dead_letters()
     assert [(letter.id, letter.reason) for letter in letters] == [("huge", "unsendable")]
+    [told] = [status for status in scene.statuses() if status.id == "huge" and status.state in TERMINAL]
+    assert told.state is State.DEAD, "whoever waits for it hears that its result is not to be had"
+    assert told.error is not None
+    assert told.error.kind == "unsendable"
     scene.close()
 
 

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from processor.broker.base import OffsetCommit, OutRecord, TopicPartition
+from processor.broker.base import Batch, OffsetCommit, OutRecord, PartitionFault, TopicPartition
 from processor.broker.memory import MemoryLimits
+from processor.broker.memory_consumer import MemoryReader
 from processor.core.checkpoint import parse_key
 from processor.core.live import LiveTable
 from processor.core.offset_metadata import OffsetMetadata, decode
+from processor.errors import OffsetOutOfRange
 from processor.job import Lane
 from processor.states import State
 from processor.wire import topics
@@ -237,6 +239,42 @@ def test_one_bad_partition_stops_only_itself(scene: Scene) -> None:
     scene.until(lambda: all(scene.state_of(scene.id_for(n, "second")) for n in (1, 2)))
     assert second.worker.desk.numbers[QUEUE, 0].standing is Standing.HELD
     assert second.worker.desk.tally.events["held"] == 1
+
+
+def append(scene: Scene, *records: OutRecord) -> None:
+    producer = scene.broker.producer()
+    for record in records:
+        producer.append(record)
+    producer.flush(5.0)
+
+
+def test_one_unreadable_restore_stops_only_itself(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All numbers are restored together; one cannot be read."""
+    scene.define("plain", lambda ctx, payload: payload)
+    bad = TopicPartition(topics.checkpoints_topic(NS, QUEUE), 0)
+    append(scene, *(OutRecord(bad.topic, f"strange-{number}".encode(), b"", None, number) for number in range(3)))
+    fetch = MemoryReader.fetch
+
+    def failing(reader: MemoryReader, limit: int, timeout: float) -> Batch:
+        batch = fetch(reader, limit, timeout)
+        if not any(record.topic() == bad.topic and record.partition() == 0 for record in batch.records):
+            return batch
+        return batch._replace(faults=[PartitionFault(bad, OffsetOutOfRange("gone"))])
+
+    monkeypatch.setattr(MemoryReader, "fetch", failing)
+    worker = scene.start("w-0")
+    scene.until(lambda: len(list(worker.worker.desk.active())) == 2 if worker.engine else False)
+    assert worker.worker.desk.numbers[QUEUE, 0].standing is Standing.HELD
+    assert worker.worker.desk.tally.events["held"] == 1
+
+
+def test_tombstone_under_a_strange_key_buries_nothing(scene: Scene) -> None:
+    scene.define("plain", lambda ctx, payload: payload)
+    checkpoints = topics.checkpoints_topic(NS, QUEUE)
+    append(scene, OutRecord(checkpoints, b"\xff#what", None, None, 0))
+    worker = scene.start("w-0")
+    scene.until(scene.active)
+    assert worker.worker.desk.tally.events["held"] == 0
 
 
 def test_unfinished_job_is_never_deleted_by_retention() -> None:
