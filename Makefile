@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 p
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-fast lint format lock bench clean
+.PHONY: help venv demo test test-slow test-oldest test-fast lint format lock bench clean
 
 help:  ## list the targets
 	@while IFS= read -r line; do case "$$line" in [a-z]*:*\#\#\ *) \
@@ -31,6 +31,9 @@ test: lint  ## lint, types, layers, then all tests but the slow ones (starts its
 
 test-slow: venv  ## the tests that take many seconds each: brokers killed, long outages
 	@$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+
+test-oldest: venv  ## the broker's conformance suite on the oldest Kafka that is supported
+	@PROCESSOR_TEST_KAFKA=4.0.2 $(BIN)/python -m pytest -n 2 tests/contract $(ARGS)
 
 test-fast: venv  ## the tests that need no broker
 	@$(BIN)/python -m pytest -n 2 -m "not kafka" $(ARGS)

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from processor.broker.dev import TEST_PROPERTIES, DevBroker, DevBrokerConfig
+from processor.broker.dev_artifacts import DEFAULT_VERSION
 
 # A busy machine is no failure: time limits belong to pytest-timeout. Derandomised: the same run for everybody.
 hypothesis_settings.register_profile("project", deadline=None, derandomize=True)
@@ -87,7 +88,8 @@ def _shared_dev_broker(config: pytest.Config, folder: Path) -> Kafka:
     fcntl.flock(users, fcntl.LOCK_SH)
     with (folder / "starting").open("w") as starting:
         fcntl.flock(starting, fcntl.LOCK_EX)
-        broker = DevBroker(DevBrokerConfig(data_dir=folder / "data", properties=TEST_PROPERTIES))
+        version = os.environ.get("PROCESSOR_TEST_KAFKA", DEFAULT_VERSION)
+        broker = DevBroker(DevBrokerConfig(data_dir=folder / "data", properties=TEST_PROPERTIES, version=version))
         started = not broker.is_running()
         if started:
             broker.start()
