@@ -166,7 +166,7 @@ class Worker:
 
     def _fetch(self) -> int:
         desk = self.desk
-        if not desk.lanes or not desk.has_room:
+        if not desk.lanes or not desk.has_room or not self.dispatch.wants_more():
             return 0
         got = 0
         for reader in self.readers.values():
@@ -348,17 +348,18 @@ class Worker:
     def _park(self, attempt: Attempt) -> None:
         self.settlement.park_unknown(attempt)
 
-    def _reread(self, number: Number, key: str, place: Spilled) -> None:
-        self.rereader.ask(Reread(number, number.assignment, key, place))
+    def _reread(self, number: Number, key: str, places: Sequence[Spilled]) -> None:
+        self.rereader.ask(Reread(number, number.assignment, key, places))
 
     def _reread_done(self, answer: Reread) -> None:
         number = answer.number
         if answer.assignment != number.assignment or number.standing is not Standing.ACTIVE:
             return
-        lane = self.desk.lanes.get((answer.place.lane, number.partition))
-        if lane is None:
-            return
-        if answer.record is None:
-            self.ownership.hold(number, f"{answer.place} is no longer in the log though its job has not run")
-            return
-        self.intake.take_again(lane, answer.record)
+        for place, record in zip(answer.places, answer.records, strict=True):
+            lane = self.desk.lanes.get((place.lane, number.partition))
+            if lane is None:
+                return
+            if record is None:
+                self.ownership.hold(number, f"{place} is no longer in the log though its job has not run")
+                return
+            self.intake.take_again(lane, answer.key, place, record)

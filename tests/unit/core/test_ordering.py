@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.core.ordering import KeyOrder, Reclaimed, Spilled
+from processor.core.room import Room
 
 quick = settings(max_examples=150, derandomize=True, deadline=None)
 
@@ -35,7 +36,7 @@ def read_again(order: KeyOrder[str], key: str, nxt: str | Spilled | Reclaimed | 
 )
 @quick
 def test_jobs_of_a_key_run_one_at_a_time_in_order(actions: list[tuple[bool, str]], records: int, size: int) -> None:
-    order = KeyOrder[str](records, size)
+    order = KeyOrder[str](Room(records, size))
     arrived: dict[str, list[str]] = defaultdict(list)
     started: dict[str, list[str]] = defaultdict(list)
     running: dict[str, str] = {}
@@ -68,11 +69,11 @@ def test_jobs_of_a_key_run_one_at_a_time_in_order(actions: list[tuple[bool, str]
 
 
 def test_blocked_key_blocks_no_other_key() -> None:
-    order = KeyOrder[str](2, 1000)
+    order = KeyOrder[str](Room(2, 1000))
     order.block("k", "0")
     for number in range(1, 10_001):
         assert not offer(order, "k", str(number))
-    assert (order.waiting_count, order.spilled_count) == (2, 9_998)
+    assert (order.waiting_count, order.spilled_count) == (1, 9_999)
     assert offer(order, "other", "10001")
     current: str | None = "0"
     for number in range(1, 10_001):
@@ -83,7 +84,7 @@ def test_blocked_key_blocks_no_other_key() -> None:
 
 def test_parent_and_child_of_one_key_both_finish() -> None:
     for bound in (0, 10):
-        order = KeyOrder[str](bound)
+        order = KeyOrder[str](Room(bound))
         assert offer(order, "k", "1")
         assert not offer(order, "k", "2"), "a stranger"
         assert not offer(order, "k", "3", parent="1"), "the parent runs on until it waits"
@@ -149,7 +150,7 @@ def test_restored_jobs_hold_their_keys_before_anything_is_read() -> None:
 
 
 def test_a_spilled_job_that_needs_no_run_frees_its_key() -> None:
-    order = KeyOrder[str](0)
+    order = KeyOrder[str](Room(0))
     assert offer(order, "k", "1")
     assert not offer(order, "k", "2")
     assert order.finished("k", "1") == Spilled("normal", 2)
@@ -173,7 +174,7 @@ def test_unknown_holders_and_keys_change_nothing() -> None:
 @quick
 def test_a_family_of_one_key_always_comes_to_its_end(births: list[int], bound: int) -> None:
     """Every job waits for all its children; each child is of the same key, strangers in between."""
-    order = KeyOrder[str](bound)
+    order = KeyOrder[str](Room(bound))
     children: dict[str, set[str]] = defaultdict(set)
     jobs: list[str] = []
     parents: dict[str, str] = {}
