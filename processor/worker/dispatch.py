@@ -64,9 +64,9 @@ class Shelf:
         return slots + min(16 + int(self._peak), slots + 128)
 
     @property
-    def is_full(self) -> bool:
-        """Whether enough waits: reading on would bring nothing but more that waits."""
-        return len(self) >= 2 * self.ahead
+    def lacks(self) -> int:
+        """How many more should wait: with enough here, reading on would bring nothing but more that waits."""
+        return 2 * self.ahead - len(self.waiting) - len(self.followers)
 
     def ended(self) -> None:
         """The pool gave one back."""
@@ -170,17 +170,18 @@ class Dispatch:
                 places = places[1:]
             self._reread(number, key, places)
 
-    def wants_more(self) -> bool:
-        """Whether reading on may bring something that a slot would take.
+    def lacks(self) -> int:
+        """How many records should be read: 0 if no slot would take what they bring.
 
         A reader serves all queues, and what it brings next may be for any kind of executor: one that has not enough is
         reason to read on, even if the others get more than they need. The bounds of what is in flight hold anyway.
+        Nor more at once than is needed: while the owner admits records, executors wait for the interpreter lock.
         """
-        shelves = self.shelves
-        if not shelves or not all(shelf.is_full for shelf in shelves.values()):
-            return True
-        known = {queue for queue, _ in shelves}
-        return any(number.queue.name not in known for number in self._desk.active())
+        lacks = max((shelf.lacks for shelf in self.shelves.values()), default=0)
+        if lacks > 0:
+            return lacks
+        known = {queue for queue, _ in self.shelves}
+        return self._desk.config.fetch_records if any(n.queue.name not in known for n in self._desk.active()) else 0
 
     @property
     def outstanding(self) -> int:

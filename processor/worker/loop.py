@@ -166,7 +166,10 @@ class Worker:
 
     def _fetch(self) -> int:
         desk = self.desk
-        if not desk.lanes or not desk.has_room or not self.dispatch.wants_more():
+        if not desk.lanes or not desk.has_room:
+            return 0
+        limit = min(self.config.fetch_records, self.dispatch.lacks())
+        if limit <= 0:
             return 0
         got = 0
         for reader in self.readers.values():
@@ -174,7 +177,7 @@ class Worker:
             if room <= 0:
                 break
             try:
-                batch = reader.fetch(min(self.config.fetch_records, room), 0.0)
+                batch = reader.fetch(min(limit, room), 0.0)
             except (RetriableBrokerError, BrokerUnavailable) as error:
                 log.warning("lanes.fetch_failed", extra={"error": str(error)})
                 continue
