@@ -2,10 +2,10 @@
 
 One turn of the loop:
 
-1. Serve the group: the callbacks of `Ownership` run here.
-2. Take records from the lanes, as far as there is room, and admit them (`Intake`).
-3. Take what executors, flusher, restorer and rereader have posted (`Settlement`, `Outbox`, `Ownership`).
-4. Hand out attempts to the pools (`Dispatch`).
+1. Take what executors, flusher, restorer and rereader have posted (`Settlement`, `Outbox`, `Ownership`).
+2. Hand out attempts to the pools (`Dispatch`): the next of a key waits for this, so it comes before all that costs time.
+3. Serve the group: the callbacks of `Ownership` run here.
+4. Take records from the lanes, as far as there is room, and admit them (`Intake`).
 5. Freeze a batch and give it to the flusher, if it is time.
 6. Look after what goes by the clock (`Sweep`).
 7. Nothing happened: wait a millisecond for something to be posted.
@@ -141,11 +141,11 @@ class Worker:
     def _turn(self, *, subscribed: bool) -> None:
         desk = self.desk
         now = self.last_turn = desk.clock.monotonic()
+        busy = self._take_posts()
+        busy += self.dispatch.hand_out()
         if subscribed:
             self._poll_group(0.0)
-        busy = self._fetch()
-        busy += self._take_posts()
-        busy += self.dispatch.hand_out()
+        busy += self._fetch()
         self._flush_if_due(now, idle=not busy)
         self.sweep.turn(now)
         self.watchdog.turn(now)
