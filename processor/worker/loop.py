@@ -3,7 +3,7 @@
 One turn of the loop:
 
 1. Take what executors, flusher, restorer and rereader have posted (`Settlement`, `Outbox`, `Ownership`).
-2. Hand out attempts to the pools (`Dispatch`): the next of a key waits for this, so it comes before all that costs time.
+2. Hand out attempts to the pools (`Dispatch`): the next of a key waits for it, so it comes before what costs time.
 3. Serve the group: the callbacks of `Ownership` run here.
 4. Take records from the lanes, as far as there is room, and admit them (`Intake`).
 5. Freeze a batch and give it to the flusher, if it is time.
@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from processor.broker.base import Broker, GroupConsumer, Reader
+from processor.broker.base import Batch, Broker, GroupConsumer, Reader
 from processor.core.ordering import Spilled
 from processor.errors import (
     BrokerError,
@@ -184,16 +184,21 @@ class Worker:
             if batch.records:
                 self.intake.take(batch.records)
                 got += len(batch.records)
-            for partition, offset in batch.ends:
-                lane = desk.lanes.get(partition)
-                if lane is not None and lane.window.read_mark < offset:
-                    lane.window.reached(offset)
-                    lane.changed = True
-            for fault in batch.faults:
-                lane = desk.lanes.get(fault.partition)
-                if lane is not None:
-                    self.ownership.hold(lane.number, f"{fault.partition}: {fault.error}")
+            if batch.ends or batch.faults:
+                self._take_events(batch)
         return got
+
+    def _take_events(self, batch: Batch) -> None:
+        lanes = self.desk.lanes
+        for partition, offset in batch.ends:
+            lane = lanes.get(partition)
+            if lane is not None and lane.window.read_mark < offset:
+                lane.window.reached(offset)
+                lane.changed = True
+        for fault in batch.faults:
+            lane = lanes.get(fault.partition)
+            if lane is not None:
+                self.ownership.hold(lane.number, f"{fault.partition}: {fault.error}")
 
     def _take_posts(self) -> int:
         posts = self.desk.inbox.take()
