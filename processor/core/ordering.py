@@ -3,9 +3,10 @@
 Every key that is held has a *line*: who holds it, and who waits behind. A free key has none, so memory is bounded by
 the live keys. Every call is O(1), whatever waits (amortised for entries that left their line early, see below).
 
-*Depth.* Waiting entries are kept whole up to a bound over all keys, in records and in bytes. Beyond it only (lane,
-offset) is kept, as one integer, and the worker reads the record again when its turn has come (`Spilled`). So reading
-never has to stop for a blocked key, and a blocked key blocks no other key, at any depth.
+*Depth.* A line is kept whole at its front, as far as there is `Room`. Behind that only (lane, offset) of each job is
+kept, as one integer: it is spilled. So reading never has to stop for a blocked key, and a blocked key blocks no other
+key, at any depth. When the whole part of a moving line gets short, `wants` names the next spilled ones, many at a time;
+the worker reads them again and puts them back with `refill`. A spilled job whose turn comes first is read on its own.
 
 *Lending.* A job that waits for its children lends its key to them, else a child of the same key would wait for its
 parent for ever. So holders form a stack: the parent below, one child at a time on top. Only children of the lender may
@@ -17,13 +18,17 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from enum import Enum
+from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
+
+from processor.core.room import Room
 
 E = TypeVar("E")
 
 
 class Spilled(NamedTuple):
-    """The next job of a key was kept as its place only: read it again, then `hold` the key in its name."""
+    """The place of a job that is not kept whole. From `finished`: its turn has come, it runs once read again."""
 
     lane: str
     offset: int
@@ -35,13 +40,24 @@ class Reclaimed(NamedTuple):
     holder: str
 
 
+class Again(Enum):
+    """What a record that was read again is."""
+
+    NEXT = "next"
+    """Its turn has come: `hold` the key in its name, or call `finished` with None."""
+    WAITS = "waits"
+    """The first of the spilled ones: `refill` its line, or `skip` it."""
+    STAYS = "stays"
+    """There is no room for it, or it is not the first: its line asks again."""
+
+
 @dataclass(slots=True)
 class _Waiting(Generic[E]):
     id: str
     entry: E | Spilled | None
     """None once it has left the line early."""
     size: int
-    """Bytes counted against the bound; -1 for one that is spilled."""
+    """Bytes counted against the room; -1 for one that is spilled."""
     parent: str | None
 
 
@@ -49,6 +65,8 @@ class _Waiting(Generic[E]):
 class _Holder:
     id: str | None
     """None: a spilled job that is being read again."""
+    place: int = -1
+    """Of a spilled job, packed."""
     lent: bool = False
     wanted_back: bool = False
 
@@ -57,24 +75,30 @@ class _Holder:
 class _Line(Generic[E]):
     holders: list[_Holder]
     """The job that runs last, those that lent it the key below."""
-    waiting: deque[_Waiting[E] | int] | None = None
-    """In order of arrival; an integer is the packed place of a spilled job without a parent."""
+    waiting: deque[_Waiting[E]] | None = None
+    """The front, whole, in order of arrival."""
+    spilled: deque[_Waiting[E] | int] | None = None
+    """What arrived after those in `waiting`; an integer is the packed place of a job without a parent."""
     children: dict[str, deque[_Waiting[E]]] | None = None
     """The same entries once more, those that have a parent, by its id."""
+    asked: set[int] | None = None
+    """Packed places that `wants` has named and that `again` has not seen."""
+    kept: int = 0
+    kept_bytes: int = 0
 
 
 class KeyOrder(Generic[E]):
     """The held keys of one number. `E` is whatever the worker starts a job from.
 
     A job asks with `offer`; when it is over, is retried elsewhere and *not* to block its key, or turns out to be gone,
-    `finished` says who is next. Jobs without a key never come here.
+    `finished` says who is next, and `wants` what should be read again. Jobs without a key never come here.
     """
 
-    __slots__ = ("_bound_bytes", "_bound_records", "_lanes", "_lines", "_spilled", "_waiting", "_waiting_bytes")
+    __slots__ = ("_lanes", "_lines", "_room", "_spilled", "_waiting", "_waiting_bytes")
 
-    def __init__(self, bound_records: int = 10_000, bound_bytes: int = 64 * 1024 * 1024) -> None:
-        self._bound_records = bound_records
-        self._bound_bytes = bound_bytes
+    def __init__(self, room: Room | None = None) -> None:
+        self._room = room or Room()
+        """Shared with the other numbers of a worker."""
         self._lines: dict[str, _Line[E]] = {}
         self._lanes: list[str] = []
         self._waiting = 0
@@ -112,7 +136,7 @@ class KeyOrder(Generic[E]):
         """The spilled job that `finished` named has been read again; this is its id."""
         line = self._lines.get(key)
         if line and line.holders[-1].id is None:
-            line.holders[-1].id = holder
+            line.holders[-1].id, line.holders[-1].place = holder, -1
 
     def finished(self, key: str, holder: str | None) -> E | Spilled | Reclaimed | None:
         """A holder is done with the key. Returns who goes on now; that one holds the key already.
@@ -148,6 +172,57 @@ class KeyOrder(Generic[E]):
         found.wanted_back = True
         return False
 
+    def wants(self, key: str) -> list[Spilled]:
+        """Spilled jobs of a key to be read again now, in their order; each is named once, until `again` has seen it."""
+        line = self._lines.get(key)
+        if line is None:
+            return []
+        places: list[int] = []
+        top = line.holders[-1]
+        asked = line.asked
+        if top.id is None and not (asked and top.place in asked):
+            places.append(top.place)
+        if line.spilled and not asked:
+            target = min(self._room.share(), REFILL)
+            if line.kept <= target // 2:
+                places += self._front(line, target - line.kept)
+        if not places:
+            return []
+        line.asked = (asked or set()).union(places)
+        return [self._unpack(place) for place in places]
+
+    def again(self, key: str, place: Spilled, size: int) -> Again:
+        """A record that `wants` named has been read again: what it is for its key now."""
+        line = self._lines.get(key)
+        packed = self._pack(place)
+        if line is None:
+            return Again.STAYS
+        if line.asked:
+            line.asked.discard(packed)
+        top = line.holders[-1]
+        if top.id is None and top.place == packed:
+            return Again.NEXT
+        if self._front(line, 1) == [packed] and self._room.fits(line.kept, line.kept_bytes, size):
+            return Again.WAITS
+        return Again.STAYS
+
+    def refill(self, key: str, job_id: str, entry: E, size: int) -> None:
+        """The first spilled job of a key, which `again` said waits, is whole again."""
+        line = self._lines[key]
+        waiting = self._pop_spilled(line)
+        if not isinstance(waiting, _Waiting):
+            waiting = _Waiting(job_id, entry, size, None)
+        waiting.entry, waiting.size = entry, size
+        self._keep(line, waiting)
+
+    def skip(self, key: str) -> None:
+        """The first spilled job of a key, which `again` said waits, needs no run."""
+        line = self._lines[key]
+        waiting = self._pop_spilled(line)
+        if isinstance(waiting, _Waiting):
+            waiting.entry = None
+            self._leave_siblings(line, waiting)
+
     def is_held(self, key: str) -> bool:
         """Whether a job of this key runs, waits or is blocked."""
         return key in self._lines
@@ -175,26 +250,53 @@ class KeyOrder(Generic[E]):
     def drop_all(self) -> None:
         """The number is given up: forget everything."""
         self._lines.clear()
+        self._room.give(self._waiting_bytes, self._waiting)
         self._waiting = self._waiting_bytes = self._spilled = 0
 
     def _wait(self, line: _Line[E], waiting: _Waiting[E], place: Spilled) -> None:
-        if line.waiting is None:
-            line.waiting = deque()
-        over_bytes = self._waiting_bytes + waiting.size > self._bound_bytes
-        if self._waiting >= self._bound_records or over_bytes:
+        # Behind a spilled one everything is spilled: it could not start before that one anyway.
+        if not line.spilled and self._room.fits(line.kept, line.kept_bytes, waiting.size):
+            self._keep(line, waiting)
+        else:
+            if line.spilled is None:
+                line.spilled = deque()
             self._spilled += 1
             if waiting.parent is None:
-                line.waiting.append(self._pack(place))
+                line.spilled.append(self._pack(place))
                 return
             waiting.entry, waiting.size = place, -1
-        else:
-            self._waiting += 1
-            self._waiting_bytes += waiting.size
-        line.waiting.append(waiting)
+            line.spilled.append(waiting)
         if waiting.parent is not None:
             if line.children is None:
                 line.children = {}
             line.children.setdefault(waiting.parent, deque()).append(waiting)
+
+    def _keep(self, line: _Line[E], waiting: _Waiting[E]) -> None:
+        if line.waiting is None:
+            line.waiting = deque()
+        line.waiting.append(waiting)
+        line.kept += 1
+        line.kept_bytes += waiting.size
+        self._waiting += 1
+        self._waiting_bytes += waiting.size
+        self._room.take(waiting.size)
+
+    def _front(self, line: _Line[E], count: int) -> list[int]:
+        """Packed places of the first spilled jobs of a line."""
+        spilled = line.spilled
+        while spilled and isinstance(spilled[0], _Waiting) and spilled[0].entry is None:
+            spilled.popleft()
+        places = []
+        for waiting in islice(spilled or (), count):
+            if isinstance(waiting, int):
+                places.append(waiting)
+            elif isinstance(waiting.entry, Spilled):
+                places.append(self._pack(waiting.entry))
+        return places
+
+    def _pop_spilled(self, line: _Line[E]) -> _Waiting[E] | int | None:
+        self._spilled -= 1
+        return line.spilled.popleft() if line.spilled else None
 
     @staticmethod
     def _find(line: _Line[E] | None, holder: str | None) -> _Holder | None:
@@ -213,12 +315,16 @@ class KeyOrder(Generic[E]):
             return None if child is None else self._start(line, child)
         while line.waiting:
             waiting = line.waiting.popleft()
-            if isinstance(waiting, int):
-                line.holders.append(_Holder(None))
-                self._spilled -= 1
-                return self._unpack(waiting)
             if waiting.entry is not None:
                 return self._start(line, waiting)
+        while line.spilled:
+            spilled = line.spilled.popleft()
+            if isinstance(spilled, int):
+                line.holders.append(_Holder(None, spilled))
+                self._spilled -= 1
+                return self._unpack(spilled)
+            if spilled.entry is not None:
+                return self._start(line, spilled)
         del self._lines[key]
         return None
 
@@ -229,19 +335,27 @@ class KeyOrder(Generic[E]):
 
     def _start(self, line: _Line[E], waiting: _Waiting[E]) -> E | Spilled | None:
         entry, waiting.entry = waiting.entry, None
-        if waiting.size < 0:
+        if isinstance(entry, Spilled):
             self._spilled -= 1
+            line.holders.append(_Holder(None, self._pack(entry)))
         else:
+            line.kept -= 1
+            line.kept_bytes -= waiting.size
             self._waiting -= 1
             self._waiting_bytes -= waiting.size
-        line.holders.append(_Holder(None if isinstance(entry, Spilled) else waiting.id))
+            self._room.give(waiting.size)
+            line.holders.append(_Holder(waiting.id))
+        self._leave_siblings(line, waiting)
+        return entry
+
+    @staticmethod
+    def _leave_siblings(line: _Line[E], waiting: _Waiting[E]) -> None:
         if waiting.parent is not None and line.children:
             # In both queues it leaves in order of arrival among its siblings, so it is the first of them.
             siblings = line.children[waiting.parent]
             siblings.popleft()
             if not siblings:
                 del line.children[waiting.parent]
-        return entry
 
     def _pack(self, place: Spilled) -> int:
         if place.lane not in self._lanes:
@@ -253,5 +367,7 @@ class KeyOrder(Generic[E]):
         return Spilled(self._lanes[lane], offset)
 
 
+REFILL = 256
+"""A line is refilled up to so many, as far as there is room."""
 _MAX_LANES = 16
 """A queue has four."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from processor.broker.base import Broker, Membership
 from processor.context_port import ContextLimits
 from processor.core.completer import Completer, Origin, Topics
+from processor.core.room import Room
 from processor.errors import RecordError
 from processor.job import Job, Lane
 from processor.wire.topics import checkpoints_topic, dedupe_topic, dlq_topic, jobs_topic, status_topic
@@ -56,6 +57,8 @@ class Desk:
         self.normal_topics = {jobs_topic(config.namespace, q.name, Lane.NORMAL): q for q in config.queues}
         self.handed: deque[tuple[float, list[Attempt]]] = deque()
         """Attempts as they were handed to the pools, with the moment (monotonic seconds)."""
+        self.room = Room(config.inflight_max_records // 2, config.inflight_max_bytes // 2)
+        """For jobs that wait for their keys: half of what may be in flight, so that the other half can always run."""
         self.inflight_records = 0
         self.inflight_bytes = 0
         self.outbox_records = 0
@@ -77,9 +80,8 @@ class Desk:
             partition,
         )
         self._assignments += 1
-        key_bound = max(self.config.inflight_max_records // (2 * queue.partitions), 16)
         dedupe_ms = int(self.config.dedupe_window * 1000)
-        number = Number(queue, partition, self._assignments, topics, self.config.slot, key_bound, dedupe_ms)
+        number = Number(queue, partition, self._assignments, topics, self.config.slot, self.room, dedupe_ms)
         for lane in queue.lanes:
             number.lanes[lane] = LaneState(number, lane, jobs_topic(ns, queue.name, lane), partition)
         self.numbers[queue.name, partition] = number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from processor.core.ordering import Reclaimed, Spilled
@@ -30,21 +30,63 @@ class Pool(Protocol):
         ...
 
 
+TURNS_OF_FOLLOWERS = 3
+"""While others wait too, so many followers of a key start for each of those."""
+
+
 class Shelf:
     """Attempts of one queue and executor kind that may start: handed to the pool a little ahead of its slots."""
 
-    __slots__ = ("outstanding", "pool", "waiting")
+    __slots__ = ("_ended", "_peak", "_turn", "followers", "outstanding", "pool", "waiting")
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.waiting: deque[Attempt] = deque()
+        self.followers: deque[Attempt] = deque()
+        """Next of their key: they have waited already, and behind all the others a hot key would hardly move."""
         self.outstanding = 0
         """Handed to the pool and not ended."""
+        self._ended = 0
+        self._peak = 0.0
+        """Attempts that ended between two turns of the owner, about the most of late."""
+        self._turn = 0
+
+    def __len__(self) -> int:
+        return len(self.waiting) + len(self.followers)
 
     @property
     def ahead(self) -> int:
-        """How many the pool may hold: its slots and about as many again, or slots idle while the owner is busy."""
-        return 2 * self.pool.slots + 128
+        """How many the pool may hold: its slots and what they end while the owner is busy, or they would be idle.
+
+        No more than that, at most twice the slots or so: what the pool holds goes before the next of a key.
+        """
+        slots = self.pool.slots
+        return slots + min(16 + int(self._peak), slots + 128)
+
+    @property
+    def lacks(self) -> int:
+        """How many more should wait: with enough here, reading on would bring nothing but more that waits."""
+        return 2 * self.ahead - len(self.waiting) - len(self.followers)
+
+    def ended(self) -> None:
+        """The pool gave one back."""
+        self.outstanding -= 1
+        self._ended += 1
+
+    def turn(self) -> int:
+        """The owner comes by; how many more the pool may hold."""
+        self._peak = max(self._ended, self._peak * 0.98)
+        self._ended = 0
+        return self.ahead - self.outstanding
+
+    def next(self) -> Attempt:
+        """Take the one that starts next."""
+        if self.followers:
+            self._turn += 1
+            if self._turn <= TURNS_OF_FOLLOWERS or not self.waiting:
+                return self.followers.popleft()
+            self._turn = 0
+        return self.waiting.popleft()
 
 
 class Dispatch:
@@ -55,7 +97,7 @@ class Dispatch:
         desk: Desk,
         make_pool: Callable[[str, int, str], Pool],
         park: Callable[[Attempt], None],
-        reread: Callable[[Number, str, Spilled], None],
+        reread: Callable[[Number, str, Sequence[Spilled]], None],
     ) -> None:
         self._desk = desk
         self._make_pool = make_pool
@@ -63,8 +105,8 @@ class Dispatch:
         self._reread = reread
         self.shelves: dict[tuple[str, str], Shelf] = {}
 
-    def ready(self, attempt: Attempt) -> None:
-        """The attempt may start as soon as a slot is free."""
+    def ready(self, attempt: Attempt, *, follows: bool = False) -> None:
+        """The attempt may start as soon as a slot is free. `follows`: it has waited for its key."""
         job_type = attempt.job_type
         if job_type is None:
             self._park_unknown(attempt)
@@ -72,7 +114,7 @@ class Dispatch:
         kind = "async" if job_type.kind == "async" else job_type.executor
         queue = attempt.number.queue.name
         shelf = attempt.shelf = self.shelves.get((queue, kind)) or self._new_shelf(queue, kind)
-        shelf.waiting.append(attempt)
+        (shelf.followers if follows else shelf.waiting).append(attempt)
 
     def _new_shelf(self, queue: str, kind: str) -> Shelf:
         pool = self._make_pool(queue, self._desk.queues[queue].concurrency, kind)
@@ -83,18 +125,18 @@ class Dispatch:
         """Give the pools what they have room for; how many attempts were handed out."""
         handed = 0
         for shelf in self.shelves.values():
-            room = shelf.ahead - shelf.outstanding
-            if shelf.waiting and room > 0:
+            room = shelf.turn()
+            if room > 0 and (shelf.waiting or shelf.followers):
                 handed += self._hand_out(shelf, room)
             if shelf.outstanding:
                 shelf.pool.nudge()
         return handed
 
     def _hand_out(self, shelf: Shelf, room: int) -> int:
-        waiting = shelf.waiting
+        waiting, followers = shelf.waiting, shelf.followers
         batch: list[Attempt] = []
-        while waiting and len(batch) < room:
-            attempt = waiting.popleft()
+        while len(batch) < room and (waiting or followers):
+            attempt = shelf.next() if followers else waiting.popleft()
             # Jobs of a number that was given up meanwhile are not ours to start.
             if attempt.number.assignment == attempt.assignment and attempt.number.standing is Standing.ACTIVE:
                 batch.append(attempt)
@@ -107,20 +149,39 @@ class Dispatch:
     def ended(self, attempt: Attempt) -> None:
         """A pool gave an attempt back."""
         if attempt.shelf is not None:
-            attempt.shelf.outstanding -= 1
+            attempt.shelf.ended()
             attempt.number.running -= 1
 
     def release_key(self, number: Number, key: str | None, holder: str | None) -> None:
         """A job is done with its ordering key: the next of that key may start."""
         if key is None:
             return
-        follower = number.order.finished(key, holder)
+        order = number.order
+        follower = order.finished(key, holder)
         if follower is None:
             return
-        if isinstance(follower, Spilled):
-            self._reread(number, key, follower)
-        elif not isinstance(follower, Reclaimed):
-            self.ready(follower)
+        if not isinstance(follower, Spilled | Reclaimed):
+            self.ready(follower, follows=True)
+        places = order.wants(key)
+        if places:
+            if isinstance(follower, Spilled) and len(places) > 1:
+                # Its turn has come: it does not wait until the others are found.
+                self._reread(number, key, places[:1])
+                places = places[1:]
+            self._reread(number, key, places)
+
+    def lacks(self) -> int:
+        """How many records should be read: 0 if no slot would take what they bring.
+
+        A reader serves all queues, and what it brings next may be for any kind of executor: one that has not enough is
+        reason to read on, even if the others get more than they need. The bounds of what is in flight hold anyway.
+        Nor more at once than is needed: while the owner admits records, executors wait for the interpreter lock.
+        """
+        lacks = max((shelf.lacks for shelf in self.shelves.values()), default=0)
+        if lacks > 0:
+            return lacks
+        known = {queue for queue, _ in self.shelves}
+        return self._desk.config.fetch_records if any(n.queue.name not in known for n in self._desk.active()) else 0
 
     @property
     def outstanding(self) -> int:
@@ -135,4 +196,4 @@ class Dispatch:
     @property
     def waiting(self) -> int:
         """Attempts that may start and wait for a slot."""
-        return sum(len(shelf.waiting) for shelf in self.shelves.values())
+        return sum(len(shelf) for shelf in self.shelves.values())

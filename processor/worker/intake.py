@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from processor.broker.base import OutRecord, Record
 from processor.core.completer import Origin
 from processor.core.live import LiveView
-from processor.core.ordering import Spilled
+from processor.core.ordering import Again, Spilled
 from processor.errors import RecordError
 from processor.job import Job, Progress, Step, StepPhase
 from processor.wire.codec import decode_checkpoint, decode_job, decode_step
@@ -38,11 +38,13 @@ class Intake:
             if lane is not None and lane.window.add(record.offset()):  # type: ignore[arg-type]  # as above
                 self._take(lane, record)
 
-    def take_again(self, lane: LaneState, record: Record) -> None:
-        """A spilled record that was read again: its key is held in its name."""
-        self._take(lane, record, holds_key=True)
+    def take_again(self, lane: LaneState, key: str, place: Spilled, record: Record) -> None:
+        """A spilled record that was read again: its turn has come, or it waits whole from now on."""
+        again = lane.number.order.again(key, place, len(record.value() or b""))
+        if again is not Again.STAYS:
+            self._take(lane, record, again)
 
-    def _take(self, lane: LaneState, record: Record, *, holds_key: bool = False) -> None:
+    def _take(self, lane: LaneState, record: Record, again: Again | None = None) -> None:
         number = lane.number
         raw = record.value() or b""
         offset: int = record.offset()  # type: ignore[assignment]  # None only for errors
@@ -54,21 +56,25 @@ class Intake:
         derived = offset < lane.mark_below or header(record.headers(), DERIVED) is not None
         job_id = job.id
         if derived or job_id in number.attempts or job_id in number.live:
-            self._take_known(lane, offset, job, raw, derived=derived, holds_key=holds_key)
+            self._take_known(lane, offset, job, raw, derived=derived, again=again)
             return
-        self._admit(self._desk.attempt(number, lane, Origin(lane.topic, lane.partition, offset), job, raw), holds_key)
+        self._admit(self._desk.attempt(number, lane, Origin(lane.topic, lane.partition, offset), job, raw), again)
 
     def _take_known(
-        self, lane: LaneState, offset: int, job: Job, raw: bytes, *, derived: bool, holds_key: bool
+        self, lane: LaneState, offset: int, job: Job, raw: bytes, *, derived: bool, again: Again | None
     ) -> None:
         """A job that may have been seen before: dropped, resumed, or put behind its own earlier life."""
         number = lane.number
         view = number.live.view(job.id)
         if self._is_copy(number, job, view, derived):
             self._drop(lane, offset, job, view)
-            if holds_key:
+            if again is Again.NEXT:
                 self._dispatch.release_key(number, job.key, None)
+            elif again is Again.WAITS and job.key is not None:
+                number.order.skip(job.key)
             return
+        if again is Again.WAITS and job.id in number.attempts:
+            return  # behind its own earlier life: it stays spilled until its turn
         attempt = self._desk.attempt(number, lane, Origin(lane.topic, lane.partition, offset), job, raw)
         attempt.derived = derived
         if view is not None and view.life == job.life:
@@ -76,21 +82,24 @@ class Intake:
         if job.id in number.attempts:
             number.successors[job.id] = attempt
             return
-        self._admit(attempt, holds_key)
+        self._admit(attempt, again)
 
-    def _admit(self, attempt: Attempt, holds_key: bool) -> None:
+    def _admit(self, attempt: Attempt, again: Again | None) -> None:
         self._desk.take(attempt)
-        if attempt.job.key is None or self._gets_key(attempt, holds_key=holds_key):
-            self._dispatch.ready(attempt)
+        if attempt.job.key is None or self._gets_key(attempt, again):
+            self._dispatch.ready(attempt, follows=again is Again.NEXT)
 
-    def _gets_key(self, attempt: Attempt, *, holds_key: bool) -> bool:
+    def _gets_key(self, attempt: Attempt, again: Again | None) -> bool:
         """Whether the attempt may go on; else it waits for its key, in memory or as its place only."""
         number, job = attempt.number, attempt.job
         key: str = job.key  # type: ignore[assignment]  # asked only for jobs with a key
-        if holds_key:
-            number.order.hold(key, job.id)
-            return True
         order = number.order
+        if again is Again.NEXT:
+            order.hold(key, job.id)
+            return True
+        if again is Again.WAITS:
+            order.refill(key, job.id, attempt, len(attempt.raw))
+            return False
         spilled = order.spilled_count
         if order.offer(
             key, job.id, attempt, Spilled(attempt.origin.topic, attempt.origin.offset), len(attempt.raw), job.parent

@@ -2,10 +2,10 @@
 
 One turn of the loop:
 
-1. Serve the group: the callbacks of `Ownership` run here.
-2. Take records from the lanes, as far as there is room, and admit them (`Intake`).
-3. Take what executors, flusher, restorer and rereader have posted (`Settlement`, `Outbox`, `Ownership`).
-4. Hand out attempts to the pools (`Dispatch`).
+1. Take what executors, flusher, restorer and rereader have posted (`Settlement`, `Outbox`, `Ownership`).
+2. Hand out attempts to the pools (`Dispatch`): the next of a key waits for it, so it comes before what costs time.
+3. Serve the group: the callbacks of `Ownership` run here.
+4. Take records from the lanes, as far as there is room, and admit them (`Intake`).
 5. Freeze a batch and give it to the flusher, if it is time.
 6. Look after what goes by the clock (`Sweep`).
 7. Nothing happened: wait a millisecond for something to be posted.
@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from processor.broker.base import Broker, GroupConsumer, Reader
+from processor.broker.base import Batch, Broker, GroupConsumer, Reader
 from processor.core.ordering import Spilled
 from processor.errors import (
     BrokerError,
@@ -143,11 +143,11 @@ class Worker:
     def _turn(self, *, subscribed: bool) -> None:
         desk = self.desk
         now = self.last_turn = desk.clock.monotonic()
+        busy = self._take_posts()
+        busy += self.dispatch.hand_out()
         if subscribed:
             self._poll_group(0.0)
-        busy = self._fetch()
-        busy += self._take_posts()
-        busy += self.dispatch.hand_out()
+        busy += self._fetch()
         self._flush_if_due(now, idle=not busy)
         self.sweep.turn(now)
         self.watchdog.turn(now)
@@ -173,29 +173,37 @@ class Worker:
         desk = self.desk
         if not desk.lanes or not desk.has_room:
             return 0
+        limit = min(self.config.fetch_records, self.dispatch.lacks())
+        if limit <= 0:
+            return 0
         got = 0
         for reader in self.readers.values():
             room = self.config.inflight_max_records - desk.inflight_records
             if room <= 0:
                 break
             try:
-                batch = reader.fetch(min(self.config.fetch_records, room), 0.0)
+                batch = reader.fetch(min(limit, room), 0.0)
             except (RetriableBrokerError, BrokerUnavailable) as error:
                 log.warning("lanes.fetch_failed", extra={"error": str(error)})
                 continue
             if batch.records:
                 self.intake.take(batch.records)
                 got += len(batch.records)
-            for partition, offset in batch.ends:
-                lane = desk.lanes.get(partition)
-                if lane is not None and lane.window.read_mark < offset:
-                    lane.window.reached(offset)
-                    lane.changed = True
-            for fault in batch.faults:
-                lane = desk.lanes.get(fault.partition)
-                if lane is not None:
-                    self.ownership.hold(lane.number, f"{fault.partition}: {fault.error}")
+            if batch.ends or batch.faults:
+                self._take_events(batch)
         return got
+
+    def _take_events(self, batch: Batch) -> None:
+        lanes = self.desk.lanes
+        for partition, offset in batch.ends:
+            lane = lanes.get(partition)
+            if lane is not None and lane.window.read_mark < offset:
+                lane.window.reached(offset)
+                lane.changed = True
+        for fault in batch.faults:
+            lane = lanes.get(fault.partition)
+            if lane is not None:
+                self.ownership.hold(lane.number, f"{fault.partition}: {fault.error}")
 
     def _take_posts(self) -> int:
         posts = self.desk.inbox.take()
@@ -364,17 +372,18 @@ class Worker:
     def _park(self, attempt: Attempt) -> None:
         self.settlement.park_unknown(attempt)
 
-    def _reread(self, number: Number, key: str, place: Spilled) -> None:
-        self.rereader.ask(Reread(number, number.assignment, key, place))
+    def _reread(self, number: Number, key: str, places: Sequence[Spilled]) -> None:
+        self.rereader.ask(Reread(number, number.assignment, key, places))
 
     def _reread_done(self, answer: Reread) -> None:
         number = answer.number
         if answer.assignment != number.assignment or number.standing is not Standing.ACTIVE:
             return
-        lane = self.desk.lanes.get((answer.place.lane, number.partition))
-        if lane is None:
-            return
-        if answer.record is None:
-            self.ownership.hold(number, f"{answer.place} is no longer in the log though its job has not run")
-            return
-        self.intake.take_again(lane, answer.record)
+        for place, record in zip(answer.places, answer.records, strict=True):
+            lane = self.desk.lanes.get((place.lane, number.partition))
+            if lane is None:
+                return
+            if record is None:
+                self.ownership.hold(number, f"{place} is no longer in the log though its job has not run")
+                return
+            self.intake.take_again(lane, answer.key, place, record)

@@ -12,6 +12,7 @@ from processor.core.dedupe import DedupeMarks
 from processor.core.live import LiveTable
 from processor.core.offset_metadata import BUDGET, OffsetMetadata, encode
 from processor.core.ordering import KeyOrder
+from processor.core.room import Room
 from processor.core.window import Window
 from processor.job import Lane, Version
 
@@ -73,7 +74,7 @@ class Number:
         assignment: int,
         topics: Topics,
         slot: str,
-        key_bound: int,
+        room: Room,
         dedupe_ms: int,
     ) -> None:
         self.queue = queue
@@ -84,7 +85,7 @@ class Number:
         self.lanes: dict[Lane, LaneState] = {}
         self.live = LiveTable()
         self.marks = DedupeMarks(dedupe_ms)
-        self.order: KeyOrder[Attempt] = KeyOrder(bound_records=key_bound)
+        self.order: KeyOrder[Attempt] = KeyOrder(room)
         self.attempts: dict[str, Attempt] = {}
         """Jobs taken and not ended, by id."""
         self.parked: dict[str, int | None] = {}

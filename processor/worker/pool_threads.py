@@ -1,8 +1,9 @@
 """Handlers in threads: one pool for each queue, as many threads as it ever needed at once, up to its slots.
 
-The threads share one deque. Waking a thread costs more than running a short job, so a thread that takes an attempt
-wakes the next one only if most jobs of this type take long enough to be worth it. A wrong guess (a slow job among short
-ones) is corrected by the owner's `nudge`: when nobody has taken anything since its last call, one more thread wakes.
+The threads share one deque. Waking a thread costs more than running a short job. So the owner that hands attempts out,
+and a thread that takes one, wake another only if most jobs of this type take long enough to be worth it. A wrong guess
+(a slow job among short ones) is corrected by the owner's `nudge`: when nobody has taken anything since its last call,
+one more thread wakes.
 """
 
 from __future__ import annotations
@@ -40,8 +41,13 @@ class ThreadPool:
 
     def submit(self, attempts: list[Attempt]) -> None:
         self._backlog.extend(attempts)
-        if attempts and len(self._idle) == len(self._actors):
-            self._wake_one()
+        slow = self._slow
+        worth = sum(1 for attempt in attempts if slow.get(attempt.job.type, 0.0) > 0.5)
+        if not worth and attempts and len(self._idle) == len(self._actors):
+            worth = 1
+        for _ in range(worth):
+            if not self._wake_one():
+                break
 
     def nudge(self) -> None:
         if self._backlog and self._taken == self._taken_at_nudge:
@@ -56,13 +62,16 @@ class ThreadPool:
         deadline = self._runtime.clock.monotonic() + timeout
         return all(actor.join(max(deadline - self._runtime.clock.monotonic(), 0.0)) for actor in self._actors)
 
-    def _wake_one(self) -> None:
+    def _wake_one(self) -> bool:
+        """Whether there was one to wake, or to start."""
         try:
             self._idle.pop().set()
         except IndexError:
-            if len(self._actors) < self.slots:
-                name = f"{self._name}-{len(self._actors)}"
-                self._actors.append(self._runtime.start(name, self._work))
+            if len(self._actors) >= self.slots:
+                return False
+            name = f"{self._name}-{len(self._actors)}"
+            self._actors.append(self._runtime.start(name, self._work))
+        return True
 
     def _work(self) -> None:
         backlog, idle, slow = self._backlog, self._idle, self._slow

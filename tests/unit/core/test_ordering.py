@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict, deque
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.core.ordering import KeyOrder, Reclaimed, Spilled
+from processor.core.ordering import REFILL, Again, KeyOrder, Reclaimed, Spilled
+from processor.core.room import Room
 
 quick = settings(max_examples=150, derandomize=True, deadline=None)
 
@@ -35,7 +37,7 @@ def read_again(order: KeyOrder[str], key: str, nxt: str | Spilled | Reclaimed | 
 )
 @quick
 def test_jobs_of_a_key_run_one_at_a_time_in_order(actions: list[tuple[bool, str]], records: int, size: int) -> None:
-    order = KeyOrder[str](records, size)
+    order = KeyOrder[str](Room(records, size))
     arrived: dict[str, list[str]] = defaultdict(list)
     started: dict[str, list[str]] = defaultdict(list)
     running: dict[str, str] = {}
@@ -67,12 +69,146 @@ def test_jobs_of_a_key_run_one_at_a_time_in_order(actions: list[tuple[bool, str]
     assert (order.held_keys, order.waiting_count, order.waiting_bytes, order.spilled_count) == (0, 0, 0, 0)
 
 
+class Refilled:
+    """Numbers that share a room, one for each key, with a worker that reads again what they want."""
+
+    def __init__(self, records: int, size: int) -> None:
+        self.room = Room(records, size)
+        self.orders = {key: KeyOrder[str](self.room) for key in "kmn"}
+        self.arrived: dict[str, list[str]] = defaultdict(list)
+        self.started: dict[str, list[str]] = defaultdict(list)
+        self.running: dict[str, str | None] = {}
+        """None: its record is being read again."""
+        self.asks: list[tuple[str, Spilled]] = []
+
+    def arrive(self, key: str, job_id: str) -> None:
+        self.arrived[key].append(job_id)
+        if offer(self.orders[key], key, job_id):
+            self.start(key, job_id)
+
+    def start(self, key: str, job_id: str) -> None:
+        self.running[key] = job_id
+        self.started[key].append(job_id)
+
+    def end(self, key: str) -> None:
+        order = self.orders[key]
+        nxt = order.finished(key, self.running.pop(key))
+        if isinstance(nxt, Spilled):
+            self.running[key] = None
+        elif isinstance(nxt, str):
+            self.start(key, nxt)
+        wanted = [(key, where) for where in order.wants(key)]
+        assert not set(wanted) & set(self.asks), "each place is asked for once"
+        self.asks += wanted
+
+    def answer(self, index: int) -> None:
+        key, where = self.asks.pop(index)
+        order, job_id = self.orders[key], str(where.offset)
+        again = order.again(key, where, 10)
+        if again is Again.NEXT:
+            assert self.running[key] is None
+            order.hold(key, job_id)
+            self.start(key, job_id)
+        elif again is Again.WAITS:
+            order.refill(key, job_id, job_id, 10)
+
+    def finish(self) -> None:
+        while self.running:
+            while self.asks:
+                self.answer(0)
+            for key in list(self.running):
+                assert self.running[key] is not None, "whose turn has come is asked for"
+                self.end(key)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["arrives", "ends", "answer"]), st.sampled_from("kmn")), max_size=120),
+    st.integers(0, 40),
+    st.integers(0, 400),
+    st.randoms(use_true_random=False),
+)
+@quick
+def test_refilled_lines_keep_their_order(
+    actions: list[tuple[str, str]], records: int, size: int, draw: random.Random
+) -> None:
+    made = Refilled(records, size)
+    for number, (what, key) in enumerate(actions):
+        if what == "arrives":
+            made.arrive(key, str(number))
+        elif what == "ends" and made.running.get(key) is not None:
+            made.end(key)
+        elif what == "answer" and made.asks:
+            made.answer(draw.randrange(len(made.asks)))
+        whole = sum(order.waiting_count for order in made.orders.values())
+        assert (made.room.records, made.room.bytes) == (whole, 10 * whole)
+        assert whole <= records
+        assert 10 * whole <= size
+    made.finish()
+    assert made.started == made.arrived
+    assert (made.room.records, made.room.bytes) == (0, 0)
+    assert all(order.spilled_count == order.held_keys == 0 for order in made.orders.values())
+
+
+def test_short_line_is_refilled_many_at_a_time() -> None:
+    order = KeyOrder[str](Room(8 * 1000))
+    for number in range(5_000):
+        offer(order, "k", str(number))
+    asked = []
+    current: str | None = "0"
+    for number in range(1, 5_000):
+        assert current is not None
+        nxt = order.finished("k", current)
+        assert not isinstance(nxt, Spilled), "no job waits until it is read again"
+        current = read_again(order, "k", nxt)
+        assert current == str(number)
+        places = order.wants("k")
+        asked += [len(places)] if places else []
+        for where in places:
+            assert order.again("k", where, 10) is Again.WAITS
+            order.refill("k", str(where.offset), str(where.offset), 10)
+    assert sum(asked) == 5_000 - 1 - 889
+    assert sum(count >= REFILL // 2 for count in asked) >= len(asked) - 1
+
+
+def test_read_again_job_that_needs_no_run_leaves_its_line() -> None:
+    order = KeyOrder[str](Room(8))
+    for number in range(4):
+        offer(order, "k", str(number))
+    assert order.finished("k", "0") == "1"
+    [where] = order.wants("k")
+    assert order.wants("k") == [], "it is asked for already"
+    assert order.again("k", where, 10) is Again.WAITS
+    order.skip("k")
+    assert order.finished("k", "1") == Spilled("due", 3)
+    assert order.wants("k") == [Spilled("due", 3)]
+
+
+def test_spilled_child_that_is_read_again_still_takes_the_lent_key() -> None:
+    order = KeyOrder[str](Room(8))
+    for number in range(3):
+        offer(order, "k", str(number))
+    offer(order, "k", "3", parent="1")
+    assert order.finished("k", "0") == "1"
+    [where] = order.wants("k")
+    assert order.again("k", where, 10) is Again.WAITS
+    order.refill("k", "2", "2", 10)
+    assert order.lend("k", "1") == Spilled("due", 3)
+    [where] = order.wants("k")
+    assert order.again("k", where, 10) is Again.NEXT
+    order.hold("k", "3")
+    assert order.finished("k", "3") is None
+    assert order.reclaim("k", "1")
+    assert order.finished("k", "1") == "2"
+    assert order.finished("k", "2") is None
+    assert order.held_keys == 0
+
+
 def test_blocked_key_blocks_no_other_key() -> None:
-    order = KeyOrder[str](2, 1000)
+    order = KeyOrder[str](Room(2, 1000))
     order.block("k", "0")
     for number in range(1, 10_001):
         assert not offer(order, "k", str(number))
-    assert (order.waiting_count, order.spilled_count) == (2, 9_998)
+    assert (order.waiting_count, order.spilled_count) == (1, 9_999)
     assert offer(order, "other", "10001")
     current: str | None = "0"
     for number in range(1, 10_001):
@@ -83,7 +219,7 @@ def test_blocked_key_blocks_no_other_key() -> None:
 
 def test_parent_and_child_of_one_key_both_finish() -> None:
     for bound in (0, 10):
-        order = KeyOrder[str](bound)
+        order = KeyOrder[str](Room(bound))
         assert offer(order, "k", "1")
         assert not offer(order, "k", "2"), "a stranger"
         assert not offer(order, "k", "3", parent="1"), "the parent runs on until it waits"
@@ -149,7 +285,7 @@ def test_restored_jobs_hold_their_keys_before_anything_is_read() -> None:
 
 
 def test_a_spilled_job_that_needs_no_run_frees_its_key() -> None:
-    order = KeyOrder[str](0)
+    order = KeyOrder[str](Room(0))
     assert offer(order, "k", "1")
     assert not offer(order, "k", "2")
     assert order.finished("k", "1") == Spilled("normal", 2)
@@ -173,7 +309,7 @@ def test_unknown_holders_and_keys_change_nothing() -> None:
 @quick
 def test_a_family_of_one_key_always_comes_to_its_end(births: list[int], bound: int) -> None:
     """Every job waits for all its children; each child is of the same key, strangers in between."""
-    order = KeyOrder[str](bound)
+    order = KeyOrder[str](Room(bound))
     children: dict[str, set[str]] = defaultdict(set)
     jobs: list[str] = []
     parents: dict[str, str] = {}

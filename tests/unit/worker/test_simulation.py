@@ -121,7 +121,7 @@ class Chaos:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed * 7919 + 1)
-        self.scene = Scene(seed=seed)
+        self.scene = Scene(seed=seed, settings={"inflight_max_records": 24} if seed % 2 else {})
         self.history = History(self.scene)
         self.handlers = Handlers(self.scene, self.history)
         self.held: list[HeldFrame] = []
@@ -312,6 +312,7 @@ class Chaos:
                 assert not number.order.held_keys, number
             assert simulated.worker.desk.inflight_records == 0
             assert simulated.worker.desk.inflight_bytes == 0
+            assert simulated.worker.desk.room.records == simulated.worker.desk.room.bytes == 0
 
     def _judge_children(self) -> None:
         ended = self.history.ended
