@@ -111,7 +111,7 @@ class Watch:
         deadline = time.monotonic() + self._order.patience
         while not self._over.wait(LOOK):
             now = time.monotonic()
-            finished = sum(self._worker.desk.tally.finished.copy().values())
+            finished = _succeeded(self._worker)
             self._note(now, finished)
             if self._order.watch_memory and now >= memory_at:
                 memory_at = now + 0.25
@@ -154,7 +154,7 @@ class Watch:
         self._over.set()
         self._thread.join()
         tally, report = self._worker.desk.tally, self.report
-        report.finished = sum(tally.finished.values())
+        report.finished = _succeeded(self._worker)
         report.ended_at = report.ended_at or time.monotonic()
         report.events = dict(tally.events)
         report.restores = tally.restore_seconds
@@ -172,6 +172,11 @@ def say(event: str, **fields: Any) -> None:
     """A line for the parent."""
     sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
     sys.stdout.flush()
+
+
+def _succeeded(worker: Worker) -> int:
+    counts = worker.desk.tally.finished.copy()
+    return sum(count for (_, _, outcome), count in counts.items() if outcome == "succeeded")
 
 
 def main() -> None:

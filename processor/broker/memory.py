@@ -70,6 +70,10 @@ class MemoryProcess:
     def admin(self) -> MemoryAdmin:
         return MemoryAdmin(self._cluster, self._process)
 
+    @property
+    def answers(self) -> bool:
+        return not self._process.frozen
+
     def close(self) -> None:
         """Close the members that are still open; the log stays."""
         members, self._members = self._members, []

@@ -72,14 +72,19 @@ OUTCOMES = ("succeeded", "retried", "dead", "cancelled", "killed", "expired", "d
 """How an attempt may end, as the label `outcome`."""
 FLUSH_RESULTS = ("committed", "aborted", "fenced")
 REBALANCES = ("assigned", "revoked", "lost")
-REBUILD_CAUSES = ("abort", "disconnect", "fatal", "fenced")
-ACTIVITIES = ("poll", "fetch", "submit", "complete", "flush", "restore", "idle")
+REBUILD_CAUSES = ("abort", "disconnect", "fatal", "fenced", "stuck")
 
 CATALOGUE: tuple[Metric, ...] = (
     _counter("jobs_started_total", "Attempts started.", ("queue", "type")),
     _counter("jobs_finished_total", "Attempts ended.", ("queue", "type", "outcome"), OUTCOMES),
     _histogram("job_run_seconds", "Time in the handler, per attempt.", "seconds", JOB_BUCKETS, ("queue", "type")),
-    _histogram("job_wait_seconds", "From due to started, per attempt.", "seconds", JOB_BUCKETS, ("queue",)),
+    _histogram(
+        "job_wait_seconds",
+        "From due to handed out; under load a sample.",
+        "seconds",
+        JOB_BUCKETS,
+        ("queue",),
+    ),
     _gauge("jobs_in_progress", "Attempts running now.", ("queue", "type")),
     _gauge("slots", "Attempts that may run at the same time."),
     _gauge("slots_used", "Slots with an attempt in them."),
@@ -99,7 +104,6 @@ CATALOGUE: tuple[Metric, ...] = (
     _counter("dead_letters_total", "Dead letters written, by reason.", ("queue", "reason")),
     _counter("dropped_copies_total", "Copies completed without running, as the drop rule says.", ("queue",)),
     _counter("producer_rebuilds_total", "Transactional producers rebuilt, by cause.", ("cause",), REBUILD_CAUSES),
-    _counter("loop_seconds_total", "Where the owning thread's time goes.", ("activity",), ACTIVITIES),
     _gauge("last_loop_timestamp_seconds", "When the owning thread last went round.", unit="seconds"),
     _counter("promoted_total", "Jobs moved into the checkpoint topic.", ("queue",)),
     _counter("takeovers_total", "Numbers taken over from a worker that did not let go cleanly.", ("queue",)),

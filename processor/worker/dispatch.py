@@ -141,6 +141,10 @@ class Dispatch:
             if attempt.number.assignment == attempt.assignment and attempt.number.standing is Standing.ACTIVE:
                 batch.append(attempt)
                 attempt.number.running += 1
+        if batch:
+            job = batch[0].job
+            due = job.enqueued_at if job.due_at is None else job.due_at
+            self._desk.tally.waited(job.queue, max(self._desk.clock.now_ms() - due, 0) / 1000)
         self._desk.handed.append((self._desk.clock.monotonic(), batch))
         shelf.outstanding += len(batch)
         shelf.pool.submit(batch)

@@ -32,6 +32,7 @@ from processor.errors import (
     BrokerError,
     BrokerUnavailable,
     ProducerFatal,
+    ProducerFenced,
     RetriableBrokerError,
 )
 from processor.worker.producers import initialised
@@ -259,7 +260,7 @@ class Flusher:
     def _ready_producer(self) -> TransactionalProducer:
         """The producer, rebuilt if anything happened to its connections since the last begin."""
         if self._producer is not None and self._producer.disturbed:
-            self._rebuild("disturbed")
+            self._rebuild("disconnect")
         if self._producer is None:
             self._producer = self._initialised()
         return self._producer
@@ -292,7 +293,7 @@ class Flusher:
             except BrokerError as abort_error:
                 # The successor epoch's init aborts it; nothing is lost by going on.
                 log.info("flush.abort_failed", extra={"error": str(abort_error)})
-        self._rebuild("abort" if isinstance(error, AbortRequired) else error.code)
+        self._rebuild(_cause(error))
         return error.acks if isinstance(error, _Refused) else Acks()
 
     def _rebuild(self, cause: str) -> None:
@@ -312,6 +313,13 @@ class Flusher:
 def _nothing() -> FlushBatch:
     """A batch without parts: it only makes the producer ready."""
     return FlushBatch(parts=[], group="", membership=Membership(None))
+
+
+def _cause(error: BrokerError) -> str:
+    """Why the producer is rebuilt, as the metric has it."""
+    if isinstance(error, ProducerFenced):
+        return "fenced"
+    return "fatal" if isinstance(error, ProducerFatal) else "abort"
 
 
 class _Refused(AbortRequired):

@@ -32,6 +32,7 @@ _PER_QUEUE = {
     "restores": "restores_total",
     "promoted": "promoted_total",
     "dropped_copies": "dropped_copies_total",
+    "takeovers": "takeovers_total",
 }
 """Counted for the whole process; with one queue the label is its name, else `_other`."""
 
@@ -68,10 +69,12 @@ class Scrape:
 
     def _count(self) -> None:
         tally = self._worker.desk.tally
-        for (queue, job_type), count in tally.started.copy().items():
-            self._grow(count, "jobs_started_total", queue, job_type)
+        started: Counter[tuple[str, str]] = Counter(self._running())
         for (queue, job_type, outcome), count in tally.finished.copy().items():
             self._grow(count, "jobs_finished_total", queue, job_type, outcome)
+            started[queue, job_type] += count
+        for (queue, job_type), count in started.items():
+            self._grow(count, "jobs_started_total", queue, job_type)
         for event, count in tally.events.copy().items():
             if event in _EVENTS:
                 self._grow(count, *_EVENTS[event])
@@ -79,8 +82,8 @@ class Scrape:
                 self._grow(count, _PER_QUEUE[event], self._lone_queue)
             elif event.startswith("dead_letter."):
                 self._grow(count, "dead_letters_total", self._lone_queue, event.partition(".")[2])
-        for activity, seconds in tally.loop_seconds.copy().items():
-            self._grow(seconds, "loop_seconds_total", activity)
+        for cause, count in self._worker.flusher.rebuilds.copy().items():
+            self._grow(count, "producer_rebuilds_total", cause)
 
     def _measure(self) -> None:
         worker, desk, gauge = self._worker, self._worker.desk, self._registry.gauge
@@ -95,18 +98,24 @@ class Scrape:
         shelves = list(worker.dispatch.shelves.values())
         gauge("slots").set(sum(shelf.pool.slots for shelf in shelves))
         gauge("slots_used").set(sum(min(shelf.outstanding, shelf.pool.slots) for shelf in shelves))
-        running: Counter[tuple[str, str]] = Counter()
-        for number in numbers:
-            for attempt in list(number.attempts.values()):
-                if attempt.started_at is not None and attempt.outcome is None:
-                    running[number.queue.name, attempt.job.type] += 1
+        running = self._running()
         for key in [key[1:] for key in self._seen if key[0] == "jobs_in_progress"]:
             gauge("jobs_in_progress", *key).set(0)
         for key, count in running.items():
             gauge("jobs_in_progress", *key).set(count)
             self._seen["jobs_in_progress", *key] = 1
+        gauge("broker_up").set(desk.broker.answers)
         silent = desk.clock.monotonic() - worker.last_turn
         gauge("last_loop_timestamp_seconds").set(desk.clock.now_ms() / 1000 - silent)
+
+    def _running(self) -> Counter[tuple[str, str]]:
+        """Attempts in the hands of executors, by queue and type."""
+        running: Counter[tuple[str, str]] = Counter()
+        for number in list(self._worker.desk.numbers.values()):
+            for attempt in list(number.attempts.values()):
+                if attempt.started_at is not None and attempt.outcome is None:
+                    running[number.queue.name, attempt.job.type] += 1
+        return running
 
     def _observe(self) -> None:
         tally, histogram = self._worker.desk.tally, self._registry.histogram
@@ -114,8 +123,13 @@ class Scrape:
             seconds = histogram("job_run_seconds", self._queue_of.get(job_type, OTHER), job_type)
             for value in _taken(tally.run_seconds[job_type]):
                 seconds.observe(value)
+        for queue in list(tally.wait_seconds):
+            waited = histogram("job_wait_seconds", queue)
+            for value in _taken(tally.wait_seconds[queue]):
+                waited.observe(value)
         for samples, name in (
             (tally.flush_seconds, "flush_seconds"),
+            (tally.flush_records, "flush_records"),
             (tally.restore_seconds, "restore_seconds"),
         ):
             for value in _taken(samples):

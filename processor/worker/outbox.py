@@ -104,6 +104,7 @@ class Outbox:
         self._watch_all = False
         desk.tally.events["flush.committed"] += 1
         desk.tally.sample(desk.tally.flush_seconds, result.seconds)
+        desk.tally.sample(desk.tally.flush_records, result.batch.records)
         owned: list[Number] = []
         for part in result.batch.parts:
             for sync in part.syncs:

@@ -126,6 +126,7 @@ class Ownership:
         desk.wrote(0, 0)
         desk.tally.sample(desk.tally.restore_seconds, found.seconds)
         desk.tally.events["restores"] += 1
+        desk.tally.events["takeovers"] += found.unclean
         log.info(
             "number.restored",
             extra={

@@ -179,10 +179,15 @@ class Settlement:
         """Save what was reached; the offset stays open, the next owner goes on."""
         self.write_news(attempt, final=True)
         attempt.number.touched = True
+        self._count(attempt, "yielded")
         self._desk.forget(attempt)
 
     def _lost(self, attempt: Attempt) -> None:
+        self._count(attempt, "yielded")
         self._desk.forget(attempt)
+
+    def _count(self, attempt: Attempt, outcome: str) -> None:
+        self._desk.tally.finished[attempt.number.queue.name, attempt.job.type, outcome] += 1
 
     def _parked(self, attempt: Attempt) -> None:
         """The job's whole record goes into the checkpoint topic; it waits there without a slot."""
@@ -204,6 +209,8 @@ class Settlement:
         desk.wrote(1, len(status))
         number.parked[job.id] = parked.until
         desk.tally.events["parked"] += 1
+        if attempt.started_at is not None:
+            self._count(attempt, "parked")
         desk.forget(attempt)
         log.warning("job.parked", extra={"job_id": job.id, "job_type": job.type, "reason": parked.reason})
 

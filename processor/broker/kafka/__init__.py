@@ -91,6 +91,10 @@ class KafkaBroker:
         """Whether brokers answer, from what all clients made here have heard."""
         return self._health.now()
 
+    @property
+    def answers(self) -> bool:
+        return self.health().ok
+
     def close(self) -> None:
         """Forget the admin client. Clients that were handed out are closed by whoever asked for them."""
         with self._lock:
