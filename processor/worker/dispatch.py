@@ -32,12 +32,19 @@ class Pool(Protocol):
 
 TURNS_OF_FOLLOWERS = 3
 """While others wait too, so many followers of a key start for each of those."""
+SHORT = 0.001
+"""Seconds of a job up to which it is its cost that counts: many are handled at a time. The time of longer jobs is spent
+waiting: there it counts that a slot, or a key, goes on at once."""
+SHORT_AHEAD = 2_000
+"""So many short ones are kept ready."""
+FEW = 32
+"""So few more are not worth a fetch."""
 
 
 class Shelf:
     """Attempts of one queue and executor kind that may start: handed to the pool a little ahead of its slots."""
 
-    __slots__ = ("_ended", "_peak", "_turn", "followers", "outstanding", "pool", "waiting")
+    __slots__ = ("_ended", "_peak", "_seconds", "_turn", "followers", "outstanding", "pool", "waiting")
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
@@ -49,6 +56,8 @@ class Shelf:
         self._ended = 0
         self._peak = 0.0
         """Attempts that ended between two turns of the owner, about the most of late."""
+        self._seconds = 1.0
+        """How long an attempt ran, the mean of late."""
         self._turn = 0
 
     def __len__(self) -> int:
@@ -58,20 +67,28 @@ class Shelf:
     def ahead(self) -> int:
         """How many the pool may hold: its slots and what they end while the owner is busy, or they would be idle.
 
-        No more than that, at most twice the slots or so: what the pool holds goes before the next of a key.
+        If jobs are short, about as many again. Else no more: what the pool holds goes before the next of a key.
         """
         slots = self.pool.slots
-        return slots + min(16 + int(self._peak), slots + 128)
+        most = 2 * slots + 128
+        return most if self._seconds < SHORT else min(slots + 16 + int(self._peak), most)
 
     @property
     def lacks(self) -> int:
-        """How many more should wait: with enough here, reading on would bring nothing but more that waits."""
-        return 2 * self.ahead - len(self.waiting) - len(self.followers)
+        """How many should be read: with enough here, reading on would bring nothing but more that waits.
 
-    def ended(self) -> None:
-        """The pool gave one back."""
+        Nor more at once than is needed: while the owner admits records, the executors wait for the interpreter lock.
+        """
+        if self._seconds < SHORT:
+            return SHORT_AHEAD if len(self) < SHORT_AHEAD else 0
+        lacks = 2 * self.ahead - len(self)
+        return lacks if lacks >= FEW else 0
+
+    def ended(self, seconds: float) -> None:
+        """The pool gave one back that ran for so long."""
         self.outstanding -= 1
         self._ended += 1
+        self._seconds += (seconds - self._seconds) * 0.03
 
     def turn(self) -> int:
         """The owner comes by; how many more the pool may hold."""
@@ -153,7 +170,7 @@ class Dispatch:
     def ended(self, attempt: Attempt) -> None:
         """A pool gave an attempt back."""
         if attempt.shelf is not None:
-            attempt.shelf.ended()
+            attempt.shelf.ended(attempt.run_seconds)
             attempt.number.running -= 1
 
     def release_key(self, number: Number, key: str | None, holder: str | None) -> None:
@@ -179,7 +196,6 @@ class Dispatch:
 
         A reader serves all queues, and what it brings next may be for any kind of executor: one that has not enough is
         reason to read on, even if the others get more than they need. The bounds of what is in flight hold anyway.
-        Nor more at once than is needed: while the owner admits records, executors wait for the interpreter lock.
         """
         lacks = max((shelf.lacks for shelf in self.shelves.values()), default=0)
         if lacks > 0:

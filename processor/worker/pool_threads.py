@@ -19,6 +19,8 @@ WORTH_WAKING = 0.000_2
 _MEMORY = 0.03
 """Weight of the newest job in the share of slow ones. A share and not a mean: a short job that loses the interpreter
 lock in the middle lasts 5 ms, and a few of those would wake every thread there is."""
+SURELY = 0.9
+"""Share of slow jobs from which on every new one wakes a thread: a wrong guess would wake all of them every turn."""
 
 
 class ThreadPool:
@@ -42,7 +44,7 @@ class ThreadPool:
     def submit(self, attempts: list[Attempt]) -> None:
         self._backlog.extend(attempts)
         slow = self._slow
-        worth = sum(1 for attempt in attempts if slow.get(attempt.job.type, 0.0) > 0.5)
+        worth = sum(1 for attempt in attempts if slow.get(attempt.job.type, 0.0) > SURELY)
         if not worth and attempts and len(self._idle) == len(self._actors):
             worth = 1
         for _ in range(worth):
