@@ -6,7 +6,6 @@ Everything here is touched by the owning thread alone; other threads reach it th
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -54,8 +53,6 @@ class Desk:
         """Lane partitions of active numbers, by (topic, partition)."""
         self.queues = {queue.name: queue for queue in config.queues}
         self.normal_topics = {jobs_topic(config.namespace, q.name, Lane.NORMAL): q for q in config.queues}
-        self.handed: deque[tuple[float, list[Attempt]]] = deque()
-        """Attempts as they were handed to the pools, with the moment (monotonic seconds)."""
         self.inflight_records = 0
         self.inflight_bytes = 0
         self.outbox_records = 0

@@ -33,13 +33,18 @@ class Pool(Protocol):
 class Shelf:
     """Attempts of one queue and executor kind that may start: handed to the pool a little ahead of its slots."""
 
-    __slots__ = ("outstanding", "pool", "waiting")
+    __slots__ = ("pool", "running", "waiting")
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.waiting: deque[Attempt] = deque()
-        self.outstanding = 0
-        """Handed to the pool and not ended."""
+        self.running: dict[Attempt, None] = {}
+        """Handed to the pool and not ended, in that order."""
+
+    @property
+    def outstanding(self) -> int:
+        """How many the pool has in its hands."""
+        return len(self.running)
 
     @property
     def ahead(self) -> int:
@@ -99,15 +104,14 @@ class Dispatch:
             if attempt.number.assignment == attempt.assignment and attempt.number.standing is Standing.ACTIVE:
                 batch.append(attempt)
                 attempt.number.running += 1
-        self._desk.handed.append((self._desk.clock.monotonic(), batch))
-        shelf.outstanding += len(batch)
+        shelf.running.update(dict.fromkeys(batch))
         shelf.pool.submit(batch)
         return len(batch)
 
     def ended(self, attempt: Attempt) -> None:
         """A pool gave an attempt back."""
         if attempt.shelf is not None:
-            attempt.shelf.outstanding -= 1
+            del attempt.shelf.running[attempt]
             attempt.number.running -= 1
 
     def release_key(self, number: Number, key: str | None, holder: str | None) -> None:

@@ -113,7 +113,7 @@ class Intake:
                 return True
         if not derived:
             return False
-        return number.recent.get(job.id, (0, 0)) >= mine or number.marks.seen(job.id, job.life, job.hop)
+        return number.recent.get(job.id) >= mine or number.marks.seen(job.id, job.life, job.hop)
 
     def _drop(self, lane: LaneState, offset: int, job: Job, view: LiveView | None) -> None:
         """Complete a copy without running it. An end whose status may be missing sends it again."""
