@@ -1,8 +1,8 @@
 """Reading the short form of a job (schemas/brief/job.avsc), once per job and therefore by hand.
 
 The bytes of a fresh job are seven fields in a row, and what repeats from job to job is looked up: 1.2 us where
-fastavro's walk of the schema is 4 to 5 (measured side by side). Whatever looks unusual here is left to fastavro, which knows every rule and names every fault:
-this reader answers None and never raises. A property test holds the two equal.
+fastavro's walk of the schema is 4 to 5 (measured side by side). Whatever looks unusual here is left to fastavro, which
+knows every rule and names every fault: this reader answers None and never raises. A property test holds the two equal.
 """
 
 from __future__ import annotations
