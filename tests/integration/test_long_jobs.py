@@ -34,7 +34,7 @@ def test_job_longer_than_the_poll_interval_finishes_once_without_a_rebalance(fle
 def test_promoted_job_whose_lane_record_was_deleted_resumes_after_a_kill(fleet: Fleet) -> None:
     fleet.settings["worker.promote_after"] = "500ms"
     fleet.start_ready("a")
-    job = fleet.append("walk", {"items": 600, "pause": 0.01})
+    job = fleet.append("walk", {"items": 1500, "pause": 0.01})
     fleet.flush()
     number = fleet.number_of(job.id)
     lane = fleet.lane(number=number)
