@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from processor.app import App
-from processor.broker.base import Admin, Committed, OutRecord, Reader, Record, TopicPartition, TopicSpec
+from processor.broker.base import Admin, Committed, Isolation, OutRecord, Reader, Record, TopicPartition, TopicSpec
 from processor.broker.kafka import KafkaBroker, KafkaConfig
 from processor.broker.partitioner import partition_for
 from processor.core.offset_metadata import OffsetMetadata, decode
@@ -135,6 +135,7 @@ class Fleet:
         self.app: App = jobs_app.build(namespace, load_settings({**QUICK, "kafka.bootstrap": bootstrap}, env={}))
         self._ledger_path = folder / "ledger"
         self._reader: Reader | None = None
+        self._read: list[TopicPartition] = []
         self._records: dict[str, list[Record]] = defaultdict(list)
         self._producer = self.broker.producer()
 
@@ -328,13 +329,18 @@ class Fleet:
             read = [topics.status_topic(ns), topics.dlq_topic(ns), self.checkpoints, topics.dedupe_topic(ns, QUEUE)]
             found = self.broker.admin().topics(read)
             self._reader = self.broker.reader()
-            self._reader.assign({TopicPartition(t, n): 0 for t, i in found.items() for n in range(i.partitions)})
-        while True:
-            batch = self._reader.fetch(2000, 0.15)
+            self._read = [TopicPartition(t, n) for t, i in found.items() for n in range(i.partitions)]
+            self._reader.assign(dict.fromkeys(self._read, 0))
+        reader = self._reader
+        # Up to what is the end now: jobs that save every few milliseconds would keep a reader of "all" for ever.
+        ends = self._ask(lambda admin: admin.end_offsets(self._read, Isolation.COMMITTED))
+        while any(reader.position(place) < end for place, end in ends.items()):
+            batch = reader.fetch(2000, 0.5)
             for record in batch.records:
                 self._records[record.topic() or ""].append(record)
-            if not batch.records:
-                return self._records[topic]
+            if not (batch.records or batch.ends):
+                break
+        return self._records[topic]
 
     def statuses(self) -> list[StatusRecord]:
         """All status records."""
