@@ -19,6 +19,7 @@ from benchmarks import jobs
 from processor.broker.base import TopicPartition
 from processor.broker.kafka import KafkaBroker, from_settings
 from processor.wire.settings_sources import load_settings
+from processor.worker.garbage import collect_seldom
 from processor.worker.loop import Worker
 from processor.worker.number import Standing
 from processor.worker.parentage import die_with_parent
@@ -189,6 +190,7 @@ def main() -> None:
     jobs.app.bind(broker)
     worker = Worker(ThreadedRuntime(), broker, config, jobs.app.job_types, make_pool)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    collect_seldom()
     watch = Watch(worker, order)
     worker.run()
     say("report", **asdict(watch.finish()))

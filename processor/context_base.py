@@ -52,13 +52,17 @@ class JobLogger(logging.LoggerAdapter[logging.Logger]):
 class ContextBase:
     """Facts about the job, its state, and what is reported without waiting."""
 
+    _log: JobLogger | None = None
+    _asked = False
+    """Something of the rules was asked for."""
+
     def __init__(self, port: AttemptPort) -> None:
         self._port = port
-        self._log: JobLogger | None = None
 
     @functools.cached_property
     def _rules(self) -> Rules:
         # Made at the first use: most short jobs never ask for anything, and rules cost more than they do.
+        self._asked = True
         return Rules(self._port)
 
     # -- facts -----------------------------------------------------------------------------------------------------
@@ -183,7 +187,6 @@ class ContextBase:
             StepChanged: something saved was never asked for.
             StateChanged: the state was changed outside items.
         """
-        untouched = "_rules" not in self.__dict__
-        if untouched and self._port.resumed is None and not self._port.steps:
+        if not self._asked and self._port.resumed is None and not self._port.steps:
             return
         self._rules.finish()

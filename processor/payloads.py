@@ -108,7 +108,8 @@ class PayloadCodec(Generic[P]):
             return None  # type: ignore[return-value]  # without a model, P is None
         try:
             if version == self._version:
-                return self._adapter.validate_json(data)
+                # Behind the adapter's own method, which costs as much again as reading a small payload (0.4 us).
+                return self._adapter.validator.validate_json(data)  # type: ignore[no-any-return]  # as the adapter's
             return self._adapter.validate_python(self._upgraded(data, version))
         except ValueError as error:  # pydantic's ValidationError and json's are ValueErrors
             raise self._refused(str(error)) from error

@@ -40,17 +40,33 @@ def _middle(life: int, job_type: str, queue: str, state_index: int) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _moment(at: int) -> bytes:
-    return zigzag(at)
+def _tail(at: int, attempt: int, worker: str) -> bytes:
+    return zigzag(at) + zigzag(attempt) + _text(worker)
 
 
-@lru_cache(maxsize=256)
-def _tail(attempt: int, worker: str) -> bytes:
-    return zigzag(attempt) + _text(worker)
-
-
-_INDEX = {state: index for index, state in enumerate(State)}
+INDEX = {state: index for index, state in enumerate(State)}
 """Position of each symbol in the schema; a test holds the two orders equal."""
+
+
+def brief_status(  # noqa: PLR0913  (the fields of the schema; a record around them costs as much as the encoding)
+    head: bytes,
+    job_id: bytes,
+    life: int,
+    job_type: str,
+    queue: str,
+    state_index: int,
+    at: int,
+    attempt: int,
+    worker: str,
+    result: bytes | None,
+) -> bytes:
+    """The bytes of a status, from its fields; `job_id` encoded, the state by its `INDEX`. As `encode_brief_status`."""
+    size = len(job_id)
+    length = _LENGTHS[size] if size < 1024 else zigzag(size)
+    middle, tail = _middle(life, job_type, queue, state_index), _tail(at, attempt, worker)
+    if result is None:
+        return b"".join((head, length, job_id, middle, tail, _NO_RESULT))
+    return b"".join((head, length, job_id, middle, tail, _A_RESULT, zigzag(len(result)), result))
 
 
 def encode_brief_status(head: bytes, record: StatusRecord) -> bytes:
@@ -64,11 +80,4 @@ def encode_brief_status(head: bytes, record: StatusRecord) -> bytes:
         UnicodeEncodeError: a text is not valid Unicode.
     """
     job_id, life, job_type, queue, state, at, attempt, worker, result, _, _, _, _ = record
-    data = job_id.encode()
-    size = len(data)
-    length = _LENGTHS[size] if size < 1024 else zigzag(size)
-    middle = _middle(life, job_type, queue, _INDEX[state])
-    if result is None:
-        return b"".join((head, length, data, middle, _moment(at), _tail(attempt, worker), _NO_RESULT))
-    ending = _A_RESULT + zigzag(len(result)) + result
-    return b"".join((head, length, data, middle, _moment(at), _tail(attempt, worker), ending))
+    return brief_status(head, job_id.encode(), life, job_type, queue, INDEX[state], at, attempt, worker, result)

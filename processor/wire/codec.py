@@ -24,7 +24,7 @@ from processor.job import ErrorInfo, Job, LoopProgress
 from processor.states import State
 from processor.wire import schemas
 from processor.wire.brief_job import decode_brief_job
-from processor.wire.brief_status import encode_brief_status
+from processor.wire.brief_status import INDEX, brief_status, encode_brief_status
 from processor.wire.records import (
     CheckpointRecord,
     DeadLetterRecord,
@@ -64,6 +64,7 @@ _STATUS_BRIEF = 9
 """Fields of schemas/brief/status.avsc."""
 _STATUS_FIELDS = StatusRecord._fields
 _STATUS_TAIL = (None,) * (len(_STATUS_FIELDS) - _STATUS_BRIEF)
+_SUCCEEDED = INDEX[State.SUCCEEDED]
 _STATES: dict[str, State] = {state.value: state for state in State}
 
 
@@ -195,6 +196,14 @@ def encode(record: AnyRecord) -> bytes:
         return sink.getvalue()
     except UnicodeEncodeError:
         return encode(_printable(record))
+
+
+def encode_success(job: Job, job_id: bytes, at: int, worker: str, result: bytes | None) -> bytes:
+    """The status of a job that has succeeded. `job_id` is the job's, encoded; the job was decoded, so all of its text
+    is valid Unicode.
+    """
+    head = _formats().status.brief_head
+    return brief_status(head, job_id, job.life, job.type, job.queue, _SUCCEEDED, at, job.attempt + 1, worker, result)
 
 
 def _encode_brief_job(job: Job) -> bytes:

@@ -6,7 +6,6 @@ Everything here is touched by the owning thread alone; other threads reach it th
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -55,8 +54,6 @@ class Desk:
         """Lane partitions of active numbers, by (topic, partition)."""
         self.queues = {queue.name: queue for queue in config.queues}
         self.normal_topics = {jobs_topic(config.namespace, q.name, Lane.NORMAL): q for q in config.queues}
-        self.handed: deque[tuple[float, list[Attempt]]] = deque()
-        """Attempts as they were handed to the pools, with the moment (monotonic seconds)."""
         self.room = Room(config.inflight_max_records // 2, config.inflight_max_bytes // 2)
         """For jobs that wait for their keys: half of what may be in flight, so that the other half can always run."""
         self.inflight_records = 0

@@ -44,15 +44,15 @@ FEW = 32
 class Shelf:
     """Attempts of one queue and executor kind that may start: handed to the pool a little ahead of its slots."""
 
-    __slots__ = ("_ended", "_peak", "_seconds", "_turn", "followers", "outstanding", "pool", "waiting")
+    __slots__ = ("_ended", "_peak", "_seconds", "_turn", "followers", "pool", "running", "waiting")
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.waiting: deque[Attempt] = deque()
         self.followers: deque[Attempt] = deque()
         """Next of their key: they have waited already, and behind all the others a hot key would hardly move."""
-        self.outstanding = 0
-        """Handed to the pool and not ended."""
+        self.running: dict[Attempt, None] = {}
+        """Handed to the pool and not ended, in that order."""
         self._ended = 0
         self._peak = 0.0
         """Attempts that ended between two turns of the owner, about the most of late."""
@@ -62,6 +62,11 @@ class Shelf:
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self.followers)
+
+    @property
+    def outstanding(self) -> int:
+        """How many the pool has in its hands."""
+        return len(self.running)
 
     @property
     def ahead(self) -> int:
@@ -84,11 +89,11 @@ class Shelf:
         lacks = 2 * self.ahead - len(self)
         return lacks if lacks >= FEW else 0
 
-    def ended(self, seconds: float) -> None:
-        """The pool gave one back that ran for so long."""
-        self.outstanding -= 1
+    def ended(self, attempt: Attempt) -> None:
+        """The pool gave one back."""
+        del self.running[attempt]
         self._ended += 1
-        self._seconds += (seconds - self._seconds) * 0.03
+        self._seconds += (attempt.run_seconds - self._seconds) * 0.03
 
     def turn(self) -> int:
         """The owner comes by; how many more the pool may hold."""
@@ -162,16 +167,28 @@ class Dispatch:
             job = batch[0].job
             due = job.enqueued_at if job.due_at is None else job.due_at
             self._desk.tally.waited(job.queue, max(self._desk.clock.now_ms() - due, 0) / 1000)
-        self._desk.handed.append((self._desk.clock.monotonic(), batch))
-        shelf.outstanding += len(batch)
+        shelf.running.update(dict.fromkeys(batch))
         shelf.pool.submit(batch)
         return len(batch)
 
     def ended(self, attempt: Attempt) -> None:
         """A pool gave an attempt back."""
         if attempt.shelf is not None:
-            attempt.shelf.ended(attempt.run_seconds)
+            attempt.shelf.ended(attempt)
             attempt.number.running -= 1
+
+    def offer_key(self, attempt: Attempt, key: str) -> bool:
+        """Whether the attempt holds its key now and may start; else it waits for it, whole or as its place only."""
+        number, origin = attempt.number, attempt.origin
+        order = number.order
+        spilled = order.spilled_count
+        place = Spilled(origin.topic, origin.offset)
+        if order.offer(key, attempt.job.id, attempt, place, len(attempt.raw), attempt.job.parent):
+            return True
+        if order.spilled_count > spilled:
+            # Kept as its offset: the memory is free again, and reading goes on for other keys.
+            self._desk.forget(attempt)
+        return False
 
     def release_key(self, number: Number, key: str | None, holder: str | None) -> None:
         """A job is done with its ordering key: the next of that key may start."""

@@ -81,6 +81,8 @@ class Intake:
             resume(attempt, view)
         if job.id in number.attempts:
             number.successors[job.id] = attempt
+            if again is Again.NEXT:
+                self._dispatch.release_key(number, job.key, None)
             return
         self._admit(attempt, again)
 
@@ -100,15 +102,7 @@ class Intake:
         if again is Again.WAITS:
             order.refill(key, job.id, attempt, len(attempt.raw))
             return False
-        spilled = order.spilled_count
-        if order.offer(
-            key, job.id, attempt, Spilled(attempt.origin.topic, attempt.origin.offset), len(attempt.raw), job.parent
-        ):
-            return True
-        if order.spilled_count > spilled:
-            # Kept as its offset: the memory is free again, and reading goes on for other keys.
-            self._desk.forget(attempt)
-        return False
+        return self._dispatch.offer_key(attempt, key)
 
     def _is_copy(self, number: Number, job: Job, view: LiveView | None, derived: bool) -> bool:
         """The drop rule on (id, life, hop): live with an equal or higher one, ended, promoted, or marked as done."""
@@ -122,7 +116,7 @@ class Intake:
                 return True
         if not derived:
             return False
-        return number.recent.get(job.id, (0, 0)) >= mine or number.marks.seen(job.id, job.life, job.hop)
+        return number.recent.get(job.id) >= mine or number.marks.seen(job.id, job.life, job.hop)
 
     def _drop(self, lane: LaneState, offset: int, job: Job, view: LiveView | None) -> None:
         """Complete a copy without running it. An end whose status may be missing sends it again."""

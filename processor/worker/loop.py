@@ -14,8 +14,9 @@ One turn of the loop:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, cast
 
 from processor.broker.base import Batch, Broker, GroupConsumer, Reader
 from processor.core.ordering import Spilled
@@ -82,7 +83,7 @@ class Worker:
         self.intake = Intake(desk, self.dispatch)
         self.outbox = Outbox(desk, self.settlement)
         self.ownership = Ownership(desk, self.dispatch, self.restorer, self.readers, self._hand_over)
-        self.sweep = Sweep(desk, self.settlement, self.ownership)
+        self.sweep = Sweep(desk, self.dispatch, self.settlement, self.ownership)
         self.janitor = Janitor(runtime, broker, config, post)
         self.census = CensusTaker(desk, self.janitor)
         self.watchdog = Watchdog(desk, self.dispatch, self.ownership, self.janitor)
@@ -207,12 +208,12 @@ class Worker:
 
     def _take_posts(self) -> int:
         posts = self.desk.inbox.take()
-        settle = self.settlement.reported
-        for post in posts:
-            if type(post) is Attempt:
-                settle(post)
+        for kind, run in groupby(posts, type):
+            if kind is Attempt:
+                self.settlement.all_reported(cast("Iterable[Attempt]", run))
             else:
-                self._other_post(post)
+                for post in run:
+                    self._other_post(post)
         return len(posts)
 
     def _other_post(self, post: object) -> None:
@@ -229,8 +230,6 @@ class Worker:
                 self._join_again()
         elif isinstance(post, LaneEnds):
             self.watchdog.seen(post)
-        elif isinstance(post, Attempt):
-            self.settlement.reported(post)
 
     # --- flushing ------------------------------------------------------------------------------------------------
 

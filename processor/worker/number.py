@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,10 @@ if TYPE_CHECKING:
     from processor.job import Job
     from processor.worker.attempt import Attempt, Sync
     from processor.worker.config import QueueConfig
+
+
+RECENT = 1000
+"""Ended jobs of a number that are remembered at least."""
 
 
 class Standing(StrEnum):
@@ -47,6 +50,29 @@ class LaneState:
         self.mark_below = 0
         """Records below were possibly run by a predecessor that died: their ends are marked in the dedupe topic."""
         self.changed = False
+
+
+class Recent:
+    """(life, hop) of the jobs of a number that ended last, `RECENT` at least, remembered without a mark in the log.
+
+    Two dicts that take turns: forgetting one at a time costs more than remembering.
+    """
+
+    __slots__ = ("_new", "_old")
+
+    def __init__(self) -> None:
+        self._new: dict[str, tuple[int, int]] = {}
+        self._old: dict[str, tuple[int, int]] = {}
+
+    def add(self, job_id: str, life: int, hop: int) -> None:
+        """It has ended."""
+        if len(self._new) >= RECENT:
+            self._old, self._new = self._new, {}
+        self._new[job_id] = (life, hop)
+
+    def get(self, job_id: str) -> tuple[int, int]:
+        """What ended last of this job; (0, 0) if nothing is known."""
+        return self._new.get(job_id) or self._old.get(job_id) or (0, 0)
 
 
 class Number:
@@ -91,8 +117,8 @@ class Number:
         self.parked: dict[str, int | None] = {}
         """Parked jobs: id -> when to look again (ms)."""
 
-        self.recent: OrderedDict[str, tuple[int, int]] = OrderedDict()
-        """(life, hop) of the jobs that ended last: a repeated enqueue whose first record did arrive finds it here."""
+        self.recent = Recent()
+        """The jobs that ended last: a repeated enqueue whose first record did arrive finds it here."""
         self.successors: dict[str, Attempt] = {}
         """A later life of a job that is still live waits here for its end."""
 

@@ -70,6 +70,8 @@ class Inbox(Generic[T]):
     def post(self, item: T) -> None:
         self._items.append(item)
         if self._asleep:
+            # The first one wakes the reader: it may be long in coming while the others post on (the interpreter lock).
+            self._asleep = False
             self._signal.set()
 
     def wake(self) -> None:
@@ -146,8 +148,7 @@ class ThreadedRuntime:
         self.clock: Clock = clock or SystemClock()
         self.random = random.Random(seed)  # noqa: S311  (jitter, no secrets)
 
-    def stopwatch(self) -> float:
-        return time.perf_counter()
+    stopwatch = staticmethod(time.perf_counter)
 
     def start(self, name: str, run: Callable[[], None]) -> Actor:
         thread = threading.Thread(target=run, name=name, daemon=True)

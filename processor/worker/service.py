@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from processor.admin import verify_topics
 from processor.errors import DefinitionError, ProcessorError, UnknownQueue
 from processor.worker.config import QueueConfig, WorkerConfig
+from processor.worker.garbage import collect_seldom
 from processor.worker.loading import Application
 from processor.worker.loop import Worker
 from processor.worker.pools import make_pool
@@ -113,6 +114,7 @@ def serve(
     for hook in app.start_hooks:
         hook()
     worker = Worker(ThreadedRuntime(), broker, config, app.job_types, make_pool)
+    collect_seldom()
     _listen(worker)
     probes = None if http is None else Probes(worker, http)
     _announce_readiness(worker, config, on_ready)

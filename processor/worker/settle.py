@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from processor.broker.base import OutRecord
 from processor.core.completer import Saved, SavedOut
@@ -16,10 +16,6 @@ from processor.worker.dispatch import Dispatch
 from processor.worker.number import Number
 
 log = logging.getLogger(__name__)
-
-
-RECENT = 1000
-"""Ended jobs of a number that are remembered without a mark in the log."""
 
 
 class Settlement:
@@ -37,6 +33,42 @@ class Settlement:
             Crashed: self._crashed,
         }
 
+    def all_reported(self, attempts: Iterable[Attempt]) -> None:
+        """As `reported`, for many: those that succeeded and saved nothing, nearly all there are, go through at once."""
+        desk, ended = self._desk, self._dispatch.ended
+        succeeded, now = desk.completer.succeeded, desk.clock.now_ms()
+        tally = desk.tally
+        records = size = 0
+        for attempt in attempts:
+            outcome, number = attempt.outcome, attempt.number
+            if (
+                type(outcome) is not Succeeded
+                or attempt.settled
+                or attempt.derived
+                or attempt.saved
+                or attempt._ops
+                or attempt.lost
+                or number.assignment != attempt.assignment
+            ):
+                self.reported(attempt)
+                continue
+            attempt.settled = True
+            ended(attempt)
+            job = attempt.job
+            out = succeeded(number.topics, job, outcome, now)
+            number.announces.append(out)
+            records += 1
+            size += len(out[2])  # type: ignore[arg-type]  # a status has a value
+            lane = attempt.lane
+            if lane is not None:
+                lane.window.complete(attempt.origin[2])
+                lane.changed = True
+            tally.finished[number.queue.name, job.type, "succeeded"] += 1
+            tally.ran(job.type, attempt.run_seconds)
+            self._leave(attempt)
+        if records:
+            desk.wrote(records, size)
+
     def reported(self, attempt: Attempt) -> None:
         """An attempt was posted: it has ended, or it has news for the next flush."""
         if attempt.settled:
@@ -51,11 +83,7 @@ class Settlement:
             # The number moved away: a result that comes now belongs to nobody (design: dropped by assignment).
             self._desk.tally.events["late_results"] += 1
             return
-        outcome = attempt.outcome
-        if type(outcome) is Succeeded and not (attempt.derived or attempt.saved or attempt._ops):
-            self._succeeded(attempt, outcome)
-        else:
-            self._handlers[type(outcome)](attempt)
+        self._handlers[type(attempt.outcome)](attempt)
 
     def synced(self, sync: Sync) -> None:
         """Somebody waits until what an attempt saved is durable."""
@@ -115,21 +143,6 @@ class Settlement:
         records = len(drained.steps) + len(drained.children) + (progress is not None)
         if records:
             desk.wrote(records, size + sum(len(child.value or b"") for child in drained.children))
-
-    def _succeeded(self, attempt: Attempt, outcome: Succeeded) -> None:
-        """The hot path: a job that saved nothing needs its status and the completion of its offset."""
-        desk, number, job = self._desk, attempt.number, attempt.job
-        out = desk.completer.succeeded(number.topics, job, outcome, desk.clock.now_ms())
-        number.announces.append(out)
-        desk.wrote(1, len(out.value or b""))
-        lane = attempt.lane
-        if lane is not None:
-            lane.window.complete(attempt.origin.offset)
-            lane.changed = True
-        tally = desk.tally
-        tally.finished[number.queue.name, job.type, "succeeded"] += 1
-        tally.ran(job.type, attempt.run_seconds)
-        self._leave(attempt)
 
     def _ended(self, attempt: Attempt) -> None:
         desk, number, job, outcome = self._desk, attempt.number, attempt.job, attempt.outcome
@@ -268,10 +281,7 @@ class Settlement:
     def _leave(self, attempt: Attempt) -> None:
         number, job = attempt.number, attempt.job
         self._desk.forget(attempt)
-        recent = number.recent
-        recent[job.id] = (job.life, job.hop)
-        if len(recent) > RECENT:
-            recent.popitem(last=False)
+        number.recent.add(job.id, job.life, job.hop)
         if job.key is not None:
             self._dispatch.release_key(number, job.key, job.id)
         if number.successors:
@@ -282,7 +292,9 @@ class Settlement:
         if successor is None:
             return
         self._desk.take(successor)
-        self._dispatch.ready(successor)
+        key = successor.job.key
+        if key is None or self._dispatch.offer_key(successor, key):
+            self._dispatch.ready(successor)
 
 
 _NAMES: dict[type, str] = {Succeeded: "succeeded", Failed: "dead"}

@@ -13,6 +13,7 @@ from processor.worker.number import Number, Standing
 if TYPE_CHECKING:
     from processor.worker.attempt import Attempt
     from processor.worker.desk import Desk
+    from processor.worker.dispatch import Dispatch
     from processor.worker.ownership import Ownership
     from processor.worker.settle import Settlement
 
@@ -26,11 +27,11 @@ PROGRESS_EVERY = 1.0
 class Sweep:
     """See the module. `turn` is called every turn of the loop and does something every `EVERY` seconds."""
 
-    def __init__(self, desk: Desk, settlement: Settlement, ownership: Ownership) -> None:
+    def __init__(self, desk: Desk, dispatch: Dispatch, settlement: Settlement, ownership: Ownership) -> None:
         self._desk = desk
+        self._dispatch = dispatch
         self._settlement = settlement
         self._ownership = ownership
-        self._slow: dict[Attempt, None] = {}
         self._next = 0.0
         self._next_lazy = 0.0
 
@@ -48,14 +49,11 @@ class Sweep:
                 self._look_at(number, lazy=lazy, now=now)
 
     def _look_at_slow(self, now: float) -> None:
-        """Attempts that did not end soon. Short ones never get here: they are handed out and gone."""
-        config, slow, handed = self._desk.config, self._slow, self._desk.handed
-        while handed and handed[0][0] + config.announce_after <= now:
-            slow.update((attempt, None) for attempt in handed.popleft()[1] if not attempt.settled)
-        for attempt in list(slow):
-            if attempt.settled or attempt.lost:
-                del slow[attempt]
-            elif attempt.started_at is not None and attempt.outcome is None:
+        """Attempts that did not end soon, among those in the hands of pools: they are never many."""
+        config = self._desk.config
+        running = [attempt for shelf in self._dispatch.shelves.values() for attempt in shelf.running]
+        for attempt in running:
+            if attempt.started_at is not None and attempt.outcome is None and not attempt.lost:
                 ran = now - attempt.started_at
                 if ran >= config.announce_after:
                     self._announce(attempt, now)
