@@ -60,7 +60,9 @@ class Shelf:
         """How long an attempt ran, the mean of late."""
         self._turn = 0
 
-    def __len__(self) -> int:
+    @property
+    def ready(self) -> int:
+        """How many may start and wait for a slot."""
         return len(self.waiting) + len(self.followers)
 
     @property
@@ -85,8 +87,8 @@ class Shelf:
         Nor more at once than is needed: while the owner admits records, the executors wait for the interpreter lock.
         """
         if self._seconds < SHORT:
-            return SHORT_AHEAD if len(self) < SHORT_AHEAD else 0
-        lacks = 2 * self.ahead - len(self)
+            return SHORT_AHEAD if self.ready < SHORT_AHEAD else 0
+        lacks = 2 * self.ahead - self.ready
         return lacks if lacks >= FEW else 0
 
     def ended(self, attempt: Attempt) -> None:
@@ -135,7 +137,10 @@ class Dispatch:
             return
         kind = "async" if job_type.kind == "async" else job_type.executor
         queue = attempt.number.queue.name
-        shelf = attempt.shelf = self.shelves.get((queue, kind)) or self._new_shelf(queue, kind)
+        shelf = self.shelves.get((queue, kind))
+        if shelf is None:
+            shelf = self._new_shelf(queue, kind)
+        attempt.shelf = shelf
         (shelf.followers if follows else shelf.waiting).append(attempt)
 
     def _new_shelf(self, queue: str, kind: str) -> Shelf:
@@ -233,4 +238,4 @@ class Dispatch:
     @property
     def waiting(self) -> int:
         """Attempts that may start and wait for a slot."""
-        return sum(len(shelf) for shelf in self.shelves.values())
+        return sum(shelf.ready for shelf in self.shelves.values())
