@@ -114,7 +114,8 @@ class DevNode:
 
     def is_running(self) -> bool:
         """Whether its process lives (a stopped or paused one that still exists counts)."""
-        self._reap()
+        if self._child is not None and self._child.poll() is not None:
+            self._child = None
         path = self.folder / "node.lock"
         if not path.exists():
             return False
@@ -123,6 +124,10 @@ class DevNode:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return True
+        if self._child is not None:
+            # It let go of its lock, so it is about to be gone.
+            self._child.wait()
+            self._child = None
         return False
 
     def prepare(self, command: JavaCommand, cluster_id: str, properties: Mapping[str, str]) -> None:
@@ -217,10 +222,6 @@ class DevNode:
                 time.sleep(_POLL_S)
             else:
                 return handle
-
-    def _reap(self) -> None:
-        if self._child is not None and self._child.poll() is not None:
-            self._child = None
 
     def _failure(self, what: str) -> DevBrokerFailed:
         lines = self._last_lines()

@@ -48,9 +48,11 @@ class Load:
         """Every job ended once, every child exists once and ran once, no step ran twice."""
         fleet = self.fleet
         fleet.finish(self.ids)
-        children = self.children()
         parents = sum(1 for line in fleet.ledger("effect") if line["job"] in set(self.ids[::3])) // 5
         assert parents == len(self.ids) // 3
+        # A commit becomes visible partition by partition: an end may be seen before the children of the same one.
+        eventually(lambda: len(self.children()) >= 5 * parents, 20, fleet.describe)
+        children = self.children()
         assert max(Counter(children).values()) == 1
         assert len(children) == 5 * parents
         fleet.finish(children)
