@@ -60,7 +60,7 @@ class Report:
     active_at: float = 0.0
     """All of them were restored and claimed."""
     began_at: float = 0.0
-    """The first finished job was seen."""
+    """The first job was handed out: from when one is finished, the owner may be behind with counting others."""
     began_with: int = 0
     """How many were finished then."""
     ended_at: float = 0.0
@@ -134,7 +134,8 @@ class Watch:
             if standings == {Standing.ACTIVE}:
                 report.active_at = now
                 say("active")
-        if not report.began_at and finished:
+        handed_out = any(shelf.outstanding for shelf in list(self._worker.dispatch.shelves.values()))
+        if not report.began_at and (finished or handed_out):
             report.began_at, report.began_with, self._cpu = now, finished, time.process_time()
 
     def _flushed(self, now: float) -> bool:

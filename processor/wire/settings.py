@@ -224,7 +224,7 @@ class ClientSettings(Group):
 
     enqueue_timeout: Seconds = _is("30s", "How long an enqueue waits for its acknowledgement.", "seconds", gt=0)
     close_timeout: Seconds = _is("30s", "How long closing waits for records not yet acknowledged.", "seconds")
-    linger: Seconds = _is("1ms", "How long a record waits for company before it is sent.", "seconds")
+    linger: Seconds = _is("0s", "How long a record waits for company before it is sent.", "seconds")
     compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = _is("lz4", "Compression of what is sent.")
     payload_max_bytes: Bytes = _is("1MB", "Largest payload that may be enqueued.", "bytes", ge=1)
 

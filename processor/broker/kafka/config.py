@@ -89,7 +89,7 @@ class KafkaConfig:
     """A broker aborts a transaction that is open for longer, and fences its producer."""
     request_timeout_ms: int = 10_000
     """Time limit of one question to a broker; a broker that hangs is given up after this long."""
-    linger_ms: float = 1.0
+    linger_ms: float = 0.0
     """How long a record of a plain producer waits for company before it is sent."""
     compression: str = "lz4"
     """Of what plain producers send. A flush is not compressed: its time is what others wait for."""
