@@ -151,9 +151,9 @@ class Running:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    def metric(self, name: str) -> float:
-        """The sum of a metric's series."""
-        lines = self.get("/metrics")[1].splitlines()
+    def metric(self, name: str, index: int = 0) -> float:
+        """The sum of a metric's series in one of its processes."""
+        lines = self.get("/metrics", index)[1].splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if re.match(rf"processor_{name}[{{ ]", line))
 
     def stop(self) -> int:
@@ -275,8 +275,8 @@ def _runs_on(worker: Running, job_id: str, site: Site) -> bool:
 def test_a_rolling_restart_is_no_rebalance_for_the_others(site: Site) -> None:
     first = site.start("--instance", "first", "--processes", "2")
     second = site.start("--instance", "second")
-    eventually(lambda: second.metric("numbers_owned") > 0, 30.0)
-    eventually(lambda: _settled(second), 30.0)
+    eventually(lambda: len(first.events("probes.listening")) == 2 and second.events("probes.listening"), 30.0)
+    eventually(lambda: _shared(first.metric("numbers_owned"), first.metric("numbers_owned", 1), second), 30.0)
     rebalances = second.metric("rebalances_total")
     first.process.send_signal(signal.SIGHUP)
     eventually(lambda: len(first.events("worker.ready")) == 4, 30.0, lambda: first.log.read_text())
@@ -286,9 +286,10 @@ def test_a_rolling_restart_is_no_rebalance_for_the_others(site: Site) -> None:
     assert first.stop() == 0
 
 
-def _settled(worker: Running) -> bool:
-    status, _ = worker.get("/readyz")
-    return status == 200 and len(worker.events("numbers.assigned")) >= 1
+def _shared(one: float, other: float, third: Running) -> bool:
+    """Whether the group has settled: all five numbers are owned, and each of the three processes has some."""
+    owned = (one, other, third.metric("numbers_owned"))
+    return sum(owned) == 5 and min(owned) >= 1
 
 
 def test_probes_answer_in_every_process(site: Site) -> None:
