@@ -34,6 +34,8 @@ class ThreadPool:
         self._backlog: deque[Attempt] = deque()
         self._idle: deque[Signal] = deque()
         self._actors: list[Actor] = []
+        self._unused = deque(range(slots))
+        """Slots without a thread. Taking one is atomic: while a thread is started, others wake some too."""
         self._slow: dict[str, float] = {}
         """Share of slow jobs by job type; only a hint, so threads may race on it."""
         self._taken = 0
@@ -69,10 +71,15 @@ class ThreadPool:
         try:
             self._idle.pop().set()
         except IndexError:
-            if len(self._actors) >= self.slots:
-                return False
-            name = f"{self._name}-{len(self._actors)}"
-            self._actors.append(self._runtime.start(name, self._work))
+            return self._start_one()
+        return True
+
+    def _start_one(self) -> bool:
+        try:
+            slot = self._unused.popleft()
+        except IndexError:
+            return False
+        self._actors.append(self._runtime.start(f"{self._name}-{slot}", self._work))
         return True
 
     def _work(self) -> None:
