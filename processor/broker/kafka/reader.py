@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, Message
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from processor.broker.base import Batch, End, PartitionFault, Record, TopicPartition
@@ -15,6 +16,8 @@ from processor.broker.kafka.health import ClientWatch
 from processor.errors import BrokerError
 
 NOTHING = Batch((), (), ())
+FIND_LEADERS = 0.1
+"""Seconds to wait for the leaders of a topic."""
 
 
 class KafkaReader:
@@ -30,10 +33,22 @@ class KafkaReader:
 
     def assign(self, starts: Mapping[TopicPartition, int]) -> None:
         """Add partitions."""
+        unknown = {topic for topic, _ in starts} - {topic for topic, _ in self._reached}
         self._reached.update(starts)
         self._consumer.incremental_assign(
             [KafkaTopicPartition(topic, partition, offset) for (topic, partition), offset in starts.items()]
         )
+        for topic in unknown:
+            self._find_leaders(topic)
+
+    def _find_leaders(self, topic: str) -> None:
+        """Ask now who leads the partitions: librdkafka looks for a new topic's leaders once a second only.
+
+        Without it the jobs of a restarted worker went on after 1.04 s, every second time; with it after 0.15 s. When
+        no broker answers in time, its own search goes on.
+        """
+        with contextlib.suppress(KafkaException):
+            self._consumer.list_topics(topic, timeout=FIND_LEADERS)
 
     def unassign(self, partitions: Iterable[TopicPartition]) -> None:
         """Drop partitions."""
