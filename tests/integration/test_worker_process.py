@@ -304,8 +304,15 @@ def test_probes_answer_in_every_process(site: Site) -> None:
     assert any(
         'processor_jobs_finished_total{outcome="succeeded",queue="q",type="quick"} 1.0' in page for page in pages
     )
-    owned = [float(v) for page in pages for v in re.findall(r'processor_numbers_owned{queue="q"} (\S+)', page)]
-    assert sum(owned) == 4
+    # The second process may still be on its way into the group.
+    eventually(lambda: _owned(worker, "q") == 4, 30.0)
+
+
+def _owned(worker: Running, queue: str) -> float:
+    """How many numbers of a queue its two processes own together."""
+    pages = [worker.get("/metrics", index)[1] for index in (0, 1)]
+    found = (re.findall(rf'processor_numbers_owned{{queue="{queue}"}} (\S+)', page) for page in pages)
+    return sum(float(value) for values in found for value in values)
 
 
 def test_nothing_outlives_a_killed_supervisor(site: Site) -> None:
