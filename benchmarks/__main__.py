@@ -46,7 +46,7 @@ def main() -> int:
     rows: list[Row] = []
     broken = False
     with _broker(wanted.bootstrap) as bootstrap:
-        kit = Kit(bootstrap=bootstrap, scale=wanted.scale, long=wanted.long, say=_say)
+        kit = Kit(bootstrap=bootstrap, scale=wanted.scale, say=_say)
         for name in wanted.only or BENCHES:
             began = time.monotonic()
             _say(f"--- {name} (load {os.getloadavg()[0]:.1f})")
@@ -67,7 +67,6 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the engine on a real Kafka.")
     parser.add_argument("--only", action="append", choices=[*BENCHES], help="run this bench; several times for more")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the usual jobs and runs; 0.1 to try it out")
-    parser.add_argument("--long", action="store_true", help="5 M jobs where 500,000 are usual")
     parser.add_argument("--bootstrap", help="use this Kafka instead of starting one")
     parser.add_argument("--out", default="build/bench.json", help="where to write the rows (default: %(default)s)")
     return parser.parse_args()

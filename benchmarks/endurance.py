@@ -78,7 +78,7 @@ def _leave_unfinished(here: World, live: int) -> None:
 
 def memory(kit: Kit) -> list[Row]:
     """One worker runs very many jobs, of which one in a hundred saves something; then another one takes over."""
-    count = kit.some(5_000_000 if kit.long else 500_000, 20_000)
+    count = kit.some(5_000_000, 20_000)
     with world(kit, "memory") as here:
         mails = ({"order_id": n, "to": "somebody@example.com", "n": 7} for n in range(count))
         here.fill(here.job("mixed", mail) for mail in mails)

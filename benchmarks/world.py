@@ -42,8 +42,6 @@ class Kit:
     bootstrap: str
     scale: float
     """Share of the usual number of jobs, runs and seconds."""
-    long: bool
-    """Five million jobs where half a million are usual."""
     say: Callable[[str], None]
     """Progress."""
 

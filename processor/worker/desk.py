@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from processor.broker.base import Broker, Membership
 from processor.context_port import ContextLimits
 from processor.core.completer import Completer, Origin, Topics
+from processor.core.group_commit import GroupCommit
 from processor.core.room import Room
 from processor.errors import RecordError
 from processor.job import Job, Lane
@@ -63,7 +64,9 @@ class Desk:
         self.oldest_record_at: float | None = None
         """When the oldest record of the outbox was put there (monotonic seconds)."""
         self.urgent = False
-        """Somebody waits for durability."""
+        """A flush is wanted at once: nothing of a number can start before it is claimed."""
+        self.group_commit = GroupCommit()
+        """Of those who wait for durability."""
         self._assignments = 0
 
     def new_number(self, queue: QueueConfig, partition: int) -> Number:

@@ -241,7 +241,7 @@ class Worker:
         if self._flushing or oldest is None or now < self._flush_not_before:
             return
         linger = self.config.linger
-        due = desk.urgent or now - oldest >= linger or not desk.has_room
+        due = desk.urgent or desk.group_commit.due(now) or now - oldest >= linger or not desk.has_room
         # At low load a lone record need not wait for company.
         if due or (idle and now - self._flush_began >= linger):
             self._flush(now)

@@ -42,6 +42,7 @@ class Outbox:
         desk.outbox_records = desk.outbox_bytes = 0
         desk.oldest_record_at = None
         desk.urgent = False
+        desk.group_commit.began()
         if not parts:
             return None
         return FlushBatch(
@@ -106,6 +107,7 @@ class Outbox:
         desk.tally.sample(desk.tally.flush_seconds, result.seconds)
         desk.tally.sample(desk.tally.flush_records, result.batch.records)
         owned: list[Number] = []
+        desk.group_commit.let_go(sum(len(part.syncs) for part in result.batch.parts), desk.clock.monotonic())
         for part in result.batch.parts:
             for sync in part.syncs:
                 sync.release()
@@ -166,6 +168,7 @@ class Outbox:
         number.burials[:0] = part.burials
         number.later[:0] = part.later
         number.syncs[:0] = part.syncs
+        self._desk.group_commit.waits(len(part.syncs))
         number.touched = True
 
     @staticmethod

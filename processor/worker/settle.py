@@ -94,7 +94,7 @@ class Settlement:
             return
         attempt.number.syncs.append(sync)
         self._desk.wrote(0, 0)
-        self._desk.urgent = True
+        self._desk.group_commit.waits()
 
     def park_unknown(self, attempt: Attempt) -> None:
         """No such job type here: perhaps the deploy that brings it is under way."""
