@@ -20,6 +20,7 @@ from benchmarks.rows import Row, at_most, percentile
 from benchmarks.world import Item, Kit, World, alive, until, world
 
 ENDLESS = 10_000_000
+SLOTS = "abc"
 SETTLED = 1.5
 """Seconds of quiet before the next disturbance."""
 
@@ -80,20 +81,23 @@ class _Moves:
 
 
 def scaling(kit: Kit) -> list[Row]:
-    """Two workers share eight walks; one leaves by SIGTERM, the other takes all; a new one joins; and so on."""
-    runs, walks = kit.some(20, 2), 8
+    """Three workers share twelve walks; one leaves by SIGTERM and comes again, then the next one, and so on.
+
+    So it is a rolling restart as well as scaling in and out.
+    """
+    runs, walks = kit.some(21, 3), 12
     moves = _Moves()
     with world(kit, "scaling", partitions=walks) as here:
         here.fill(here.job("walk", {"count": ENDLESS}, job_id=here.id_for(number)) for number in range(walks))
-        workers = {slot: here.worker(slot, "--no-supervise") for slot in "ab"}
+        workers = {slot: here.worker(slot, "--no-supervise") for slot in SLOTS}
         _until_shared(here, workers)
         for run in range(runs):
-            slot = "ab"[run % 2]
-            leaver = workers[slot]
+            slot = SLOTS[run % len(SLOTS)]
+            leaver = workers.pop(slot)
             at = time.monotonic()
             _end(leaver)
-            stays = workers["ba"[run % 2]].pid
-            until(lambda: _owners(here) == {stays}, "the other worker to take all walks")  # noqa: B023  (done in this turn)
+            stay = {worker.pid for worker in workers.values()}
+            until(lambda: _owners(here) == stay, "the other workers to take all walks")  # noqa: B023  (done in this turn)
             time.sleep(SETTLED)
             _note_leave(here, moves, leaver.pid, at)
             began = time.monotonic()
@@ -123,7 +127,7 @@ def _owners(here: World) -> set[int]:
 
 def _until_shared(here: World, workers: dict[str, subprocess.Popen[Any]]) -> None:
     pids = {worker.pid for worker in workers.values()}
-    until(lambda: _owners(here) == pids, "both workers to have walks")
+    until(lambda: _owners(here) == pids, "all workers to have walks")
     time.sleep(SETTLED)
 
 

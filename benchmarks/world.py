@@ -84,6 +84,9 @@ class World:
         self.broker = KafkaBroker(KafkaConfig(bootstrap=kit.bootstrap))
         apply_topics(self.broker, self.app.topic_plan())
         self._processes: list[subprocess.Popen[Any]] = []
+        self._items: list[Item] = []
+        self._by_job: dict[str, list[Item]] = defaultdict(list)
+        self._ledger_read = 0
 
     @property
     def namespace(self) -> str:
@@ -189,17 +192,23 @@ class World:
     def items(self) -> list[Item]:
         """What walks have done so far, in the order of writing."""
         path = Path(self.shape.ledger)
-        if not path.exists():
-            return []
-        whole = (line.split() for line in path.read_text().splitlines(keepends=True) if line.endswith("\n"))
-        return [Item(job, int(item), int(pid), float(at)) for job, item, pid, at in whole]
+        if path.exists():
+            with path.open("rb") as ledger:
+                # Only what is new: looking must not load the machine that is measured.
+                ledger.seek(self._ledger_read)
+                new = ledger.read()
+            whole = new[: new.rfind(b"\n") + 1]
+            self._ledger_read += len(whole)
+            for line in whole.decode().splitlines():
+                job, item, pid, at = line.split()
+                self._items.append(Item(job, int(item), int(pid), float(at)))
+                self._by_job[job].append(self._items[-1])
+        return self._items
 
     def by_job(self) -> dict[str, list[Item]]:
         """The same, of each job."""
-        found: dict[str, list[Item]] = defaultdict(list)
-        for item in self.items():
-            found[item.job].append(item)
-        return found
+        self.items()
+        return self._by_job
 
     def close(self) -> None:
         """End what still runs."""
