@@ -21,6 +21,8 @@ from processor.worker.number import LaneState, Number
 
 log = logging.getLogger(__name__)
 
+_new = tuple.__new__
+
 
 class Intake:
     """Applies fetched records to their numbers."""
@@ -58,7 +60,9 @@ class Intake:
         if derived or job_id in number.attempts or job_id in number.live:
             self._take_known(lane, offset, job, raw, derived=derived, again=again)
             return
-        self._admit(self._desk.attempt(number, lane, Origin(lane.topic, lane.partition, offset), job, raw), again)
+        # A named tuple's own constructor is a call more, and this is done for every record.
+        origin = _new(Origin, (lane.topic, lane.partition, offset))
+        self._admit(self._desk.attempt(number, lane, origin, job, raw), again)
 
     def _take_known(
         self, lane: LaneState, offset: int, job: Job, raw: bytes, *, derived: bool, again: Again | None
