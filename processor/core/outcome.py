@@ -14,6 +14,10 @@ class Succeeded(NamedTuple):
     result: bytes | None = None
 
 
+NOTHING_RETURNED = Succeeded()
+"""Of most jobs; making one for each costs as much as running a short handler."""
+
+
 class Failed(NamedTuple):
     """The handler raised, or could not be started. `reason` names the dead letter: `dead`, `bad_payload`, ..."""
 

@@ -97,7 +97,8 @@ class Desk:
         number.assignment = -1
         for attempt in number.attempts.values():
             attempt.lost = attempt.interrupted = True
-            self._forget_load(attempt)
+            self.inflight_records -= 1
+            self.inflight_bytes -= len(attempt.raw)
         number.attempts.clear()
         number.order.drop_all()
         for sync in number.syncs:
@@ -115,11 +116,8 @@ class Desk:
         number = attempt.number
         if number.attempts.get(attempt.job.id) is attempt:
             del number.attempts[attempt.job.id]
-            self._forget_load(attempt)
-
-    def _forget_load(self, attempt: Attempt) -> None:
-        self.inflight_records -= 1
-        self.inflight_bytes -= len(attempt.raw)
+            self.inflight_records -= 1
+            self.inflight_bytes -= len(attempt.raw)
 
     def wrote(self, records: int, size: int) -> None:
         """Records went into the outbox."""

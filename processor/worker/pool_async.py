@@ -12,6 +12,9 @@ from processor.worker.attempt import Attempt
 from processor.worker.runner import run_async
 from processor.worker.runtime import Inbox, Runtime
 
+LONGEST_RUN = 0.001
+"""Seconds after which a slot lets others have the loop, between two jobs."""
+
 
 class AsyncPool:
     """See the module. Implements `processor.worker.dispatch.Pool`."""
@@ -81,7 +84,7 @@ class AsyncPool:
     async def _slot(self) -> None:
         backlog, idle = self._backlog, self._idle
         stopwatch, monotonic, post = self._runtime.stopwatch, self._runtime.clock.monotonic, self._inbox.post
-        ran = 0
+        yielded_at = stopwatch()
         while not self._stopping:
             try:
                 attempt = backlog.popleft()
@@ -94,9 +97,10 @@ class AsyncPool:
             began = stopwatch()
             attempt.started_at = monotonic()
             attempt.outcome = await run_async(attempt)
-            attempt.run_seconds = stopwatch() - began
+            ended = stopwatch()
+            attempt.run_seconds = ended - began
             post(attempt)
-            ran += 1
-            if ran % 64 == 0:
+            if ended - yielded_at > LONGEST_RUN:
                 # Handlers that never wait would keep the loop from everybody else.
                 await asyncio.sleep(0)
+                yielded_at = stopwatch()
