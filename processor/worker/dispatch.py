@@ -35,8 +35,10 @@ TURNS_OF_FOLLOWERS = 3
 SHORT = 0.001
 """Seconds of a job up to which it is its cost that counts: many are handled at a time. The time of longer jobs is spent
 waiting: there it counts that a slot, or a key, goes on at once."""
-SHORT_AHEAD = 2_000
-"""So many short ones are kept ready."""
+SHORT_AHEAD = 600
+"""So many short ones are kept ready. With more of them the processor's caches no longer hold what is touched next
+(measured, jobs that do nothing: 2 % fewer a second with 2,000, 6 % with 5,000; 1 % with 250, by fetching more often).
+"""
 FEW = 32
 """So few more are not worth a fetch."""
 
