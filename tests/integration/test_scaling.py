@@ -73,6 +73,20 @@ def test_scaling_out_and_in_redoes_nothing(fleet: Fleet) -> None:
     fleet.settle()
 
 
+def test_worker_that_stops_hands_over_long_before_its_session_is_over(fleet: Fleet) -> None:
+    # A static member that only closes would keep its numbers for two minutes here.
+    fleet.settings["worker.session_timeout"] = "120s"
+    first, _ = fleet.start_ready("a", "b")
+    ids = load(fleet, 12, 800)
+    fleet.until_noted(300)
+    first.terminate()
+    assert first.wait() == 0, first.tail()
+    fleet.finish(ids, 40)
+    assert set(fleet.owners().values()) == {"b"}
+    assert fleet.redone() == 0
+    fleet.check_ends()
+
+
 def test_revoke_flush_commits_under_cooperative_sticky(fleet: Fleet) -> None:
     (first,) = fleet.start_ready("a")
     ids = load(fleet, 12, 800)

@@ -186,6 +186,17 @@ def test_take_over_is_bounded() -> None:
     scene.close()
 
 
+def test_worker_that_stops_leaves_the_group_before_it_closes(scene: Scene) -> None:
+    # A static member that only closes would keep its numbers until its session is over, three seconds here.
+    leaver = scene.start("w-0")
+    stays = scene.start("w-1")
+    scene.until(scene.active)
+    leaver.stop()
+    scene.until(lambda: leaver.over)
+    scene.until(lambda: scene.active() and len(list(stays.worker.desk.active())) == 3, 1.0)
+    scene.settle()
+
+
 def test_restore_never_blocks_the_owning_thread() -> None:
     scene = Scene(limits=SLOW_TIMEOUT, settings={"stable_wait": 8.0})
     scene.define("plain", lambda ctx, payload: payload)
