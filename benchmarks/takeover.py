@@ -108,8 +108,8 @@ def scaling(kit: Kit) -> list[Row]:
                 f"scaling, run {run + 1}: idle {moves.leave_idle[-1]:.2f} s, one leaving; {moves.join_idle[-1]:.2f} s, "
                 "one joining"
             )
-        items = here.items()
-    redone = len(items) - len({(item.job, item.item) for item in items})
+        walked = here.by_job().values()
+    redone = sum(len(items) - len({item.item for item in items}) for items in walked)
     return [
         at_most("SIGTERM to the job's next item elsewhere, p99", percentile(moves.leave, 0.99), 1.5, "s"),
         at_most("items redone by scaling in and out", redone, 0, "items"),

@@ -84,7 +84,6 @@ class World:
         self.broker = KafkaBroker(KafkaConfig(bootstrap=kit.bootstrap))
         apply_topics(self.broker, self.app.topic_plan())
         self._processes: list[subprocess.Popen[Any]] = []
-        self._items: list[Item] = []
         self._by_job: dict[str, list[Item]] = defaultdict(list)
         self._ledger_read = 0
 
@@ -189,8 +188,8 @@ class World:
 
     # --- the ledger -----------------------------------------------------------------------------------------------
 
-    def items(self) -> list[Item]:
-        """What walks have done so far, in the order of writing."""
+    def by_job(self) -> dict[str, list[Item]]:
+        """What each walk has done so far, in the order of writing."""
         path = Path(self.shape.ledger)
         if path.exists():
             with path.open("rb") as ledger:
@@ -201,13 +200,7 @@ class World:
             self._ledger_read += len(whole)
             for line in whole.decode().splitlines():
                 job, item, pid, at = line.split()
-                self._items.append(Item(job, int(item), int(pid), float(at)))
-                self._by_job[job].append(self._items[-1])
-        return self._items
-
-    def by_job(self) -> dict[str, list[Item]]:
-        """The same, of each job."""
-        self.items()
+                self._by_job[job].append(Item(job, int(item), int(pid), float(at)))
         return self._by_job
 
     def close(self) -> None:

@@ -14,8 +14,12 @@ class Succeeded(NamedTuple):
     result: bytes | None = None
 
 
-NOTHING_RETURNED = Succeeded()
-"""Of most jobs; making one for each costs as much as running a short handler."""
+_NOTHING_RETURNED = Succeeded()
+
+
+def succeeded(result: bytes | None) -> Succeeded:
+    """The outcome of a handler that returned. One for all that return nothing: making it costs as much as they do."""
+    return _NOTHING_RETURNED if result is None else Succeeded(result)
 
 
 class Failed(NamedTuple):

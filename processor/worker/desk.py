@@ -97,8 +97,7 @@ class Desk:
         number.assignment = -1
         for attempt in number.attempts.values():
             attempt.lost = attempt.interrupted = True
-            self.inflight_records -= 1
-            self.inflight_bytes -= len(attempt.raw)
+            self._forget_load(attempt)
         number.attempts.clear()
         number.order.drop_all()
         for sync in number.syncs:
@@ -116,8 +115,11 @@ class Desk:
         number = attempt.number
         if number.attempts.get(attempt.job.id) is attempt:
             del number.attempts[attempt.job.id]
-            self.inflight_records -= 1
-            self.inflight_bytes -= len(attempt.raw)
+            self._forget_load(attempt)
+
+    def _forget_load(self, attempt: Attempt) -> None:
+        self.inflight_records -= 1
+        self.inflight_bytes -= len(attempt.raw)
 
     def wrote(self, records: int, size: int) -> None:
         """Records went into the outbox."""

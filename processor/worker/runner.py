@@ -9,7 +9,7 @@ from typing import Protocol
 
 from processor.context import AsyncContext, Context
 from processor.context_port import AttemptPort, StepInDoubt
-from processor.core.outcome import NOTHING_RETURNED, Failed, Lost, Outcome, Parked, Succeeded, Yielded
+from processor.core.outcome import Failed, Lost, Outcome, Parked, Yielded, succeeded
 from processor.errors import HandlerMistake, JobLost, JobYielded, NewerRecord, PayloadInvalid, ProcessorError
 from processor.job import ErrorInfo
 from processor.states import State
@@ -50,8 +50,7 @@ def run_sync(attempt: Running) -> Outcome:
         else:
             result = job_type.handler(context)
         context.finish()
-        encoded = job_type.encode_result(result, attempt.limits.result_max_bytes)
-        return NOTHING_RETURNED if encoded is None else Succeeded(encoded)
+        return succeeded(job_type.encode_result(result, attempt.limits.result_max_bytes))
     except BaseException as error:  # noqa: BLE001  (the one place where a handler's exception becomes an outcome)
         return outcome_of(attempt, error)
 
@@ -69,8 +68,7 @@ async def run_async(attempt: Running) -> Outcome:
         else:
             result = await job_type.handler(context)
         context.finish()
-        encoded = job_type.encode_result(result, attempt.limits.result_max_bytes)
-        return NOTHING_RETURNED if encoded is None else Succeeded(encoded)
+        return succeeded(job_type.encode_result(result, attempt.limits.result_max_bytes))
     except BaseException as error:  # noqa: BLE001  (as above)
         return outcome_of(attempt, error)
 

@@ -35,8 +35,9 @@ class Settlement:
 
     def all_reported(self, attempts: Iterable[Attempt]) -> None:
         """As `reported`, for many: those that succeeded and saved nothing, nearly all there are, go through at once."""
-        desk, succeeded = self._desk, self._desk.completer.succeeded
-        tally, now = desk.tally, desk.clock.now_ms()
+        desk, ended = self._desk, self._dispatch.ended
+        succeeded, now = desk.completer.succeeded, desk.clock.now_ms()
+        tally = desk.tally
         records = size = 0
         for attempt in attempts:
             outcome, number = attempt.outcome, attempt.number
@@ -52,10 +53,7 @@ class Settlement:
                 self.reported(attempt)
                 continue
             attempt.settled = True
-            shelf = attempt.shelf
-            if shelf is not None:
-                shelf.ended(attempt)
-                number.running -= 1
+            ended(attempt)
             job = attempt.job
             out = succeeded(number.topics, job, outcome, now)
             number.announces.append(out)

@@ -276,7 +276,7 @@ def test_a_rolling_restart_is_no_rebalance_for_the_others(site: Site) -> None:
     first = site.start("--instance", "first", "--processes", "2")
     second = site.start("--instance", "second")
     eventually(lambda: len(first.events("probes.listening")) == 2 and second.events("probes.listening"), 30.0)
-    eventually(lambda: _shared(first.metric("numbers_owned"), first.metric("numbers_owned", 1), second), 30.0)
+    eventually(lambda: _is_shared(first, second), 30.0)
     rebalances = second.metric("rebalances_total")
     first.process.send_signal(signal.SIGHUP)
     eventually(lambda: len(first.events("worker.ready")) == 4, 30.0, lambda: first.log.read_text())
@@ -286,9 +286,9 @@ def test_a_rolling_restart_is_no_rebalance_for_the_others(site: Site) -> None:
     assert first.stop() == 0
 
 
-def _shared(one: float, other: float, third: Running) -> bool:
+def _is_shared(two: Running, one: Running) -> bool:
     """Whether the group has settled: all five numbers are owned, and each of the three processes has some."""
-    owned = (one, other, third.metric("numbers_owned"))
+    owned = [two.metric("numbers_owned"), two.metric("numbers_owned", 1), one.metric("numbers_owned")]
     return sum(owned) == 5 and min(owned) >= 1
 
 
@@ -305,14 +305,8 @@ def test_probes_answer_in_every_process(site: Site) -> None:
         'processor_jobs_finished_total{outcome="succeeded",queue="q",type="quick"} 1.0' in page for page in pages
     )
     # The second process may still be on its way into the group.
-    eventually(lambda: _owned(worker, "q") == 4, 30.0)
-
-
-def _owned(worker: Running, queue: str) -> float:
-    """How many numbers of a queue its two processes own together."""
-    pages = [worker.get("/metrics", index)[1] for index in (0, 1)]
-    found = (re.findall(rf'processor_numbers_owned{{queue="{queue}"}} (\S+)', page) for page in pages)
-    return sum(float(value) for values in found for value in values)
+    owned = 'numbers_owned{queue="q"}'
+    eventually(lambda: worker.metric(owned) + worker.metric(owned, 1) == 4, 30.0)
 
 
 def test_nothing_outlives_a_killed_supervisor(site: Site) -> None:
