@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 p
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-oldest test-fast lint format lock bench clean
+.PHONY: help venv demo test test-slow test-oldest test-fast lint format lock ledger bench clean
 
 help:  ## list the targets
 	@while IFS= read -r line; do case "$$line" in [a-z]*:*\#\#\ *) \
@@ -50,6 +50,9 @@ lock: venv  ## resolve requirements.lock anew (needs uv, in the venv only)
 	@$(BIN)/python -m pip install --quiet uv
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet --output-file requirements.lock
+
+ledger: venv  ## 20,000 jobs of which many fail, with workers killed and the broker restarted; then a redrive
+	@$(BIN)/python -m tests.ledger $(ARGS)
 
 bench: venv  ## measure, on a real Kafka that it starts itself
 	@$(BIN)/python -m benchmarks $(ARGS)

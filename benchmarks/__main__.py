@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import endurance, latency, order, takeover, throughput
+from benchmarks import endurance, latency, order, retries, takeover, throughput
 from benchmarks.rows import Row, failed, table, write
 from benchmarks.world import Kit
 from processor.broker.dev import DevBroker, DevBrokerConfig
@@ -28,6 +28,10 @@ BENCHES: dict[str, Callable[[Kit], list[Row]]] = {
     "steps": throughput.steps,
     "kill": takeover.kill,
     "scaling": takeover.scaling,
+    "delays": retries.delays,
+    "waiting": retries.waiting,
+    "wave": retries.wave,
+    "storm": retries.storm,
     "restore": endurance.restore,
     "memory": endurance.memory,
 }

@@ -18,6 +18,8 @@ from typing import Any
 from benchmarks import jobs
 from processor.broker.base import TopicPartition
 from processor.broker.kafka import KafkaBroker, from_settings
+from processor.core.control import Change
+from processor.wire.records import ControlRecord
 from processor.wire.settings_sources import load_settings
 from processor.worker.garbage import collect_seldom
 from processor.worker.loop import Worker
@@ -44,7 +46,11 @@ class Order:
     """The same for what handlers note."""
     patience: float = 240.0
     """Seconds after which to end in any case."""
+    expect_type: str | None = None
+    """Only jobs of this type count."""
     watch_memory: bool = False
+    paused: bool = False
+    """Its queue is paused: what comes into its lanes stays there."""
 
     def text(self) -> str:
         """As an argument."""
@@ -112,7 +118,7 @@ class Watch:
         deadline = time.monotonic() + self._order.patience
         while not self._over.wait(LOOK):
             now = time.monotonic()
-            finished = _succeeded(self._worker)
+            finished = _succeeded(self._worker, self._order.expect_type)
             self._note(now, finished)
             if self._order.watch_memory and now >= memory_at:
                 memory_at = now + 0.25
@@ -156,9 +162,10 @@ class Watch:
         self._over.set()
         self._thread.join()
         tally, report = self._worker.desk.tally, self.report
-        report.finished = _succeeded(self._worker)
+        report.finished = _succeeded(self._worker, self._order.expect_type)
         report.ended_at = report.ended_at or time.monotonic()
         report.events = dict(tally.events)
+        report.events.update({f"n.{k}.{o}": n for (_, k, o), n in tally.finished.items()})
         report.restores = tally.restore_seconds
         report.samples = jobs.SAMPLES
         return report
@@ -176,9 +183,14 @@ def say(event: str, **fields: Any) -> None:
     sys.stdout.flush()
 
 
-def _succeeded(worker: Worker) -> int:
+def pause_of(queue: str) -> Change:
+    """As the control topic would say it."""
+    return Change(f"queue:{queue}", ControlRecord(f"queue:{queue}", "pause", 0, "bench"))
+
+
+def _succeeded(worker: Worker, wanted: str | None) -> int:
     counts = worker.desk.tally.finished.copy()
-    return sum(count for (_, _, outcome), count in counts.items() if outcome == "succeeded")
+    return sum(n for (_, kind, outcome), n in counts.items() if outcome == "succeeded" and wanted in (None, kind))
 
 
 def main() -> None:
@@ -191,6 +203,9 @@ def main() -> None:
     jobs.app.bind(broker)
     worker = Worker(ThreadedRuntime(), broker, config, jobs.app.job_types, make_pool)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    if order.paused:
+        worker.desk.gate.control.apply(pause_of(jobs.QUEUE))
+        worker.desk.gate.resting = worker.desk.gate.control.paused_queues
     collect_seldom()
     watch = Watch(worker, order)
     worker.run()

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from processor import App, AsyncContext, Context
+from processor import App, AsyncContext, Context, Retry, RetryableError
 from processor.wire.settings import Settings
 
 QUEUE = "q"
@@ -44,6 +44,13 @@ class Stamp(BaseModel):
 
     at: int
     """Nanoseconds of the monotonic clock, which all processes of a machine share."""
+
+
+class Stumble(BaseModel):
+    """Payload of a job that fails once."""
+
+    after: float
+    """Seconds it asks for before it is tried again."""
 
 
 class Count(BaseModel):
@@ -106,6 +113,16 @@ def _doing_nothing(app: App) -> None:
     @app.job("stamp", queue=QUEUE, payload=Stamp)
     def stamp(ctx: Context, p: Stamp) -> None:
         SAMPLES.append((time.monotonic_ns() - p.at) / 1e6)
+
+    @app.job("noop_due", queue=QUEUE, payload=Mail)
+    def noop_due(ctx: Context, p: Mail) -> None:
+        return None
+
+    @app.job("stumble", queue=QUEUE, payload=Stumble, retry=Retry(2))
+    def stumble(ctx: Context, p: Stumble) -> None:
+        if ctx.attempt == 1:
+            raise RetryableError("not yet", after=p.after)
+        SAMPLES.append(time.time_ns() / 1e6 - (ctx._port.job.due_at or 0))
 
 
 def _sleeping(app: App) -> None:

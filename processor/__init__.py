@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from processor.client_handles import JobStatus as JobStatus
     from processor.context import AsyncContext as AsyncContext
     from processor.context import Context as Context
+    from processor.errors import AttemptTimedOut as AttemptTimedOut
     from processor.errors import EnqueueUnconfirmed as EnqueueUnconfirmed
     from processor.errors import JobFailed as JobFailed
     from processor.errors import JobNotFinished as JobNotFinished
@@ -50,6 +51,7 @@ _EXPORTS = {
     "After": "policies",
     "App": "app",
     "AsyncContext": "context",
+    "AttemptTimedOut": "errors",
     "Backoff": "policies",
     "Context": "context",
     "Dead": "policies",

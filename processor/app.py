@@ -30,7 +30,6 @@ from processor.job_types import (
     BareHandler,
     Declaration,
     Enqueue,
-    JobOptions,
     JobType,
     PayloadHandler,
     Queue,
@@ -39,7 +38,7 @@ from processor.job_types import (
     start,
 )
 from processor.payloads import sized
-from processor.policies import Retry
+from processor.policies import JobOptions, Retry
 from processor.wire.durations import Duration, parse_duration
 from processor.wire.topics import QueueSpec, check_name
 
@@ -133,6 +132,7 @@ class App:
         retry: Retry | None = None,
         attempt_timeout: Duration | None = None,
         stall_timeout: Duration | None = None,
+        queue_timeout: Duration | None = None,
         kill_after: Duration | None = None,
         executor: Literal["thread", "process"] = "thread",
     ) -> PayloadHandler[P]: ...
@@ -146,6 +146,7 @@ class App:
         retry: Retry | None = None,
         attempt_timeout: Duration | None = None,
         stall_timeout: Duration | None = None,
+        queue_timeout: Duration | None = None,
         kill_after: Duration | None = None,
         executor: Literal["thread", "process"] = "thread",
     ) -> BareHandler: ...
@@ -160,6 +161,7 @@ class App:
         retry: Retry | None = None,
         attempt_timeout: Duration | None = None,
         stall_timeout: Duration | None = None,
+        queue_timeout: Duration | None = None,
         kill_after: Duration | None = None,
         executor: Literal["thread", "process"] = "thread",
     ) -> Any:
@@ -171,10 +173,11 @@ class App:
             queue: a declared queue.
             version: of the payload's model, counted from 1. Older ones need an `upgrade`.
             key: ordering key of a payload: jobs of one (queue, key) run one at a time, in order.
-            retry: how often and when to try again. Acts from version 0.2 on, as do the next three.
-            attempt_timeout: the longest one attempt may take.
-            stall_timeout: the longest a handler may go without saving anything or a heartbeat.
-            kill_after: how long after its enqueue a job is given up, whatever it does.
+            retry: how often and when to try again; None: `Retry()`, five attempts. `Retry(1)`: no second one.
+            attempt_timeout: the longest one attempt may take; then it counts as failed.
+            stall_timeout: the longest a handler may go without saving anything or a heartbeat; as above.
+            queue_timeout: a job that has not begun so long after it was due is `expired`.
+            kill_after: how long after its enqueue a job is given up (`killed`), whatever it does.
             executor: `process` runs each `def` handler in a child process that can be killed.
 
         Raises:
@@ -189,9 +192,10 @@ class App:
             version=version,
             key=key,
             options=JobOptions(
-                retry=retry,
+                retry=retry or Retry(),
                 attempt_timeout=_seconds(name, "attempt_timeout", attempt_timeout),
                 stall_timeout=_seconds(name, "stall_timeout", stall_timeout),
+                queue_timeout=_seconds(name, "queue_timeout", queue_timeout),
                 kill_after=_seconds(name, "kill_after", kill_after),
             ),
             executor=_checked_executor(name, executor),

@@ -31,6 +31,7 @@ ProcessorError
 ├── HandlerMistake              a handler broke a rule of resuming
 │   ├── CursorType  DuplicateName  StepChanged  StateChanged
 │   └── CheckpointTooLarge  ResultTooLarge  ResultType
+├── AttemptTimedOut             an attempt took too long, or stood still
 ├── JobNotFinished              result(): the wait timed out
 └── JobFailed                   result(): the job ended without success
 
@@ -279,6 +280,14 @@ class ResultType(HandlerMistake):
     """A result cannot be written as JSON, or not be read back as its annotation says."""
 
     code = "result_type"
+
+
+class AttemptTimedOut(ProcessorError):
+    """An attempt took longer than `attempt_timeout`, or saved nothing for `stall_timeout`. Its job's policy decides:
+    give it a rule of its own with `Retry.on(AttemptTimedOut, ...)`.
+    """
+
+    code = "timed_out"
 
 
 class JobNotFinished(ProcessorError):

@@ -19,6 +19,33 @@ class Lane(StrEnum):
     LOW = "low"
 
 
+class Failure(NamedTuple):
+    """A failed attempt, as it is kept: in the record of a job that is tried again, and in its dead letter."""
+
+    kind: str
+    """Class name with module, e.g. `builtins.ValueError`; or a stable code of ours."""
+    message: str
+    traceback: str = ""
+    fingerprint: str = ""
+    """Same for the same error at the same place, whatever the values in its message."""
+    attempt: int = 0
+    """Which attempt of the life it ended, counted from 1; 0: none."""
+    worker: str = ""
+    at: int = 0
+    """Milliseconds since the epoch."""
+
+
+class Carried(NamedTuple):
+    """What a job takes along from earlier attempts."""
+
+    failures: list[Failure]
+    """Of this life, oldest first; cut to fit."""
+    progress: bytes | None = None
+    """The encoded CheckpointRecord; None if there is none or the checkpoint topic keeps it."""
+    steps: list[bytes] | None = None
+    """The encoded StepRecords."""
+
+
 class Job(NamedTuple):
     """One unit of work, as it is written to a lane. Field order is the order of schemas/job.avsc."""
 
@@ -49,6 +76,10 @@ class Job(NamedTuple):
     due_at: int | None = None
     deaths: int = 0
     """Unclean ends of a worker process while this job ran without saving anything."""
+    carried: Carried | None = None
+    """What it takes along from earlier attempts."""
+    redriven_from: str | None = None
+    """The dead letter that this life began with, as `partition@offset` of the dead-letter topic."""
 
 
 class Place(NamedTuple):

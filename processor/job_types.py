@@ -21,7 +21,7 @@ from processor.errors import DefinitionError, PayloadInvalid
 from processor.job import Job, Lane
 from processor.job_ids import uuid7
 from processor.payloads import PayloadCodec, Upgrade
-from processor.policies import Retry
+from processor.policies import JobOptions
 from processor.wire.codec import encode
 from processor.wire.durations import Duration
 from processor.wire.headers import routing_headers
@@ -43,19 +43,6 @@ class Queue:
     order: str = "block"
     """In queues with keys: `block` holds a key back until its failed job is done, `release` lets the next one go."""
     lanes: tuple[Lane, ...] = (Lane.NORMAL, Lane.DUE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobOptions:
-    """The policy of a job type. Durations in seconds.
-
-    `retry`, `attempt_timeout`, `stall_timeout` and `kill_after` are checked and kept; they act from version 0.2 on.
-    """
-
-    retry: Retry | None = None
-    attempt_timeout: float | None = None
-    stall_timeout: float | None = None
-    kill_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,14 +115,23 @@ class Fleet:
 
     def _config(self, slot: str) -> WorkerConfig:
         queues = tuple(
-            QueueConfig(name=q.name, partitions=q.partitions, lanes=q.lanes, concurrency=q.concurrency)
+            QueueConfig(name=q.name, partitions=q.partitions, lanes=q.lanes, concurrency=q.concurrency, order=q.order)
             for q in self.queues
         )
-        return WorkerConfig(namespace=self.app.namespace, slot=slot, queues=queues, idle_wait=LOOK, idle_wait_max=LOOK)
+        return WorkerConfig(
+            namespace=self.app.namespace,
+            slot=slot,
+            queues=queues,
+            idle_wait=LOOK,
+            idle_wait_max=LOOK,
+            quarantine=False,
+        )
 
     def _make_pool(self, desk: Desk, queue: str, slots: int, kind: str) -> Pool:
         """Handlers of a process executor run in threads as well: here a process is a group of actors."""
         name = f"{desk.config.slot}-{queue}-{kind}"
+        if kind.startswith("alone-"):
+            kind, slots = kind.removeprefix("alone-"), 1
         if kind == "async":
             return AsyncPool(self._runtime, desk.inbox, name, slots, SteppingEventLoop(self._runtime))
         return ThreadPool(self._runtime, desk.inbox, name, slots)

@@ -7,17 +7,18 @@ A crash, or a torn transaction, between any two of these records leaves a log fr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 from processor.broker.base import ANY_PARTITION, OutRecord
-from processor.core.checkpoint import SavedRecord, job_key, progress_key, step_key
-from processor.core.outcome import Failed, Outcome, Parked, Succeeded
-from processor.job import ErrorInfo, Job, Progress, Step, Version
+from processor.core.chain import SHORTEST, rung_for, walk_until
+from processor.core.checkpoint import job_key, progress_key, step_key
+from processor.core.failures import failed, remembered
+from processor.core.outcome import Discarded, Ended, Failed, Outcome, Parked, Succeeded
+from processor.core.write_set import Move, Origin, Saved, SavedOut, Topics, WriteSet
+from processor.job import Carried, ErrorInfo, Failure, Job, Lane, Progress, Step, Version
 from processor.states import State
 from processor.wire.codec import encode, encode_success
-from processor.wire.headers import routing_headers
+from processor.wire.headers import REASON, routing_headers
 from processor.wire.records import (
+    AlertRecord,
     CheckpointRecord,
     DeadLetterRecord,
     DedupeMark,
@@ -25,58 +26,23 @@ from processor.wire.records import (
     StatusRecord,
     StepRecord,
 )
+from processor.wire.topics import alerts_topic, jobs_topic, retry_topic
 
 INLINE_PROGRESS_BYTES = 512 * 1024
 """Progress up to this size travels inside the dead letter (design, section 5)."""
+CARRIED_BYTES = 256 * 1024
+"""Progress up to this size travels inside the record of a job that is tried again; beyond, the checkpoint topic keeps
+it."""
+FINAL_HOP = 2**31 - 1
+"""In marks: the life has ended, so no copy of it runs, whatever its hop."""
 
 TRACEBACK_CHARS = 16_000
 _new = tuple.__new__
 """What a NamedTuple's own constructor does, without a call of Python in between."""
 
 
-class Topics(NamedTuple):
-    """Where the records of one number go."""
-
-    status: str
-    dlq: str
-    checkpoints: str
-    dedupe: str
-    number: int
-
-
-class Origin(NamedTuple):
-    """Where a job's record was read."""
-
-    topic: str
-    partition: int
-    offset: int
-
-
-class Saved(NamedTuple):
-    """What the checkpoint topic holds of a job, as far as this owner wrote or restored it."""
-
-    progress: Progress | None
-    steps: Sequence[Step]
-    promoted: bool
-
-
-class SavedOut(NamedTuple):
-    """A record for the checkpoint topic, with what it says: the live table needs both once it is committed."""
-
-    out: OutRecord
-    record: SavedRecord
-
-
-class WriteSet(NamedTuple):
-    """The records of one end, in the order of a flush."""
-
-    creates: Sequence[OutRecord] = ()
-    saves: Sequence[SavedOut] = ()
-    """Creating records of the checkpoint topic."""
-    announces: Sequence[OutRecord] = ()
-    later: Sequence[bytes] = ()
-    """Keys of the checkpoint topic to bury in a later flush than the one that commits `saves`."""
-    state: State | None = None
+_AWAY = Origin("", -1, -1)
+"""Progress that travels has no home of its own."""
 
 
 class Completer:
@@ -109,13 +75,13 @@ class Completer:
         marked: bool,
         now: int,
     ) -> WriteSet:
-        """The write set of a job that reached a terminal state.
+        """The write set of a job that reached a terminal state, or none if the outcome ends nothing.
 
         Args:
             topics: of its number.
             job: the job; `raw` its encoded form.
             origin: where its record was read.
-            outcome: Succeeded or Failed; other outcomes end nothing.
+            outcome: Succeeded, Failed, Discarded or Ended.
             saved: what the checkpoint topic holds of it, None if nothing.
             version: order of the end mark.
             marked: whether a dedupe mark is due (derived, moved or re-read after an unclean take-over).
@@ -129,25 +95,137 @@ class Completer:
             state = State.DEAD
             status = self.status(job, state, now, error=outcome.error._replace(traceback=""))
             creates = [self.dead_letter(topics, job, raw, origin, outcome, saved=saved, version=version, now=now)]
+        elif isinstance(outcome, Discarded):
+            state = State.DISCARDED
+            status = self.status(job, state, now, error=outcome.error._replace(traceback=""))
+            creates = []
+        elif isinstance(outcome, Ended):
+            state = outcome.state
+            status = self.status(job, state, now, note=outcome.reason, attempt=job.attempt)
+            creates = []
+            if state is State.KILLED:
+                killed = Failed(ErrorInfo("killed", outcome.reason), "killed")
+                creates = [self.dead_letter(topics, job, raw, origin, killed, saved=saved, version=version, now=now)]
         else:
             return WriteSet()
         key = job.id.encode()
         if marked:
-            creates.append(self.mark(topics, job, now))
+            creates.append(self.mark(topics, job, now, FINAL_HOP))
         announces = [OutRecord(topics.status, key, status)]
-        if saved is None:
+        if saved is None or not saved.written:
             return WriteSet(creates, (), announces, (), state)
         end_mark = self._record(topics, job, origin, saved.promoted, Progress(), version, now)._replace(final=status)
         saves = [SavedOut(OutRecord(topics.checkpoints, key, encode(end_mark), None, topics.number), end_mark)]
-        later = [step_key(job.id, step.name) for step in saved.steps]
-        if saved.promoted:
-            later.append(job_key(job.id))
-        later.append(progress_key(job.id))  # the end mark itself goes last
-        return WriteSet(creates, saves, announces, later, state)
+        return WriteSet(creates, saves, announces, _graves(job, saved), state)
 
-    def mark(self, topics: Topics, job: Job, now: int) -> OutRecord:
-        """Says that this (id, life, hop) was finished or promoted here."""
-        mark = DedupeMark(job.id, job.life, job.hop, now)
+    def move(  # noqa: PLR0913  (as `end`)
+        self,
+        topics: Topics,
+        job: Job,
+        error: ErrorInfo,
+        due: int,
+        *,
+        saved: Saved | None,
+        version: Version,
+        stays: bool,
+        marked: bool,
+        deaths: int,
+        now: int,
+    ) -> Move:
+        """The write set of a job that is tried again: a copy of its record, a hop further, that comes back when due.
+
+        Its progress travels in the copy. It stays in the checkpoint topic, at home in the retry chain, if it is too
+        large for that, or if its key stays blocked (`stays`): then a mark there keeps the key from others, also over a
+        restart. What is left behind is buried in a later flush. A promoted job leaves a progress record of the new
+        hop, so that a restore before that does not take it for one that lives there still.
+
+        Args:
+            topics: of its number.
+            job: as it was tried.
+            error: how that ended.
+            due: not before this, milliseconds since the epoch.
+            saved: what is known of its progress, None if nothing.
+            version: of the records that stay, with the hop of the copy.
+            stays: whether its key stays blocked.
+            marked: whether a dedupe mark is due, as in `end`.
+            deaths: of its process, in a row and without progress; a death is no attempt.
+            now: milliseconds since the epoch.
+        """
+        failures = self.failures(job, error, now)
+        progress, steps = self._travelling(topics, job, saved, version, now, stays=stays)
+        moved = job._replace(
+            hop=job.hop + 1,
+            attempt=job.attempt + (not deaths),
+            deaths=deaths,
+            number=topics.number,
+            due_at=due,
+            carried=Carried(failures, progress, steps),
+        )
+        creates = [self._on_its_way(topics, moved, due, now)]
+        if marked:
+            creates.append(self.mark(topics, job, now, job.hop))
+        saves: list[SavedOut] = []
+        remains = stays or (saved is not None and progress is None)
+        if remains or (saved is not None and saved.written and saved.promoted):
+            saves.append(self._away(topics, moved, saved, version, now))
+        if remains and saved is not None:
+            unwritten = saved.fresh if saved.written else saved.steps
+            saves += [self.step(topics, job, step, version) for step in unwritten]
+        if stays:
+            saves.append(self._key_mark(topics, moved, error, version._replace(hop=job.hop), now))
+        later = _graves(job, saved) if saved is not None and saved.written and not remains else ()
+        brief = error._replace(traceback="")
+        status = self.status(job, State.RETRYING, now, error=brief, due_at=due, number=topics.number)
+        announces = [OutRecord(topics.status, job.id.encode(), status)]
+        return Move(moved, WriteSet(creates, saves, announces, later, State.RETRYING))
+
+    def _travelling(
+        self, topics: Topics, job: Job, saved: Saved | None, version: Version, now: int, *, stays: bool
+    ) -> tuple[bytes | None, list[bytes] | None]:
+        """Progress and steps as they travel in a job's record; None: there are none, or they stay."""
+        if saved is None or stays:
+            return None, None
+        progress, steps = self._encoded(topics, job, _AWAY, saved, version, now)
+        if len(progress) + sum(map(len, steps)) > CARRIED_BYTES:
+            return None, None
+        return progress, steps or None
+
+    @staticmethod
+    def _on_its_way(topics: Topics, job: Job, due: int, now: int) -> OutRecord:
+        """The record of a job in the first rung of its walk, or in the `due` lane if it need not wait."""
+        leaves = walk_until(due, job.kill_at)
+        rung = rung_for(leaves - now)
+        headers = routing_headers(job._replace(due_at=leaves), derived=True)
+        if rung is None:
+            topic, partition = jobs_topic(topics.namespace, job.queue, Lane.DUE), topics.number
+        else:
+            topic, partition = retry_topic(topics.namespace, rung), ANY_PARTITION
+        return OutRecord(topic, job.id.encode(), encode(job), headers, partition)
+
+    def _away(self, topics: Topics, job: Job, saved: Saved | None, version: Version, now: int) -> SavedOut:
+        """Progress of a job that is at home in the retry chain."""
+        progress = (saved.progress if saved is not None else None) or Progress()
+        origin = Origin(retry_topic(topics.namespace, SHORTEST), -1, -1)
+        return self.checkpoint(topics, job, origin, False, progress, version, now)
+
+    def _key_mark(self, topics: Topics, job: Job, error: ErrorInfo, version: Version, now: int) -> SavedOut:
+        """Keeps the key of a job that waits for its retry from others."""
+        small = encode(job._replace(payload=b"", carried=None))
+        reason = f"{error.kind}: {error.message}"[:500]
+        record = LiveJobRecord(
+            *(job.id, *version, small, topics.checkpoints, -1, now), State.RETRYING, reason, job.due_at
+        )
+        return SavedOut(OutRecord(topics.checkpoints, job_key(job.id), encode(record), None, topics.number), record)
+
+    def failures(self, job: Job, error: ErrorInfo, now: int) -> list[Failure]:
+        """Those of the life, this one included."""
+        before = job.carried.failures if job.carried is not None else []
+        error = error._replace(traceback=error.traceback[-TRACEBACK_CHARS:])
+        return remembered(before, failed(error, attempt=job.attempt + 1, worker=self._worker, at=now))
+
+    def mark(self, topics: Topics, job: Job, now: int, hop: int) -> OutRecord:
+        """Says that this (id, life) was finished, promoted or moved here, up to this hop."""
+        mark = DedupeMark(job.id, job.life, hop, now)
         return OutRecord(topics.dedupe, job.id.encode(), encode(mark), None, topics.number)
 
     def checkpoint(
@@ -211,15 +289,14 @@ class Completer:
     ) -> OutRecord:
         """The whole job with its progress and its failure."""
         progress, steps = self._inline(topics, job, origin, saved, version, now)
-        error = outcome.error._replace(traceback=outcome.error.traceback[-TRACEBACK_CHARS:])
         record = DeadLetterRecord(
             *(job.id, outcome.reason, now, self._worker, origin.topic, origin.partition, origin.offset),
-            job=encode(job) if raw is None else raw,
-            failures=[error],
+            job=_whole(job, raw),
+            failures=self.failures(job, outcome.error, now),
             progress=progress,
             steps=steps,
         )
-        headers = [*routing_headers(job), ("reason", outcome.reason.encode())]
+        headers = [*routing_headers(job), (REASON, outcome.reason.encode())]
         return OutRecord(topics.dlq, job.id.encode(), encode(record), headers)
 
     def undecodable(
@@ -230,18 +307,45 @@ class Completer:
             *("", reason, now, self._worker, origin.topic, origin.partition, origin.offset),
             raw=value,
             raw_key=key,
-            failures=[ErrorInfo(reason, error)],
+            failures=[Failure(reason, error, worker=self._worker, at=now)],
         )
-        return OutRecord(dlq, key, encode(record), [("reason", reason.encode())])
+        return OutRecord(dlq, key, encode(record), [(REASON, reason.encode())])
+
+    def alert(self, topics: Topics, kind: str, job: Job, text: str, now: int) -> OutRecord:
+        """Something about a job that somebody should look at."""
+        record = AlertRecord(kind, job.id, now, self._worker, text, job.id, job.type, job.queue)
+        return OutRecord(alerts_topic(topics.namespace), job.id.encode(), encode(record))
 
     def _inline(
         self, topics: Topics, job: Job, origin: Origin, saved: Saved | None, version: Version, now: int
     ) -> tuple[bytes | None, list[bytes] | None]:
         if saved is None:
             return None, None
-        progress = encode(self._record(topics, job, origin, saved.promoted, saved.progress or Progress(), version, now))
-        steps = [encode(StepRecord(job.id, *version, s.name, s.phase, s.result, s.error)) for s in saved.steps]
+        progress, steps = self._encoded(topics, job, origin, saved, version, now)
         if len(progress) + sum(map(len, steps)) > INLINE_PROGRESS_BYTES:
             # Cut to fit: the position survives, the step results do not; a redrive from the checkpoint repeats them.
             steps = []
         return progress, steps or None
+
+    def _encoded(
+        self, topics: Topics, job: Job, origin: Origin, saved: Saved, version: Version, now: int
+    ) -> tuple[bytes, list[bytes]]:
+        """Progress and steps as the records they are."""
+        progress = encode(self._record(topics, job, origin, saved.promoted, saved.progress or Progress(), version, now))
+        return progress, [encode(StepRecord(job.id, *version, s.name, s.phase, s.result, s.error)) for s in saved.steps]
+
+
+def _graves(job: Job, saved: Saved) -> list[bytes]:
+    """Keys of everything that the checkpoint topic may hold of a job, in the order to bury them: progress last."""
+    keys = [step_key(job.id, step.name) for step in saved.steps]
+    if saved.promoted or (job.key is not None and job.hop):
+        keys.append(job_key(job.id))  # its own record, or the mark that kept its key
+    keys.append(progress_key(job.id))
+    return keys
+
+
+def _whole(job: Job, raw: bytes | None) -> bytes:
+    """A job as its dead letter keeps it: failures and progress stand there already."""
+    if raw is None or job.carried is not None:
+        return encode(job._replace(carried=None))
+    return raw

@@ -245,6 +245,29 @@ class LiveTable:
         views = [view for job_id in lived if (view := self.view(job_id)) is not None]
         return [view for view in views if view.job is not None and not view.ended]
 
+    def saved_in(self, job_id: str) -> int:
+        """The last epoch in which a job saved progress or a step; 0: it never did. What its promotion wrote is none."""
+        entry = self._jobs.get(job_id)
+        if entry is None:
+            return 0
+        epochs = [row.version.epoch for row in (entry.steps or {}).values()]
+        progress, job = entry.progress, entry.job
+        if progress and not (job and progress.version == job.version._replace(sequence=job.version.sequence - 1)):
+            epochs.append(progress.version.epoch)
+        return max(epochs, default=0)
+
+    def left_records(self) -> list[tuple[str, bytes]]:
+        """Own records (`id#job`) of jobs of which something newer is known, in the same life: (id, value). One may be
+        the mark of a job that keeps its key while it waits for its retry.
+        """
+        found = []
+        for job_id, entry in self._jobs.items():
+            newest = entry.newest()
+            left = entry.job
+            if left and not entry.ended and left.version.life == newest[0] and entry.counted_job(newest) is None:
+                found.append((job_id, left.value))
+        return found
+
     def keys_of(self, job_id: str) -> list[bytes]:
         """Every key of a job, those that do not count too, in the order to destroy them: progress last."""
         entry = self._jobs.get(job_id)

@@ -2,11 +2,13 @@
 
 One line of ASCII, fields separated by `;`, numbers in base 36:
 
-    kjp1;committed;epoch;slot;released;read mark;hint;ranges
+    kjp1;committed;epoch;slot;released;read mark;hint;ranges[;deaths]
 
 The read mark is relative to the committed offset, and so is the first range; each further number counts from the one
 before, so that a range costs a few bytes: `skip.length`, ranges separated by `,`. The committed offset itself is in the
 text because a tool may move an offset and keep its metadata; ranges read against the wrong offset would skip jobs.
+
+Deaths are there only while there are any: `epoch.mark`, the mark relative to the committed offset, separated by `,`.
 
 Whatever cannot be understood reads as None: start at the offset, believe nothing. Running a complete job again is safe,
 skipping an incomplete one never is.
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
+from processor.core.deaths import Death
 from processor.core.window import Range
 
 LIMIT = 4095
@@ -31,7 +34,8 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _NUMBER = r"[0-9a-z]{1,13}"
 _TEXT = re.compile(
     rf"kjp1;({_NUMBER});({_NUMBER});([A-Za-z0-9_.~%-]*);([01]);({_NUMBER});({_NUMBER})?;"
-    rf"((?:{_NUMBER}\.{_NUMBER}(?:,{_NUMBER}\.{_NUMBER})*)?)",
+    rf"((?:{_NUMBER}\.{_NUMBER}(?:,{_NUMBER}\.{_NUMBER})*)?)"
+    rf"(?:;({_NUMBER}\.{_NUMBER}(?:,{_NUMBER}\.{_NUMBER})*))?",
     re.ASCII,
 )
 
@@ -52,6 +56,8 @@ class OffsetMetadata:
     """Where in the checkpoint partition a restore must start; None: at its beginning."""
     ranges: tuple[Range, ...] = ()
     """Complete offsets from the committed one on: first and last, ascending, not adjacent."""
+    deaths: tuple[Death, ...] = ()
+    """Processes that died as owners, oldest first, while something below their marks is not done."""
     version: int = 1
     """Of this text."""
 
@@ -83,14 +89,16 @@ def encode(meta: OffsetMetadata, committed: int, limit: int = LIMIT) -> Encoded:
     head = f"kjp{meta.version};{numbers};{base36(meta.read_mark - committed)};{hint};"
     if len(head) > limit:
         raise ValueError(f"{len(head)} bytes before the ranges, over the limit of {limit}; use a shorter slot name")
+    tail = ",".join(f"{base36(epoch)}.{base36(mark - committed)}" for epoch, mark in meta.deaths)
+    tail = f";{tail}" if tail else ""
     parts: list[str] = []
-    room = limit - len(head) + 1  # the first range has no comma before it
+    room = limit - len(head) - len(tail) + 1  # the first range has no comma before it
     for part in _encoded_ranges(meta.ranges, committed):
         room -= len(part) + 1
         if room < 0:
             break
         parts.append(part)
-    return Encoded(head + ",".join(parts), len(meta.ranges) - len(parts))
+    return Encoded(head + ",".join(parts) + tail, len(meta.ranges) - len(parts))
 
 
 def fits(meta: OffsetMetadata, committed: int, budget: int = BUDGET) -> bool:
@@ -110,6 +118,7 @@ def decode(text: str | None, committed: int) -> OffsetMetadata | None:
         read_mark=committed + int(match[5], 36),
         hint=None if match[6] is None else int(match[6], 36),
         ranges=tuple(_decoded_ranges(match[7], committed)),
+        deaths=tuple(_decoded_deaths(match[8], committed)),
     )
 
 
@@ -130,6 +139,12 @@ def _encoded_ranges(ranges: Iterable[Range], committed: int) -> Iterable[str]:
             raise ValueError(f"range {first}-{last} does not come after {after}")
         yield f"{base36(first - after)}.{base36(last - first)}"
         after = last + 1
+
+
+def _decoded_deaths(text: str | None, committed: int) -> Iterable[Death]:
+    for part in text.split(",") if text else ():
+        epoch, mark = part.split(".")
+        yield Death(int(epoch, 36), committed + int(mark, 36))
 
 
 def _decoded_ranges(text: str, committed: int) -> Iterable[Range]:

@@ -117,6 +117,8 @@ class KeyOrder(Generic[E]):
         if line is None:
             self._lines[key] = _Line([_Holder(job_id)])
             return True
+        if any(holder.id == job_id for holder in line.holders):
+            return True  # back from its retry: the key has waited for it
         top = line.holders[-1]
         if top.lent and parent is not None and parent == top.id:
             line.holders.append(_Holder(job_id))

@@ -29,6 +29,26 @@ class Failed(NamedTuple):
     reason: str = "dead"
 
 
+class Retried(NamedTuple):
+    """The handler raised, and its policy says that it is tried again, not before `delay` seconds from now."""
+
+    error: ErrorInfo
+    delay: float
+
+
+class Discarded(NamedTuple):
+    """The handler raised, and its policy says that nobody need hear of it."""
+
+    error: ErrorInfo
+
+
+class Ended(NamedTuple):
+    """Somebody or something else than its handler ended the job: `cancelled`, `killed` or `expired`, and why."""
+
+    state: State
+    reason: str
+
+
 class Yielded(NamedTuple):
     """The handler stopped because it was asked to. Burns no attempt; its progress is saved, its offset stays open."""
 
@@ -43,7 +63,9 @@ class Parked(NamedTuple):
     state: State
     reason: str
     until: int | None = None
-    """When it is looked at again at the latest, milliseconds since the epoch; None: only by a signal."""
+    """When it is looked at again at the latest, milliseconds since the epoch; None: when an operator says so."""
+    error: ErrorInfo | None = None
+    """Of the attempt that ended so, if it failed."""
 
 
 class Crashed(NamedTuple):
@@ -52,4 +74,4 @@ class Crashed(NamedTuple):
     detail: str
 
 
-Outcome = Succeeded | Failed | Yielded | Lost | Parked | Crashed
+Outcome = Succeeded | Failed | Retried | Discarded | Ended | Yielded | Lost | Parked | Crashed

@@ -79,5 +79,5 @@ def encode_brief_status(head: bytes, record: StatusRecord) -> bytes:
     Raises:
         UnicodeEncodeError: a text is not valid Unicode.
     """
-    job_id, life, job_type, queue, state, at, attempt, worker, result, _, _, _, _ = record
+    job_id, life, job_type, queue, state, at, attempt, worker, result, *_ = record
     return brief_status(head, job_id.encode(), life, job_type, queue, INDEX[state], at, attempt, worker, result)

@@ -20,13 +20,16 @@ from fastavro import schemaless_reader, schemaless_writer
 from fastavro.read import SchemaResolutionError
 
 from processor.errors import NewerRecord, RecordError, UndecodableRecord
-from processor.job import ErrorInfo, Job, LoopProgress
+from processor.job import Carried, ErrorInfo, Failure, Job, LoopProgress
 from processor.states import State
 from processor.wire import schemas
 from processor.wire.brief_job import decode_brief_job
 from processor.wire.brief_status import INDEX, brief_status, encode_brief_status
 from processor.wire.records import (
+    AlertRecord,
+    AuditRecord,
     CheckpointRecord,
+    ControlRecord,
     DeadLetterRecord,
     DedupeMark,
     LiveJobRecord,
@@ -34,7 +37,18 @@ from processor.wire.records import (
     StepRecord,
 )
 
-AnyRecord = Job | CheckpointRecord | StepRecord | LiveJobRecord | StatusRecord | DedupeMark | DeadLetterRecord
+AnyRecord = (
+    Job
+    | CheckpointRecord
+    | StepRecord
+    | LiveJobRecord
+    | StatusRecord
+    | DedupeMark
+    | DeadLetterRecord
+    | ControlRecord
+    | AlertRecord
+    | AuditRecord
+)
 R = TypeVar("R", bound=NamedTuple)
 
 MARKER = b"\xc3\x01"
@@ -68,6 +82,20 @@ _SUCCEEDED = INDEX[State.SUCCEEDED]
 _STATES: dict[str, State] = {state.value: state for state in State}
 
 
+def _open_job(values: dict[str, Any]) -> None:
+    carried = values.get("carried")
+    if carried is not None:
+        failures = [Failure(**failure) for failure in carried["failures"]]
+        values["carried"] = Carried(failures, carried["progress"], carried["steps"])
+
+
+def _close_job(values: dict[str, Any]) -> None:
+    carried = values["carried"]
+    if carried is not None:
+        failures = [failure._asdict() for failure in carried.failures]
+        values["carried"] = {"failures": failures, "progress": carried.progress, "steps": carried.steps}
+
+
 def _open_checkpoint(values: dict[str, Any]) -> None:
     if values["loops"] is not None:
         values["loops"] = {name: LoopProgress(**loop) for name, loop in values["loops"].items()}
@@ -95,7 +123,7 @@ def _open_live_job(values: dict[str, Any]) -> None:
 
 def _open_dead_letter(values: dict[str, Any]) -> None:
     if values["failures"] is not None:
-        values["failures"] = [ErrorInfo(**failure) for failure in values["failures"]]
+        values["failures"] = [Failure(**failure) for failure in values["failures"]]
 
 
 def _close_dead_letter(values: dict[str, Any]) -> None:
@@ -139,13 +167,16 @@ class _Formats(NamedTuple):
 
 
 _KINDS: tuple[tuple[str, type[Any], str, Callable[[dict[str, Any]], None], Callable[[dict[str, Any]], None]], ...] = (
-    ("job", Job, "jobs.* and retry.*", _same, _same),
+    ("job", Job, "jobs.* and retry.*", _open_job, _close_job),
     ("checkpoint", CheckpointRecord, "checkpoints.*", _open_checkpoint, _close_checkpoint),
     ("step", StepRecord, "checkpoints.*", _same, _same),
     ("live_job", LiveJobRecord, "checkpoints.*", _open_live_job, _same),
     ("status", StatusRecord, "status", _open_status, _close_status),
     ("dedupe", DedupeMark, "dedupe.*", _same, _same),
     ("dead_letter", DeadLetterRecord, "dlq", _open_dead_letter, _close_dead_letter),
+    ("control", ControlRecord, "control", _same, _same),
+    ("alert", AlertRecord, "alerts", _same, _same),
+    ("audit", AuditRecord, "audit", _same, _same),
 )
 
 
@@ -280,6 +311,21 @@ def decode_dedupe(data: bytes) -> DedupeMark:
 def decode_dead_letter(data: bytes) -> DeadLetterRecord:
     """A dead letter. Raises as `decode_job`."""
     return _decode(_formats().by_record[DeadLetterRecord], data, DeadLetterRecord)
+
+
+def decode_control(data: bytes) -> ControlRecord:
+    """What an operator wants. Raises as `decode_job`."""
+    return _decode(_formats().by_record[ControlRecord], data, ControlRecord)
+
+
+def decode_alert(data: bytes) -> AlertRecord:
+    """An alert. Raises as `decode_job`."""
+    return _decode(_formats().by_record[AlertRecord], data, AlertRecord)
+
+
+def decode_audit(data: bytes) -> AuditRecord:
+    """What an operator did. Raises as `decode_job`."""
+    return _decode(_formats().by_record[AuditRecord], data, AuditRecord)
 
 
 def decode(data: bytes) -> AnyRecord:

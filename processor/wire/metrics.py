@@ -68,8 +68,8 @@ def _histogram(name: str, help_: str, unit: str, buckets: tuple[float, ...], lab
     return Metric(name=name, kind=Kind.HISTOGRAM, help=help_, unit=unit, labels=labels, buckets=buckets)
 
 
-OUTCOMES = ("succeeded", "retried", "dead", "cancelled", "killed", "expired", "discarded", "yielded", "parked")
-"""How an attempt may end, as the label `outcome`."""
+OUTCOMES = ("succeeded", "retried", "dead", "cancelled", "killed", "expired", "discarded", "yielded", "parked", "died")
+"""How an attempt may end, as the label `outcome`; `died`: its process did."""
 FLUSH_RESULTS = ("committed", "aborted", "fenced")
 REBALANCES = ("assigned", "revoked", "lost")
 REBUILD_CAUSES = ("abort", "disconnect", "fatal", "fenced", "stuck")
@@ -102,6 +102,8 @@ CATALOGUE: tuple[Metric, ...] = (
     _gauge("outbox_records", "Records waiting for a flush."),
     _gauge("outbox_bytes", "The same, by size.", unit="bytes"),
     _counter("dead_letters_total", "Dead letters written, by reason.", ("queue", "reason")),
+    _counter("retries_forwarded_total", "Records of waiting jobs that this worker's forwarder moved on."),
+    _counter("attempts_abandoned_total", "Attempts that could not be ended and were left behind; page on a rise."),
     _counter("dropped_copies_total", "Copies completed without running, as the drop rule says.", ("queue",)),
     _counter("producer_rebuilds_total", "Transactional producers rebuilt, by cause.", ("cause",), REBUILD_CAUSES),
     _gauge("last_loop_timestamp_seconds", "When the owning thread last went round.", unit="seconds"),

@@ -7,10 +7,21 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from processor.job import ErrorInfo, Job, LoopProgress
+from processor.job import ErrorInfo, Failure, Job, LoopProgress
 from processor.states import State
 
-__all__ = ["CheckpointRecord", "DeadLetterRecord", "DedupeMark", "Job", "LiveJobRecord", "StatusRecord", "StepRecord"]
+__all__ = [
+    "AlertRecord",
+    "AuditRecord",
+    "CheckpointRecord",
+    "ControlRecord",
+    "DeadLetterRecord",
+    "DedupeMark",
+    "Job",
+    "LiveJobRecord",
+    "StatusRecord",
+    "StepRecord",
+]
 
 
 class CheckpointRecord(NamedTuple):
@@ -90,6 +101,10 @@ class StatusRecord(NamedTuple):
     done: float | None = None
     total: float | None = None
     note: str | None = None
+    due_at: int | None = None
+    """When the next attempt may begin, milliseconds since the epoch; None unless it waits for that."""
+    number: int | None = None
+    """Partition number of a job that waits for its retry."""
 
 
 class DedupeMark(NamedTuple):
@@ -117,8 +132,62 @@ class DeadLetterRecord(NamedTuple):
     raw: bytes | None = None
     """The original value of a record that could not be decoded."""
     raw_key: bytes | None = None
-    failures: list[ErrorInfo] | None = None
+    failures: list[Failure] | None = None
+    """Of the life, oldest first."""
     progress: bytes | None = None
     """Encoded CheckpointRecord."""
     steps: list[bytes] | None = None
     """Encoded StepRecords."""
+
+
+class ControlRecord(NamedTuple):
+    """What an operator wants of a queue, a job type or a job. Key: the target; a tombstone takes it back."""
+
+    target: str
+    """`queue:NAME`, `type:NAME` or `job:ID`."""
+    action: str
+    """`pause` (queue, type), `cancel` or `retry` (job)."""
+    at: int
+    by: str
+    """Who asked for it, as `user@host`."""
+    reason: str = ""
+    life: int = 0
+    """Of a job: lives up to this one are meant."""
+    queue: str = ""
+    """Of a job that waits for its retry: its queue."""
+    number: int = -1
+    """Of a job that waits for its retry: its number, whose owner can end it at once."""
+    type: str = ""
+    """Of a job that waits for its retry: its job type."""
+
+
+class AlertRecord(NamedTuple):
+    """Something somebody should look at. Key: the subject."""
+
+    kind: str
+    """`killed`, `crash_loop`, ..."""
+    subject: str
+    """What it is about; repeats have the same."""
+    at: int
+    worker: str
+    text: str
+    job_id: str = ""
+    type: str = ""
+    queue: str = ""
+
+
+class AuditRecord(NamedTuple):
+    """What an operator did, and why. Key: the subject."""
+
+    action: str
+    """`redrive`, `discard`, `cancel`, `retry`, `pause`, `resume`."""
+    subject: str
+    """A dead letter as `partition@offset`, `job:ID`, `queue:NAME` or `type:NAME`."""
+    at: int
+    by: str
+    """Who did it, as `user@host`."""
+    reason: str = ""
+    job_id: str = ""
+    life: int = 0
+    """The life of the job that it began, or that it concerns."""
+    detail: str = ""

@@ -206,6 +206,8 @@ class WorkerSettings(Group):
     poll_idle: Seconds = _is("4ms", "Longest sleep between two looks at the log when nothing happens.", "seconds", gt=0)
     watchdog: Seconds = _is("60s", "A number without progress for so long is held, with an alarm.", "seconds", gt=0)
     state_dir: str = _is("", "Folder of the slot locks; empty: a folder of the user's state directory.")
+    stop_grace: Seconds = _is("5s", "How long an attempt told to stop may take before it is ended by force.", "seconds")
+    abandoned_max: int = _is(10, "Attempts that cannot be ended, left behind: with so many a process restarts.", ge=1)
     unknown_type_patience: Seconds = _is("10m", "How long a job of an unknown type or version is parked.", "seconds")
     checkpoint_max_bytes: Bytes = _is("256KiB", "Largest cursor and state, or step result, of a job.", "bytes", ge=1)
     result_max_bytes: Bytes = _is("256KiB", "Largest result of a job.", "bytes", ge=1)

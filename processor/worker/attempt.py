@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from processor.broker.base import OutRecord
     from processor.clock import Clock
     from processor.context_port import ContextLimits, Observer
-    from processor.core.completer import Origin
     from processor.core.outcome import Outcome
+    from processor.core.write_set import Origin
     from processor.job import Job, Progress, Step
     from processor.worker.dispatch import Shelf
     from processor.worker.number import LaneState, Number
@@ -50,6 +50,18 @@ class Sync(NamedTuple):
 def _resolve(future: asyncio.Future[None] | None) -> None:
     if future is not None and not future.done():
         future.set_result(None)
+
+
+class Stop(NamedTuple):
+    """Why an attempt is to end before its handler does."""
+
+    kind: str
+    """`timeout`, `stall`, `killed` or `cancelled`."""
+    reason: str
+    at: float
+    """When it was told so (monotonic seconds)."""
+    forced: bool = False
+    """It did not listen: it is being ended by force."""
 
 
 class Drained(NamedTuple):
@@ -91,6 +103,8 @@ class Attempt:
     started_at: float | None = None
     """Monotonic seconds, set by the executor."""
     run_seconds = 0.0
+    watched = False
+    """Its job type has a stall timeout."""
     resumed: Progress | None = None
     steps: Mapping[str, Step] = _NOTHING
     """Steps the log held when the attempt began."""
@@ -113,6 +127,10 @@ class Attempt:
     news = False
     reported: tuple[float, float | None, str | None] | None = None
     beat_at = 0.0
+    """When the handler last saved something or said that it is alive (monotonic seconds)."""
+    stop: Stop | None = None
+    deaths = 0
+    """Of processes that ran it, in a row and without progress."""
     _ops: deque[tuple[str, object]] | None = None
     _forgettable: list[str] | None = None
     step_names: dict[str, Step] | None = None
@@ -137,6 +155,18 @@ class Attempt:
         self.job = job
         self.raw = raw
         self.job_type = job_type
+        if job_type is not None and job_type.options.stall_timeout is not None:
+            self.watched = True
+
+    def again(self) -> Attempt:
+        """The same job once more, by the same owner, from where this attempt has come to."""
+        attempt = Attempt(self.shared, self.number, self.lane, self.origin, self.job, self.raw, self.job_type)
+        attempt.derived, attempt.deaths, attempt.parked_until = self.derived, self.deaths, self.parked_until
+        attempt.saved, attempt.promoted, attempt.announced = self.saved, self.promoted, self.announced
+        attempt.resumed = attempt.latest = attempt.written = self.latest
+        if self.step_names:
+            attempt.steps, attempt.step_names = dict(self.step_names), dict(self.step_names)
+        return attempt
 
     @property
     def runnable(self) -> RunnableJob:
@@ -144,6 +174,11 @@ class Attempt:
         if self.job_type is None:
             raise UnknownJobType(f"no job type named {self.job.type!r}")
         return self.job_type
+
+    @property
+    def progressed_here(self) -> bool:
+        """Whether this attempt saved anything that was not there when it began."""
+        return self.written != self.resumed or bool(self.step_names and set(self.step_names) - set(self.steps))
 
     # --- the handler's side (processor.context.AttemptPort) -------------------------------------------------------
 
@@ -184,6 +219,8 @@ class Attempt:
 
     def save(self, progress: Progress) -> None:
         self.latest = progress
+        if self.watched:
+            self.beat_at = self.shared.clock.monotonic()
         self.want_progress = True
         if not self.news:
             self.news = True
@@ -234,6 +271,8 @@ class Attempt:
         if ops is None:
             ops = self._ops = deque()
         ops.append((kind, value))
+        if self.watched:
+            self.beat_at = self.shared.clock.monotonic()
         if not self.news:
             self.news = True
             self.shared.inbox.post(self)
@@ -258,7 +297,8 @@ class Attempt:
         progress: Progress | None = None
         if self.want_progress or forgettable or final:
             self.want_progress = False
-            if self.latest is not self.written:
+            # Saving once more what is saved already is no news, and no progress of a job that dies at the same place.
+            if self.latest is not self.written and self.latest != self.written:
                 progress = self.written = self.latest
         if progress is None:
             self._forgettable = forgettable or None

@@ -9,6 +9,7 @@ When the worker ends, so does this process: by the kernel, and by the end of the
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import queue
@@ -40,7 +41,7 @@ from processor.worker.loading import Application, load_application
 from processor.worker.logs import configure
 from processor.worker.parentage import die_with_parent
 from processor.worker.registry import RunnableJob
-from processor.worker.runner import run_sync
+from processor.worker.runner import run_async, run_sync
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +131,9 @@ class ChildPort:
         if how != "durable":
             self.check()
 
-    async def async_sync(self) -> NoReturn:
-        """Never called: async handlers run in the worker's own process."""
-        raise NotImplementedError("handlers in child processes are synchronous")
+    async def async_sync(self) -> None:
+        """As `sync`, for the event loop."""
+        await asyncio.to_thread(self.sync)
 
     # --- the sender's side ---------------------------------------------------------------------------------------
 
@@ -189,7 +190,8 @@ class Child:
             until = port.clock.now_ms() + int(port.patience * 1000)
             return Parked(State.WAITING, f"the child process knows no job type {port.job.type!r}", until)
         port.job_type = job_type
-        return run_sync(port)
+        # Handlers for the event loop come here only as suspects: alone in a process, so that no other dies with them.
+        return asyncio.run(run_async(port)) if job_type.kind == "async" else run_sync(port)
 
     def _listen(self) -> None:
         while True:

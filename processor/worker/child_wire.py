@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from processor.broker.base import OutRecord
-from processor.core.outcome import Crashed, Failed, Lost, Outcome, Parked, Succeeded, Yielded
+from processor.core.outcome import Crashed, Discarded, Ended, Failed, Lost, Outcome, Parked, Retried, Succeeded, Yielded
 from processor.job import ErrorInfo, Job, LoopProgress, Progress, Step, StepPhase
 from processor.states import State
 
@@ -113,7 +113,8 @@ def pack_assigned(assigned: Assigned) -> Frame:
     """The frame of a job."""
     return (
         "job",
-        tuple(assigned.job),
+        # What it carries along is in `resumed` and `steps` already.
+        tuple(assigned.job._replace(carried=None)),
         tuple(assigned.fencing_token),
         _plain_progress(assigned.resumed),
         [_plain_step(step) for step in assigned.steps.values()],
@@ -160,8 +161,15 @@ def pack_outcome(outcome: Outcome) -> Frame:
     """An outcome as plain values."""
     if isinstance(outcome, Failed):
         return ("Failed", tuple(outcome.error), outcome.reason)
+    if isinstance(outcome, Retried):
+        return ("Retried", tuple(outcome.error), outcome.delay)
+    if isinstance(outcome, Discarded):
+        return ("Discarded", tuple(outcome.error))
+    if isinstance(outcome, Ended):
+        return ("Ended", outcome.state.value, outcome.reason)
     if isinstance(outcome, Parked):
-        return ("Parked", outcome.state.value, outcome.reason, outcome.until)
+        error = None if outcome.error is None else tuple(outcome.error)
+        return ("Parked", outcome.state.value, outcome.reason, outcome.until, error)
     return (type(outcome).__name__, *outcome)
 
 
@@ -170,8 +178,15 @@ def unpack_outcome(part: Frame) -> Outcome:
     kind, *values = part
     if kind == "Failed":
         return Failed(ErrorInfo(*values[0]), values[1])
+    if kind == "Retried":
+        return Retried(ErrorInfo(*values[0]), values[1])
+    if kind == "Discarded":
+        return Discarded(ErrorInfo(*values[0]))
+    if kind == "Ended":
+        return Ended(State(values[0]), values[1])
     if kind == "Parked":
-        return Parked(State(values[0]), values[1], values[2])
+        error = None if values[3] is None else ErrorInfo(*values[3])
+        return Parked(State(values[0]), values[1], values[2], error)
     return _PLAIN[kind](*values)
 
 

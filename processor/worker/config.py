@@ -18,6 +18,8 @@ class QueueConfig:
     lanes: tuple[Lane, ...] = (Lane.NORMAL, Lane.DUE)
     concurrency: int = 100
     """Jobs that run at a time in this process, for each kind of executor."""
+    order: str = "block"
+    """What a failed job does to its ordering key: hold it (`block`) until it is done, or let it go (`release`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,10 @@ class WorkerConfig:
     membership_proof: float = 1.0
     """After a fatal producer error: how long the consumer must stay a member before the producer is rebuilt."""
     unknown_type_patience: float = 600.0
+    stop_grace: float = 5.0
+    """How long an attempt that was told to stop (timeout, kill date, cancel) may take before it is ended by force."""
+    abandoned_max: int = 10
+    """So many attempts that cannot be ended, were left behind and still run, and the process stops, to start anew."""
     refresh_every: float = 3600.0
     """Idle numbers commit again this often: fresh hint, and no offset expires."""
     watchdog: float = 60.0
@@ -75,6 +81,8 @@ class WorkerConfig:
 
     app_path: str | None = None
     """`MODULE:APP`: the name under which child processes import the app. Process executors need it."""
+    quarantine: bool = True
+    """Jobs that were there when processes died run in child processes of their own. False: they cannot."""
     child_slots: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Child processes of one queue at most: more than processors only take turns."""
     child_env: Mapping[str, str] = field(default_factory=dict)
@@ -86,6 +94,15 @@ class WorkerConfig:
     def group(self) -> str:
         """The consumer group of this namespace's workers."""
         return f"{self.namespace}.workers"
+
+    @property
+    def forwarders(self) -> str:
+        """The consumer group of the forwarder role."""
+        return f"{self.namespace}.forwarders"
+
+    def forwarder_id(self, slot: str | None = None) -> str:
+        """The transactional id of a slot's forwarder (default: this one)."""
+        return f"{self.namespace}.forwarder.{slot or self.slot}"
 
     def transactional_id(self, slot: str | None = None) -> str:
         """The transactional id of a slot (default: this one)."""

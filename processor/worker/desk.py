@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING
 
 from processor.broker.base import Broker, Membership
 from processor.context_port import ContextLimits
-from processor.core.completer import Completer, Origin, Topics
+from processor.core.completer import Completer
 from processor.core.group_commit import GroupCommit
 from processor.core.room import Room
+from processor.core.write_set import Origin, Topics
 from processor.errors import RecordError
 from processor.job import Job, Lane
+from processor.wire.codec import encode
 from processor.wire.topics import checkpoints_topic, dedupe_topic, dlq_topic, jobs_topic, status_topic
 from processor.worker.attempt import Attempt, AttemptShared
 from processor.worker.config import QueueConfig, WorkerConfig
+from processor.worker.gate import Gate
 from processor.worker.number import LaneState, Number, Standing
 from processor.worker.runtime import Inbox, Runtime
 from processor.worker.tally import Tally
@@ -41,6 +44,7 @@ class Desk:
         self.registry = registry
         self.completer = Completer(config.slot)
         self.tally = Tally()
+        self.gate = Gate()
         self.inbox: Inbox[object] = Inbox(runtime)
         limits = ContextLimits(
             checkpoint_max_bytes=config.checkpoint_max_bytes,
@@ -51,6 +55,8 @@ class Desk:
         self.membership: Membership | None = None
         """The group metadata of the last assign or revoke callback; flushes present this and nothing fresher."""
         self.numbers: dict[tuple[str, int], Number] = {}
+        self.claimed: dict[tuple[str, int], int] = {}
+        """The last epoch of every number that this process has owned."""
         self.lanes: dict[tuple[str, int], LaneState] = {}
         """Lane partitions of active numbers, by (topic, partition)."""
         self.queues = {queue.name: queue for queue in config.queues}
@@ -78,6 +84,7 @@ class Desk:
             checkpoints_topic(ns, queue.name),
             dedupe_topic(ns, queue.name),
             partition,
+            ns,
         )
         self._assignments += 1
         dedupe_ms = int(self.config.dedupe_window * 1000)
@@ -85,6 +92,7 @@ class Desk:
         for lane in queue.lanes:
             number.lanes[lane] = LaneState(number, lane, jobs_topic(ns, queue.name, lane), partition)
         self.numbers[queue.name, partition] = number
+        number.own_epoch = self.claimed.get((queue.name, partition), 0)
         return number
 
     def drop_number(self, number: Number) -> None:
@@ -98,6 +106,10 @@ class Desk:
         for attempt in number.attempts.values():
             attempt.lost = attempt.interrupted = True
             self._forget_load(attempt)
+        for attempt in number.named:
+            if attempt.shelf is not None:
+                attempt.shelf.pool.submit([attempt])  # it comes back as lost, and its slot is free
+        number.named.clear()
         number.attempts.clear()
         number.order.drop_all()
         for sync in number.syncs:
@@ -120,6 +132,12 @@ class Desk:
     def _forget_load(self, attempt: Attempt) -> None:
         self.inflight_records -= 1
         self.inflight_bytes -= len(attempt.raw)
+
+    def rewrite(self, attempt: Attempt, job: Job) -> None:
+        """What is known of its job has changed: its record is another one from now on."""
+        self.inflight_bytes -= len(attempt.raw)
+        attempt.job, attempt.raw = job, encode(job)
+        self.inflight_bytes += len(attempt.raw)
 
     def wrote(self, records: int, size: int) -> None:
         """Records went into the outbox."""

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+from processor.core.deaths import QUARANTINE
 from processor.core.ordering import Reclaimed, Spilled
+from processor.core.outcome import Outcome
+from processor.job import Lane
 from processor.worker.attempt import Attempt
-from processor.worker.number import Number, Standing
+from processor.worker.number import LaneState, Number, Standing
 
 if TYPE_CHECKING:
     from processor.worker.desk import Desk
+
+
+class Ending(Enum):
+    """What a pool can do about an attempt that does not listen."""
+
+    COMES = "comes"
+    """It will be posted like any other: its process was killed, its coroutine cancelled."""
+    LEFT = "left"
+    """Nobody can end its thread: it is left behind, and another one takes its place."""
+    STUCK = "stuck"
+    """It holds up all others of its pool."""
 
 
 class Pool(Protocol):
@@ -25,9 +40,29 @@ class Pool(Protocol):
         """Called every turn of the loop: wake somebody if work waits and hands are idle."""
         ...
 
+    def recall(self) -> list[Attempt]:
+        """Give back what nobody has begun, in its order."""
+        ...
+
+    def end(self, attempt: Attempt, why: str) -> Ending:
+        """End an attempt that was told to stop and did not."""
+        ...
+
+    def left_behind(self) -> int:
+        """Attempts that could not be ended, were given up, and still run."""
+        ...
+
     def stop(self, timeout: float) -> bool:
         """End the pool; whether everything in it ended in time."""
         ...
+
+
+class Settles(Protocol):
+    """What becomes of an attempt that is not to start as it is; `processor.worker.settle.Settlement`."""
+
+    def park_unknown(self, attempt: Attempt) -> None: ...
+    def end_unstarted(self, attempt: Attempt, outcome: Outcome) -> None: ...
+    def name(self, attempt: Attempt) -> None: ...
 
 
 TURNS_OF_FOLLOWERS = 3
@@ -39,6 +74,8 @@ SHORT_AHEAD = 600
 """So many short ones are kept ready. With more of them the processor's caches no longer hold what is touched next
 (measured, jobs that do nothing: 2 % fewer a second with 2,000, 6 % with 5,000; 1 % with 250, by fetching more often).
 """
+DUE_SHARE = 3
+"""Of ten slots, those for jobs from the `due` lane while others wait too."""
 FEW = 32
 """So few more are not worth a fetch."""
 
@@ -46,11 +83,18 @@ FEW = 32
 class Shelf:
     """Attempts of one queue and executor kind that may start: handed to the pool a little ahead of its slots."""
 
-    __slots__ = ("_ended", "_peak", "_seconds", "_turn", "followers", "pool", "running", "waiting")
+    __slots__ = (
+        *("_credit", "_ended", "_peak", "_seconds", "_turn"),
+        *("alone", "due", "followers", "pool", "running", "waiting"),
+    )
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, alone: bool = False) -> None:
         self.pool = pool
+        self.alone = alone
+        """For suspects: none is handed out before there is a slot for it, and before it is in the log by its name."""
         self.waiting: deque[Attempt] = deque()
+        self.due: deque[Attempt] = deque()
+        """From the `due` lane: they share the slots with the others by weight, so neither side starves."""
         self.followers: deque[Attempt] = deque()
         """Next of their key: they have waited already, and behind all the others a hot key would hardly move."""
         self.running: dict[Attempt, None] = {}
@@ -61,11 +105,12 @@ class Shelf:
         self._seconds = 1.0
         """How long an attempt ran, the mean of late."""
         self._turn = 0
+        self._credit = 0
 
     @property
     def ready(self) -> int:
         """How many may start and wait for a slot."""
-        return len(self.waiting) + len(self.followers)
+        return len(self.waiting) + len(self.followers) + len(self.due)
 
     @property
     def outstanding(self) -> int:
@@ -79,6 +124,8 @@ class Shelf:
         If jobs are short, about as many again. Else no more: what the pool holds goes before the next of a key.
         """
         slots = self.pool.slots
+        if self.alone:
+            return slots
         most = 2 * slots + 128
         return most if self._seconds < SHORT else min(slots + 16 + int(self._peak), most)
 
@@ -88,9 +135,17 @@ class Shelf:
 
         Nor more at once than is needed: while the owner admits records, the executors wait for the interpreter lock.
         """
+        return self._lacks(len(self.waiting) + len(self.followers))
+
+    @property
+    def lacks_due(self) -> int:
+        """The same for the `due` lane, for itself: else what one side has ready would keep the other unread."""
+        return self._lacks(len(self.due))
+
+    def _lacks(self, ready: int) -> int:
         if self._seconds < SHORT:
-            return SHORT_AHEAD if self.ready < SHORT_AHEAD else 0
-        lacks = 2 * self.ahead - self.ready
+            return SHORT_AHEAD if ready < SHORT_AHEAD else 0
+        lacks = 2 * self.ahead - ready
         return lacks if lacks >= FEW else 0
 
     def ended(self, attempt: Attempt) -> None:
@@ -98,6 +153,12 @@ class Shelf:
         del self.running[attempt]
         self._ended += 1
         self._seconds += (attempt.run_seconds - self._seconds) * 0.03
+
+    def back(self, attempts: Sequence[Attempt]) -> None:
+        """The pool gave some back that nobody had begun: they go on first when it goes on."""
+        for attempt in reversed(attempts):
+            del self.running[attempt]
+            (self.due if _is_due(attempt) else self.waiting).appendleft(attempt)
 
     def turn(self) -> int:
         """The owner comes by; how many more the pool may hold."""
@@ -107,6 +168,11 @@ class Shelf:
 
     def next(self) -> Attempt:
         """Take the one that starts next."""
+        if self.due:
+            self._credit += DUE_SHARE
+            if self._credit >= 10 or not (self.waiting or self.followers):
+                self._credit = max(self._credit - 10, 0)
+                return self.due.popleft()
         if self.followers:
             self._turn += 1
             if self._turn <= TURNS_OF_FOLLOWERS or not self.waiting:
@@ -122,67 +188,132 @@ class Dispatch:
         self,
         desk: Desk,
         make_pool: Callable[[str, int, str], Pool],
-        park: Callable[[Attempt], None],
         reread: Callable[[Number, str, Sequence[Spilled]], None],
     ) -> None:
         self._desk = desk
         self._make_pool = make_pool
-        self._park_unknown = park
         self._reread = reread
+        self._gate = desk.gate
         self.shelves: dict[tuple[str, str], Shelf] = {}
+        self._settles: Settles
+
+    def settle_by(self, settles: Settles) -> None:
+        """Who deals with those that do not start; it is made later, since it starts others."""
+        self._settles = settles
 
     def ready(self, attempt: Attempt, *, follows: bool = False) -> None:
         """The attempt may start as soon as a slot is free. `follows`: it has waited for its key."""
         job_type = attempt.job_type
         if job_type is None:
-            self._park_unknown(attempt)
+            if not (self._gate.looks_at(attempt) and self._turned_away(attempt)):
+                self._settles.park_unknown(attempt)
+            return
+        number, lane = attempt.number, attempt.lane
+        if number.cautious is not None and lane is not None and attempt.origin.offset >= lane.durable_mark:
+            number.cautious.append((attempt, follows))
+            number.touched = self._desk.urgent = True
+            self._desk.wrote(0, 0)
             return
         kind = "async" if job_type.kind == "async" else job_type.executor
-        queue = attempt.number.queue.name
+        if attempt.deaths >= QUARANTINE:
+            kind = "quarantine" if self._desk.config.quarantine else f"alone-{kind}"
+        queue = number.queue.name
         shelf = self.shelves.get((queue, kind))
         if shelf is None:
             shelf = self._new_shelf(queue, kind)
         attempt.shelf = shelf
-        (shelf.followers if follows else shelf.waiting).append(attempt)
+        if follows:
+            shelf.followers.append(attempt)
+        elif _is_due(attempt):
+            shelf.due.append(attempt)
+        else:
+            shelf.waiting.append(attempt)
+
+    def read_durably(self, number: Number, marks: Sequence[tuple[LaneState, int]]) -> None:
+        """The log says how far a cautious number has read: what is below may start."""
+        for lane, mark in marks:
+            lane.durable_mark = max(lane.durable_mark, mark)
+        held, number.cautious = number.cautious or [], None
+        over = self._desk.clock.monotonic() >= number.cautious_until
+        if not over:
+            number.cautious = []
+        for attempt, follows in held:
+            if not attempt.settled:
+                self.ready(attempt, follows=follows)
 
     def _new_shelf(self, queue: str, kind: str) -> Shelf:
         pool = self._make_pool(queue, self._desk.queues[queue].concurrency, kind)
-        shelf = self.shelves[queue, kind] = Shelf(pool)
+        shelf = self.shelves[queue, kind] = Shelf(pool, alone=kind.startswith(("quarantine", "alone")))
         return shelf
 
     def hand_out(self) -> int:
         """Give the pools what they have room for; how many attempts were handed out."""
         handed = 0
-        for shelf in self.shelves.values():
+        resting = self._gate.resting
+        for (queue, _), shelf in self.shelves.items():
             room = shelf.turn()
-            if room > 0 and (shelf.waiting or shelf.followers):
+            if room > 0 and shelf.ready and queue not in resting:
                 handed += self._hand_out(shelf, room)
             if shelf.outstanding:
                 shelf.pool.nudge()
         return handed
 
     def _hand_out(self, shelf: Shelf, room: int) -> int:
-        waiting, followers = shelf.waiting, shelf.followers
+        waiting, followers, due = shelf.waiting, shelf.followers, shelf.due
+        gate = self._gate
         batch: list[Attempt] = []
-        while len(batch) < room and (waiting or followers):
-            attempt = shelf.next() if followers else waiting.popleft()
-            # Jobs of a number that was given up meanwhile are not ours to start.
-            if attempt.number.assignment == attempt.assignment and attempt.number.standing is Standing.ACTIVE:
+        while len(batch) < room and (waiting or followers or due):
+            attempt = shelf.next() if followers or due else waiting.popleft()
+            # Jobs of a number that was given up meanwhile are not ours to start; one that was cancelled has ended.
+            number = attempt.number
+            if number.assignment == attempt.assignment and number.standing is Standing.ACTIVE and not attempt.settled:
+                if gate.looks_at(attempt) and self._turned_away(attempt):
+                    continue
                 batch.append(attempt)
-                attempt.number.running += 1
+                number.running += 1
         if batch:
             job = batch[0].job
-            due = job.enqueued_at if job.due_at is None else job.due_at
-            self._desk.tally.waited(job.queue, max(self._desk.clock.now_ms() - due, 0) / 1000)
+            due_at = job.enqueued_at if job.due_at is None else job.due_at
+            self._desk.tally.waited(job.queue, max(self._desk.clock.now_ms() - due_at, 0) / 1000)
         shelf.running.update(dict.fromkeys(batch))
-        shelf.pool.submit(batch)
+        if shelf.alone:
+            for attempt in batch:
+                self._settles.name(attempt)
+                attempt.number.named.append(attempt)
+        else:
+            shelf.pool.submit(batch)
         return len(batch)
+
+    def named(self, attempts: Sequence[Attempt]) -> None:
+        """Suspects that are in the log by their own names now: they start."""
+        for attempt in attempts:
+            if attempt.shelf is not None and not attempt.settled:
+                attempt.shelf.pool.submit([attempt])
+
+    def _turned_away(self, attempt: Attempt) -> bool:
+        """Whether it may not start any more; then it ends here."""
+        outcome = self._gate.outcome(attempt, self._desk.clock.now_ms())
+        if outcome is not None:
+            self._settles.end_unstarted(attempt, outcome)
+        return outcome is not None
 
     def ended(self, attempt: Attempt) -> None:
         """A pool gave an attempt back."""
         if attempt.shelf is not None:
             attempt.shelf.ended(attempt)
             attempt.number.running -= 1
+
+    def interrupt(self, wanted: Callable[[Attempt], bool]) -> None:
+        """Ask running attempts to save and yield: their jobs go on later. Those that nobody has begun come back."""
+        for shelf in self.shelves.values():
+            recalled = [attempt for attempt in shelf.pool.recall() if attempt in shelf.running]
+            shelf.back(recalled)
+            for attempt in recalled:
+                attempt.number.running -= 1
+            for attempt in shelf.running:
+                if wanted(attempt):
+                    attempt.interrupted = True
+            shelf.pool.nudge()
 
     def offer_key(self, attempt: Attempt, key: str) -> bool:
         """Whether the attempt holds its key now and may start; else it waits for it, whole or as its place only."""
@@ -215,16 +346,18 @@ class Dispatch:
                 places = places[1:]
             self._reread(number, key, places)
 
-    def lacks(self) -> int:
-        """How many records should be read: 0 if no slot would take what they bring.
+    def lacks(self, *, due: bool = False) -> int:
+        """How many records should be read: 0 if no slot would take what they bring. `due`: of the `due` lanes.
 
         A reader serves all queues, and what it brings next may be for any kind of executor: one that has not enough is
         reason to read on, even if the others get more than they need. The bounds of what is in flight hold anyway.
         """
-        lacks = max((shelf.lacks for shelf in self.shelves.values()), default=0)
+        # What suspects leave room for says nothing about the others.
+        shelves = [(queue, shelf) for (queue, _), shelf in self.shelves.items() if not shelf.alone]
+        lacks = max((shelf.lacks_due if due else shelf.lacks for _, shelf in shelves), default=0)
         if lacks > 0:
             return lacks
-        known = {queue for queue, _ in self.shelves}
+        known = {queue for queue, _ in shelves}
         return self._desk.config.fetch_records if any(n.queue.name not in known for n in self._desk.active()) else 0
 
     @property
@@ -241,3 +374,7 @@ class Dispatch:
     def waiting(self) -> int:
         """Attempts that may start and wait for a slot."""
         return sum(shelf.ready for shelf in self.shelves.values())
+
+
+def _is_due(attempt: Attempt) -> bool:
+    return attempt.lane is not None and attempt.lane.lane is Lane.DUE

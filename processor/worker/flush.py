@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from processor.broker.base import (
     Acks,
@@ -39,9 +39,9 @@ from processor.worker.producers import initialised
 from processor.worker.runtime import Inbox, Runtime, serve
 
 if TYPE_CHECKING:
-    from processor.core.completer import SavedOut
-    from processor.worker.attempt import Sync
-    from processor.worker.number import Number
+    from processor.core.write_set import SavedOut
+    from processor.worker.attempt import Attempt, Sync
+    from processor.worker.number import LaneState, Number
 
 _R = TypeVar("_R")
 
@@ -61,9 +61,32 @@ up whoever restores them.
 """
 
 
+class Cargo(Protocol):
+    """What one owned partition contributes to a batch, as the flusher sees it."""
+
+    @property
+    def creates(self) -> list[OutRecord]: ...
+    @property
+    def announces(self) -> list[OutRecord]: ...
+    @property
+    def offsets(self) -> list[OffsetCommit]: ...
+    @property
+    def watched(self) -> str:
+        """The topic of which the last record among `creates` is to be reported with its offset; empty: none."""
+        ...
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the partition is still this worker's."""
+        ...
+
+
+C = TypeVar("C", bound=Cargo)
+
+
 @dataclass(slots=True, kw_only=True)
 class Part:
-    """What one number contributes to a batch."""
+    """What one number contributes to a batch. Implements `Cargo`."""
 
     number: Number
     assignment: int
@@ -75,19 +98,35 @@ class Part:
     """Keys written once more, as they are."""
     burials: list[bytes]
     """Keys whose tombstones are in `announces`."""
+    step_burials: list[tuple[str, str]]
+    """Those of `burials` that a finished item makes superfluous, as (job id, step)."""
     later: list[bytes]
     """Keys to bury in the flush after this one."""
     syncs: list[Sync]
     offsets: list[OffsetCommit]
+    marks: list[tuple[LaneState, int]]
+    """How far a cautious number had read its lanes."""
+    named: list[Attempt]
+    """Suspects that start once this is committed."""
     checkpoint_end: int
     """Lower bound of the offsets this batch gets in the checkpoint partition."""
 
+    @property
+    def watched(self) -> str:
+        """The checkpoint topic, to know where its partition ends."""
+        return self.number.topics.checkpoints
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the assignment goes on."""
+        return self.assignment == self.number.assignment
+
 
 @dataclass(slots=True, kw_only=True)
-class FlushBatch:
-    """Frozen work of several numbers, fenced by one membership."""
+class FlushBatch(Generic[C]):
+    """Frozen work of several partitions, fenced by one membership."""
 
-    parts: list[Part]
+    parts: list[C]
     group: str
     membership: Membership
     watch_all: bool = False
@@ -96,10 +135,10 @@ class FlushBatch:
 
 
 @dataclass(slots=True, kw_only=True)
-class FlushResult:
+class FlushResult(Generic[C]):
     """How a batch went. `error` None: committed."""
 
-    batch: FlushBatch
+    batch: FlushBatch[C]
     error: BrokerError | None = None
     acks: Acks = field(default_factory=Acks)
     seconds: float = 0.0
@@ -110,27 +149,33 @@ class FlushResult:
         return isinstance(self.error, ProducerFatal)
 
 
-class Flusher:
+class Flusher(Generic[C]):
     """Owns the transactional producer. See the module."""
 
     def __init__(
-        self, runtime: Runtime, broker: Broker, transactional_id: str, reply: Callable[[FlushResult], None]
+        self,
+        runtime: Runtime,
+        broker: Broker,
+        transactional_id: str,
+        reply: Callable[[FlushResult[C]], None],
+        name: str = "flusher",
     ) -> None:
         self._runtime = runtime
+        self._name = name
         self._broker = broker
         self._transactional_id = transactional_id
         self._reply = reply
-        self._requests: Inbox[FlushBatch | None] = Inbox(runtime)
+        self._requests: Inbox[FlushBatch[C] | None] = Inbox(runtime)
         self._producer: TransactionalProducer | None = None
         self._abandoned = False
         self._left_behind = False
-        self._batch: FlushBatch | None = None
+        self._batch: FlushBatch[C] | None = None
         """The one under way."""
         self._calling_since: float | None = None
         """When the call under way began (monotonic seconds)."""
         self.rebuilds: Counter[str] = Counter()
         """Causes of producer rebuilds, for the metrics."""
-        self._actor = runtime.start("flusher", self._run)
+        self._actor = runtime.start(name, self._run)
 
     def prepare(self) -> None:
         """Initialise the producer before anything is owned: that ends what a predecessor in this slot left open, so a
@@ -138,7 +183,7 @@ class Flusher:
         """
         self._requests.post(_nothing())
 
-    def submit(self, batch: FlushBatch) -> None:
+    def submit(self, batch: FlushBatch[C]) -> None:
         """Hand over one batch; wait for its result before the next."""
         self._requests.post(batch)
 
@@ -154,10 +199,10 @@ class Flusher:
         if since is None or now - since <= UNWANTED_AFTER:
             return False
         parts = self._batch.parts if self._batch else []
-        wanted = not parts or any(part.assignment == part.number.assignment for part in parts)
+        wanted = not parts or any(part.wanted for part in parts)
         return now - since > STUCK_AFTER or not wanted
 
-    def replaced(self) -> tuple[Flusher, FlushResult]:
+    def replaced(self) -> tuple[Flusher[C], FlushResult[C]]:
         """A flusher in place of this one, which is stuck: its thread and its producer are left behind.
 
         Whether the batch was committed is not known. It counts as failed: what is in the log already changes nothing
@@ -165,7 +210,7 @@ class Flusher:
         """
         self._left_behind = self._abandoned = True
         self._requests.post(None)
-        successor = Flusher(self._runtime, self._broker, self._transactional_id, self._reply)
+        successor: Flusher[C] = Flusher(self._runtime, self._broker, self._transactional_id, self._reply, self._name)
         successor.rebuilds = self.rebuilds
         successor.rebuilds["stuck"] += 1
         batch = self._batch or _nothing()
@@ -180,13 +225,13 @@ class Flusher:
         finally:
             self._drop_producer()
 
-    def _serve(self, batch: FlushBatch) -> None:
+    def _serve(self, batch: FlushBatch[C]) -> None:
         self._batch = batch
         result = self._flush_timed(batch)
         if not self._left_behind:
             self._reply(result)
 
-    def _flush_timed(self, batch: FlushBatch) -> FlushResult:
+    def _flush_timed(self, batch: FlushBatch[C]) -> FlushResult[C]:
         began = self._runtime.clock.monotonic()
         try:
             acks = self._flush(batch) if batch.parts else self._prepared()
@@ -200,7 +245,7 @@ class Flusher:
         self._ready_producer()
         return Acks()
 
-    def _flush(self, batch: FlushBatch) -> Acks:
+    def _flush(self, batch: FlushBatch[C]) -> Acks:
         """The numbered flush (design, section 4). Step 1, freezing, was done by the owner.
 
         2. Begin; what creates; wait for its acks; only then what announces or destroys.
@@ -227,11 +272,11 @@ class Flusher:
         self._again(producer.commit)
         return acks
 
-    def _append_creates(self, producer: TransactionalProducer, batch: FlushBatch) -> None:
-        """Append what creates; watch the last checkpoint record of each number, to know where its partition ends."""
+    def _append_creates(self, producer: TransactionalProducer, batch: FlushBatch[C]) -> None:
+        """Append what creates; watch the last record of a topic where a part wants to know where it ends."""
         for part in batch.parts:
             creates = part.creates
-            last = _last_index(creates, part.number.topics.checkpoints)
+            last = _last_index(creates, part.watched) if part.watched else None
             if last is None:
                 producer.append(creates)
                 continue
@@ -310,7 +355,7 @@ class Flusher:
             raise _Refused(failures)
 
 
-def _nothing() -> FlushBatch:
+def _nothing() -> FlushBatch[Any]:
     """A batch without parts: it only makes the producer ready."""
     return FlushBatch(parts=[], group="", membership=Membership(None))
 

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Sequence
 
 from processor.broker.base import OutRecord, Record
-from processor.core.completer import Origin
+from processor.core.deaths import deaths_of
 from processor.core.live import LiveView
 from processor.core.ordering import Again, Spilled
+from processor.core.write_set import Origin
 from processor.errors import RecordError
 from processor.job import Job, Progress, Step, StepPhase
 from processor.wire.codec import decode_checkpoint, decode_job, decode_step
@@ -81,8 +82,10 @@ class Intake:
             return  # behind its own earlier life: it stays spilled until its turn
         attempt = self._desk.attempt(number, lane, Origin(lane.topic, lane.partition, offset), job, raw)
         attempt.derived = derived
-        if view is not None and view.life == job.life:
-            resume(attempt, view)
+        resume(attempt, view)
+        attempt.deaths = job.deaths
+        if lane.deaths:
+            attempt.deaths += deaths_of(lane.deaths, offset, number.live.saved_in(job.id))
         if job.id in number.attempts:
             number.successors[job.id] = attempt
             if again is Again.NEXT:
@@ -116,7 +119,7 @@ class Intake:
             return True
         if view is not None:
             theirs = (view.life, view.hop)
-            if theirs > mine or (theirs == mine and (view.ended or view.job is not None)):
+            if theirs > mine or (theirs == mine and view.job is not None) or (view.ended and view.life == job.life):
                 return True
         if not derived:
             return False
@@ -155,17 +158,39 @@ class Intake:
         )
 
 
-def resume(attempt: Attempt, view: LiveView) -> None:
-    """Give an attempt what the log holds of its job."""
-    if view.progress is not None and not view.ended:
-        record = decode_checkpoint(view.progress)
-        attempt.resumed = attempt.latest = attempt.written = progress_of(record)
-    steps = {name: _step(value) for name, value in view.steps.items()}
+def resume(attempt: Attempt, view: LiveView | None) -> None:
+    """Give an attempt what the log holds of its job: what its own record carries, and what the checkpoint topic has.
+
+    What travels in the record was taken from the checkpoint topic when it left: so it counts more than what is there of
+    an earlier hop, which only waits to be buried, and less than what this hop saved.
+    """
+    job, carried = attempt.job, attempt.job.carried
+    progress: Progress | None = None
+    steps: dict[str, Step] = {}
+    if carried is not None and carried.progress is not None:
+        progress = progress_of(decode_checkpoint(carried.progress))
+        steps = {step.name: step for step in map(_step, carried.steps or ())}
+    if view is not None and view.life == job.life:
+        record = None if view.progress is None or view.ended else decode_checkpoint(view.progress)
+        leftover = progress is not None and (record is None or record.hop < job.hop or _is_away(record))
+        saved = {name: _step(value) for name, value in view.steps.items()}
+        if leftover:
+            steps = {**saved, **steps}
+        else:
+            steps = {**steps, **saved}
+            progress = progress if record is None else progress_of(record)
+            attempt.saved = view.progress is not None or view.job is not None or bool(saved)
+        attempt.promoted = view.job is not None
+    if progress is not None:
+        attempt.resumed = attempt.latest = attempt.written = progress
     if steps:
-        attempt.steps = dict(steps)
-        attempt.step_names = steps
-    attempt.saved = view.progress is not None or view.job is not None or bool(steps)
-    attempt.promoted = view.job is not None
+        attempt.steps = steps
+        attempt.step_names = dict(steps)
+
+
+def _is_away(record: CheckpointRecord) -> bool:
+    """Whether the progress was left by a job that is on its way through the retry chain."""
+    return record.home_offset < 0 and record.home_topic != "" and ".retry." in record.home_topic
 
 
 def progress_of(record: CheckpointRecord) -> Progress:

@@ -63,8 +63,14 @@ class Janitor:
     """See the module. `ask` and `turn` belong to the owning thread."""
 
     def __init__(
-        self, runtime: Runtime, broker: Broker, config: WorkerConfig, reply: Callable[[LaneEnds | Roll], None]
+        self,
+        runtime: Runtime,
+        broker: Broker,
+        config: WorkerConfig,
+        reply: Callable[[LaneEnds | Roll], None],
+        group: str | None = None,
     ) -> None:
+        self._group = group or config.group
         self._runtime = runtime
         self._broker = broker
         self._config = config
@@ -107,7 +113,7 @@ class Janitor:
 
     def _do(self, chore: Tend | Look | Census) -> None:
         if isinstance(chore, Census):
-            self._reply(Roll(self._broker.admin().members(self._config.group)))
+            self._reply(Roll(self._broker.admin().members(self._group)))
             return
         if isinstance(chore, Look):
             self._reply(LaneEnds(self._broker.admin().end_offsets(chore.lanes, Isolation.COMMITTED)))
@@ -117,7 +123,7 @@ class Janitor:
     def tend(self, lanes: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Delete what is old and done; below which offsets that was."""
         admin = self._broker.admin()
-        committed = admin.committed(self._config.group, list(lanes))
+        committed = admin.committed(self._group, list(lanes))
         begins = admin.begin_offsets(lanes)
         now = self._runtime.clock.now_ms()
         # Lanes of numbers that moved away: their new owner takes its own samples.

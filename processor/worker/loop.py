@@ -24,22 +24,24 @@ from processor.errors import (
     BrokerError,
     BrokerUnavailable,
     MemberFenced,
-    ProducerFatal,
     RetriableBrokerError,
-    StaleMembership,
 )
 from processor.job import Lane
 from processor.worker.attempt import Attempt, Sync
 from processor.worker.census import CensusTaker
 from processor.worker.config import WorkerConfig
+from processor.worker.control import ControlNews, ControlWatch
 from processor.worker.desk import Desk
 from processor.worker.dispatch import Dispatch, Pool
-from processor.worker.flush import FlushBatch, Flusher, FlushResult
+from processor.worker.flush import FlushBatch, Flusher, FlushResult, Part
+from processor.worker.forwarder import Forwarder
 from processor.worker.intake import Intake
 from processor.worker.janitor import Janitor, LaneEnds, Roll
 from processor.worker.number import Number, Standing
+from processor.worker.operators import Operators
 from processor.worker.outbox import Outbox
 from processor.worker.ownership import Ownership
+from processor.worker.pace import Pace
 from processor.worker.registry import Registry
 from processor.worker.reread import Reread, Rereader
 from processor.worker.restore import Restored, Restorer
@@ -56,8 +58,6 @@ log = logging.getLogger(__name__)
 LANE_ORDER = (Lane.HIGH, Lane.DUE, Lane.NORMAL, Lane.LOW)
 HAND_OVER_FLUSH = 5.0
 """Seconds a revoke waits for its last flush, after the jobs have yielded."""
-STALE_WAIT = 5.0
-"""Seconds without a word of the group after which a refused membership is tried again."""
 
 
 class Worker:
@@ -75,27 +75,30 @@ class Worker:
         self.readers: dict[Lane, Reader] = {lane: broker.reader() for lane in LANE_ORDER if lane in lanes}
         self.restorer = Restorer(runtime, broker, config, post)
         self.rereader = Rereader(runtime, broker, post)
-        self.flusher = Flusher(runtime, broker, config.transactional_id(), post)
+        self.flusher: Flusher[Part] = Flusher(runtime, broker, config.transactional_id(), post)
         self.dispatch = Dispatch(
-            desk, lambda queue, slots, kind: make_pool(desk, queue, slots, kind), self._park, self._reread
+            desk,
+            lambda queue, slots, kind: make_pool(desk, queue, slots, kind),
+            self._reread,
         )
         self.settlement = Settlement(desk, self.dispatch)
+        self.dispatch.settle_by(self.settlement)
         self.intake = Intake(desk, self.dispatch)
-        self.outbox = Outbox(desk, self.settlement)
+        self.outbox = Outbox(desk, self.dispatch, self.settlement)
         self.ownership = Ownership(desk, self.dispatch, self.restorer, self.readers, self._hand_over)
+        self.operators = Operators(desk, self.dispatch, self.settlement, self.ownership)
         self.sweep = Sweep(desk, self.dispatch, self.settlement, self.ownership)
         self.janitor = Janitor(runtime, broker, config, post)
+        self.control = ControlWatch(runtime, broker, config, post)
+        self.forwarder = Forwarder(runtime, broker, config, desk.tally)
         self.census = CensusTaker(desk, self.janitor)
         self.watchdog = Watchdog(desk, self.dispatch, self.ownership, self.janitor)
         self.member: GroupConsumer = broker.group_consumer(
             config.group, instance_id=config.slot if config.static else None
         )
         self._flushing = False
-        self._in_flight: FlushBatch | None = None
-        self._frozen_at_callback = 0
-        self._flush_not_before = 0.0
-        self._flush_after_callback = 0
-        self._failures = 0
+        self._in_flight: FlushBatch[Part] | None = None
+        self._pace = Pace(config.membership_proof)
         self._flush_began = 0.0
         self._busy_at = 0.0
         self._stopping = False
@@ -103,8 +106,17 @@ class Worker:
         self.last_turn = 0.0
         """Monotonic seconds of the last turn of the loop: the liveness probe looks at it."""
         self.prepared = False
+        self.recycled = False
+        """It stopped to get rid of threads that could not be ended."""
 
     # --- from outside --------------------------------------------------------------------------------------------
+
+    def recycle(self) -> None:
+        """End the process in good order, to be started anew: threads that nobody can end are ended with it."""
+        if not self._stopping:
+            log.error("worker.recycles", extra={"stuck": self.sweep.stuck})
+            self.recycled = True
+            self.stop(leave=False)
 
     def stop(self, *, leave: bool = True) -> None:
         """Ask the loop to end in good order. `leave` False: the same slot restarts at once, without a rebalance."""
@@ -129,7 +141,8 @@ class Worker:
         subscribed = False
         try:
             while not self._stopping:
-                if self.prepared and not subscribed:
+                # No job starts before what operators want is known.
+                if self.prepared and self.operators.informed and not subscribed:
                     self.member.subscribe(sorted(self.desk.normal_topics), self.ownership)
                     subscribed = True
                 self._turn(subscribed=subscribed)
@@ -151,6 +164,8 @@ class Worker:
         busy += self._fetch()
         self._flush_if_due(now, idle=not busy)
         self.sweep.turn(now)
+        if self.sweep.too_many_abandoned:
+            self.recycle()
         self.watchdog.turn(now)
         self.census.turn(now)
         if not busy:
@@ -174,11 +189,12 @@ class Worker:
         desk = self.desk
         if not desk.lanes or not desk.has_room:
             return 0
-        limit = min(self.config.fetch_records, self.dispatch.lacks())
-        if limit <= 0:
-            return 0
+        fresh, due = self.dispatch.lacks(), self.dispatch.lacks(due=True)
         got = 0
-        for reader in self.readers.values():
+        for lane, reader in self.readers.items():
+            limit = min(self.config.fetch_records, due if lane is Lane.DUE else fresh)
+            if limit <= 0:
+                continue
             room = self.config.inflight_max_records - desk.inflight_records
             if room <= 0:
                 break
@@ -225,6 +241,8 @@ class Worker:
             self.ownership.restored(post)
         elif isinstance(post, Reread):
             self._reread_done(post)
+        elif isinstance(post, ControlNews):
+            self.operators.heard(post)
         elif isinstance(post, Roll):
             if self.census.counted(post) and not self._stopping:
                 self._join_again()
@@ -238,7 +256,7 @@ class Worker:
         if self.flusher.is_stuck(now):
             self._replace_flusher()
         oldest = desk.oldest_record_at
-        if self._flushing or oldest is None or now < self._flush_not_before:
+        if self._flushing or oldest is None or not self._pace.allows(now, self.ownership.callbacks):
             return
         linger = self.config.linger
         due = desk.urgent or desk.group_commit.due(now) or now - oldest >= linger or not desk.has_room
@@ -247,17 +265,15 @@ class Worker:
             self._flush(now)
 
     def _flush(self, now: float) -> None:
-        if self.ownership.callbacks < self._flush_after_callback and now < self._flush_not_before + STALE_WAIT:
-            return
         batch = self.outbox.freeze()
         if batch is None:
             return
         self._flushing, self._in_flight = True, batch
         self._flush_began = now
-        self._frozen_at_callback = self.ownership.callbacks
+        self._pace.froze(self.ownership.callbacks)
         self.flusher.submit(batch)
 
-    def _flushed(self, result: FlushResult) -> None:
+    def _flushed(self, result: FlushResult[Part]) -> None:
         if not result.batch.parts:
             self.prepared = result.error is None
             if result.error is not None:
@@ -266,25 +282,13 @@ class Worker:
         if result.batch is not self._in_flight:
             return  # of a flusher that was given up as stuck, and came back after all
         self._flushing, self._in_flight = False, None
-        now = self.desk.clock.monotonic()
+        self._pace.ended(result.error, self.desk.clock.monotonic())
         if result.error is None:
-            self._failures = 0
             for number in self.outbox.committed(result):
                 if number.standing is Standing.CLAIMING and not number.released:
                     self.ownership.claimed(number)
             return
-        self._failures += 1
         self.outbox.failed(result)
-        error = result.error
-        if isinstance(error, StaleMembership):
-            # Nothing is flushed until the next callback has run, unless it has run already.
-            self._flush_after_callback = self._frozen_at_callback + 1
-            self._flush_not_before = now
-        elif isinstance(error, ProducerFatal):
-            # Perhaps a successor took the slot: then the consumer hears of it first, and this process ends.
-            self._flush_not_before = now + self.config.membership_proof
-        else:
-            self._flush_not_before = now + min(0.02 * 2 ** min(self._failures, 7), 2.0)
 
     def _replace_flusher(self) -> None:
         self.flusher, result = self.flusher.replaced()
@@ -326,7 +330,7 @@ class Worker:
                 self._poll_group(0.0)
             if not self._take_posts():
                 desk.inbox.wait(0.002)
-            if flush and not self._flushing and now >= self._flush_not_before:
+            if flush and not self._flushing and self._pace.allows(now, self.ownership.callbacks):
                 self._flush(now)
             else:
                 self._flush_if_due(now, idle=False)
@@ -359,6 +363,8 @@ class Worker:
         for shelf in self.dispatch.shelves.values():
             shelf.pool.stop(0.5)
         self.flusher.stop(2.0)
+        self.forwarder.stop(3.0)
+        self.control.stop(1.0)
         self.restorer.stop(1.0)
         self.rereader.stop(1.0)
         self.janitor.stop(1.0)
@@ -367,9 +373,6 @@ class Worker:
         self.member.close()
 
     # --- wiring --------------------------------------------------------------------------------------------------
-
-    def _park(self, attempt: Attempt) -> None:
-        self.settlement.park_unknown(attempt)
 
     def _reread(self, number: Number, key: str, places: Sequence[Spilled]) -> None:
         self.rereader.ask(Reread(number, number.assignment, key, places))

@@ -18,14 +18,16 @@ from processor.worker.number import Number, Standing
 if TYPE_CHECKING:
     from processor.worker.loop import Worker
 
-_EVENTS = {
+_EVENTS: dict[str, tuple[str, ...]] = {
     "flush.committed": ("flushes_total", "committed"),
     "flush.failed": ("flushes_total", "aborted"),
     "rebalance.assigned": ("rebalances_total", "assigned"),
     "rebalance.revoked": ("rebalances_total", "revoked"),
     "rebalance.lost": ("rebalances_total", "lost"),
+    "forwarded": ("retries_forwarded_total",),
+    "abandoned": ("attempts_abandoned_total",),
 }
-"""Events with a metric of their own: name in the tally -> metric and label."""
+"""Events with a metric of their own: name in the tally -> metric, and label if it has one."""
 _PER_QUEUE = {
     "checkpoints": "checkpoints_total",
     "steps": "steps_total",

@@ -6,13 +6,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from processor.broker.base import OffsetCommit, OutRecord, TopicPartition
-from processor.core.completer import SavedOut, Topics
+from processor.core.deaths import Death, noted
 from processor.core.dedupe import DedupeMarks
 from processor.core.live import LiveTable
 from processor.core.offset_metadata import BUDGET, OffsetMetadata, encode
 from processor.core.ordering import KeyOrder
 from processor.core.room import Room
 from processor.core.window import Window
+from processor.core.write_set import SavedOut, Topics
 from processor.job import Lane, Version
 
 if TYPE_CHECKING:
@@ -38,7 +39,18 @@ class Standing(StrEnum):
 class LaneState:
     """One lane partition of a number."""
 
-    __slots__ = ("changed", "key", "lane", "mark_below", "number", "partition", "topic", "window")
+    __slots__ = (
+        "changed",
+        "deaths",
+        "durable_mark",
+        "key",
+        "lane",
+        "mark_below",
+        "number",
+        "partition",
+        "topic",
+        "window",
+    )
 
     def __init__(self, number: Number, lane: Lane, topic: str, partition: int) -> None:
         self.number = number
@@ -49,6 +61,9 @@ class LaneState:
         self.window = Window(0)
         self.mark_below = 0
         """Records below were possibly run by a predecessor that died: their ends are marked in the dedupe topic."""
+        self.deaths: tuple[Death, ...] = ()
+        self.durable_mark = 0
+        """The read mark as last committed, while the number is cautious."""
         self.changed = False
 
 
@@ -80,6 +95,8 @@ class Number:
 
     standing = Standing.RESTORING
     epoch = 0
+    own_epoch = 0
+    """The epoch in which this process owned the number before; 0: it did not."""
     sequence = 0
     running = 0
     """Attempts in the hands of a pool."""
@@ -116,6 +133,20 @@ class Number:
         """Jobs taken and not ended, by id."""
         self.parked: dict[str, int | None] = {}
         """Parked jobs: id -> when to look again (ms)."""
+        self.parkings: dict[str, tuple[int, int]] = {}
+        """(epoch, sequence) of the record that parks a job, until it is known to be committed."""
+        self.looked_for: set[str] = set()
+        """Parked jobs that are to be looked at now: an operator wants something of them."""
+
+        self.cautious: list[tuple[Attempt, bool]] | None = None
+        """A predecessor died: for a while a job starts only once the log says that it was read. Those that wait for
+        that, and whether each follows in its key; None: the number is not cautious.
+        """
+        self.cautious_until = 0.0
+        """Monotonic seconds."""
+
+        self.named: list[Attempt] = []
+        """Suspects that start once their promotion is committed."""
 
         self.recent = Recent()
         """The jobs that ended last: a repeated enqueue whose first record did arrive finds it here."""
@@ -162,6 +193,7 @@ class Number:
                 read_mark=lane.window.read_mark,
                 hint=self.hint,
                 ranges=tuple(lane.window.done_ranges()),
+                deaths=noted(lane.deaths, None, low) if lane.deaths else (),
             )
             encoded = encode(meta, low, BUDGET)
             self.crowded = self.crowded or encoded.overflow

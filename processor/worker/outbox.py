@@ -11,11 +11,12 @@ import logging
 from processor.broker.base import OutRecord, TopicPartition
 from processor.core.live import step_key
 from processor.errors import BrokerError, StaleMembership
-from processor.job import ErrorInfo
+from processor.job import ErrorInfo, Failure
 from processor.states import TERMINAL, State
 from processor.wire.codec import decode_dead_letter, decode_status, encode
 from processor.wire.records import DeadLetterRecord
 from processor.worker.desk import Desk
+from processor.worker.dispatch import Dispatch
 from processor.worker.flush import FlushBatch, FlushResult, Part
 from processor.worker.number import Number, Standing
 from processor.worker.settle import Settlement
@@ -28,12 +29,13 @@ FLUSHABLE = frozenset({Standing.CLAIMING, Standing.ACTIVE, Standing.YIELDING})
 class Outbox:
     """See the module."""
 
-    def __init__(self, desk: Desk, settlement: Settlement) -> None:
+    def __init__(self, desk: Desk, dispatch: Dispatch, settlement: Settlement) -> None:
         self._desk = desk
+        self._dispatch = dispatch
         self._settlement = settlement
         self._watch_all = False
 
-    def freeze(self) -> FlushBatch | None:
+    def freeze(self) -> FlushBatch[Part] | None:
         """Step 1 of a flush: everything there is now, with the membership of the last callback. None: nothing to do."""
         desk = self._desk
         if desk.membership is None:
@@ -67,9 +69,12 @@ class Outbox:
         topics = number.topics
         carried = self._carried(number)
         saves, number.saves = number.saves, []
-        number.burials.extend(step_key(job_id, name) for job_id, name in number.step_burials)
-        number.step_burials = []
-        burials, number.burials = number.burials, []
+        step_burials, number.step_burials = number.step_burials, []
+        # A job that came back from the retry chain writes over what was to be buried of its earlier hop.
+        anew = {saved.out.key for saved in saves} if number.burials else ()
+        burials = [key for key in number.burials if key not in anew]
+        burials += [step_key(job_id, name) for job_id, name in step_burials]
+        number.burials = []
         creates = [OutRecord(topics.checkpoints, key, value, None, number.partition) for key, value in carried]
         creates += [saved.out for saved in saves]
         creates += number.creates
@@ -83,11 +88,15 @@ class Outbox:
             saves=saves,
             carried=[key for key, _ in carried],
             burials=burials,
+            step_burials=step_burials,
             later=number.later,
             syncs=number.syncs,
-            offsets=number.offsets(all_lanes=number.touched),
+            offsets=number.offsets(all_lanes=number.touched or number.cautious is not None),
+            marks=[] if number.cautious is None else [(n, n.window.read_mark) for n in number.lanes.values()],
+            named=number.named,
             checkpoint_end=number.checkpoint_end,
         )
+        number.named = []
         number.creates, number.announces, number.later, number.syncs = [], [], [], []
         number.touched = False
         return part
@@ -99,7 +108,7 @@ class Outbox:
             return []
         return number.live.carry_candidates(number.checkpoint_end)
 
-    def committed(self, result: FlushResult) -> list[Number]:
+    def committed(self, result: FlushResult[Part]) -> list[Number]:
         """Apply a successful flush. Returns the numbers it touched that are still owned."""
         desk = self._desk
         self._watch_all = False
@@ -113,12 +122,13 @@ class Outbox:
                 sync.release()
             number = part.number
             if part.assignment != number.assignment:
+                self._dispatch.named(part.named)
                 continue
             self._apply(part, result)
             owned.append(number)
         return owned
 
-    def _apply(self, part: Part, result: FlushResult) -> None:
+    def _apply(self, part: Part, result: FlushResult[Part]) -> None:
         number, live = part.number, part.number.live
         for key in part.carried:
             live.carried(key, part.checkpoint_end)
@@ -127,12 +137,16 @@ class Outbox:
         for key in part.burials:
             live.remove(key)
         number.burials.extend(part.later)
+        if part.marks:
+            self._dispatch.read_durably(number, part.marks)
+        if part.named:
+            self._dispatch.named(part.named)
         acked = result.acks.offsets.get(TopicPartition(number.topics.checkpoints, number.partition))
         if acked is not None:
             number.checkpoint_end = max(number.checkpoint_end, acked + 1)
         number.committed_at = number.progress_at = self._desk.clock.monotonic()
 
-    def failed(self, result: FlushResult) -> None:
+    def failed(self, result: FlushResult[Part]) -> None:
         """Put what still counts back to the front, in order. Work of an assignment that is over is dropped."""
         desk = self._desk
         desk.tally.events["flush.failed"] += 1
@@ -144,6 +158,7 @@ class Outbox:
                 for sync in part.syncs:
                     sync.attempt.lost = sync.attempt.interrupted = True
                     sync.release()
+                self._dispatch.named(part.named)
                 continue
             self._put_back(part, refused)
         desk.wrote(result.batch.records, 0)
@@ -165,9 +180,12 @@ class Outbox:
         number.creates[:0] = [record for record in creates if id(record) not in refused]
         number.announces[:0] = [record for record in announces if id(record) not in refused]
         number.saves[:0] = [save for save in part.saves if id(save.out) not in refused]
-        number.burials[:0] = part.burials
+        steps = {step_key(job_id, name) for job_id, name in part.step_burials}
+        number.burials[:0] = [key for key in part.burials if key not in steps]
+        number.step_burials[:0] = part.step_burials
         number.later[:0] = part.later
         number.syncs[:0] = part.syncs
+        number.named[:0] = part.named
         self._desk.group_commit.waits(len(part.syncs))
         number.touched = True
 
@@ -194,6 +212,6 @@ class Outbox:
             origin = (record.topic, number.partition, -1)
             small = DeadLetterRecord(job_id, "unsendable", now, self._desk.config.slot, *origin)
         what = f"{len(record.value or b'')} bytes for {record.topic}: {error}"
-        failure = ErrorInfo("unsendable", what)
+        failure = Failure("unsendable", what, worker=self._desk.config.slot, at=now)
         small = small._replace(failures=[*(small.failures or ()), failure])
         return OutRecord(number.topics.dlq, record.key, encode(small), [("reason", b"unsendable")])

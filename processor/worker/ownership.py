@@ -12,13 +12,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from processor.broker.base import Membership, Reader, TopicPartition
-from processor.core.completer import Origin
+from processor.core.deaths import Death, noted
 from processor.core.window import Window
+from processor.core.write_set import Origin
 from processor.job import Job, Lane
 from processor.states import State
-from processor.wire.codec import decode_job, decode_live_job
+from processor.wire.codec import decode_job, decode_live_job, encode
 from processor.worker.intake import resume
 from processor.worker.number import Number, Standing
+from processor.worker.parked import Fate, fate, look_again_at
 
 if TYPE_CHECKING:
     from processor.core.live import LiveView
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
     from processor.worker.restore import Restored, Restorer
 
 log = logging.getLogger(__name__)
+
+CAUTIOUS = 60.0
+"""Seconds after a process died during which its successor starts a job only once the log says that it was read. A job
+that ends its process at once would else die unseen, again and again.
+"""
 
 
 class Ownership:
@@ -114,10 +121,16 @@ class Ownership:
         number.live, number.marks = found.live, found.marks
         number.checkpoint_end = found.checkpoint_end
         for lane, start in found.lanes.items():
-            state = number.lanes[lane]
-            ranges = start.meta.ranges if start.meta is not None else ()
-            state.window = Window(start.offset, ranges)
-            state.mark_below = start.meta.read_mark if found.unclean and start.meta is not None else 0
+            state, meta = number.lanes[lane], start.meta
+            state.window = Window(start.offset, meta.ranges if meta is not None else ())
+            if meta is not None:
+                death = Death(meta.epoch, meta.read_mark) if found.died else None
+                state.deaths = noted(meta.deaths, death, start.offset)
+                marks = [known.mark for known in state.deaths]
+                state.mark_below = max([meta.read_mark, *marks] if found.unclean else marks, default=0)
+        if found.died:
+            number.cautious, number.cautious_until = [], desk.clock.monotonic() + CAUTIOUS
+            self._count_deaths(number)
         for unreadable in found.unreadable:
             desk.keep_unreadable(number, *unreadable)
         number.standing = Standing.CLAIMING
@@ -140,24 +153,48 @@ class Ownership:
             },
         )
 
+    def _count_deaths(self, number: Number) -> None:
+        """The promoted jobs that a process died with: in their records, with the claim."""
+        desk, live = self._desk, number.live
+        for view in live.promoted():
+            record = decode_live_job(view.job or b"")
+            if record.state is not State.RUNNING:
+                continue
+            job = decode_job(record.job)
+            deaths = 0 if live.saved_in(job.id) >= number.epoch - 1 else job.deaths + 1
+            if deaths != job.deaths:
+                job = job._replace(deaths=deaths)
+                origin = Origin(record.lane_topic, number.partition, record.lane_offset)
+                saved = desk.completer.promotion(
+                    number.topics, job, encode(job), origin, number.version(job), desk.clock.now_ms()
+                )
+                number.saves.append(saved)
+                desk.wrote(1, len(saved.out.value or b""))
+
     def claimed(self, number: Number) -> None:
         """The claim is committed: live jobs go on, then the lanes are read from where the last owner stopped."""
         desk = self._desk
         number.standing = Standing.ACTIVE
+        desk.claimed[number.queue.name, number.partition] = number.epoch
         number.progress_at = desk.clock.monotonic()
         self._bury_leftovers(number)
         lived = [(decode_live_job(view.job), view) for view in number.live.promoted() if view.job is not None]
         lived.sort(key=lambda pair: (pair[0].lane_topic, pair[0].lane_offset))
+        self._keep_keys(number)
         restarts = []
         for record, view in lived:
             job = decode_job(record.job)
             if job.key is not None:
                 # Live jobs hold their keys before anything is fetched, so order survives a crash.
                 number.order.block(job.key, job.id)
-            if self._stays_parked(job, record.state):
-                number.parked[job.id] = record.until
-            else:
+            if record.state is State.RETRYING:
+                continue  # it waits for its retry elsewhere; this is the mark that keeps its key
+            if fate(desk, job, record, desk.clock.now_ms(), anew=True) is Fate.GOES_ON:
                 restarts.append((job, record.job, view))
+                continue
+            number.parked[job.id] = look_again_at(job, record.until)
+            if desk.gate.control.concerns(job.id, job.type):
+                number.looked_for.add(job.id)
         for job, raw, view in restarts:
             self.restart(number, job, raw, view)
         self._fetch(number)
@@ -170,9 +207,12 @@ class Ownership:
         """An attempt of a job that lives in the checkpoint topic, with its progress; not started."""
         attempt = self._desk.attempt(number, None, Origin(*number.checkpoints, -1), job, raw)
         resume(attempt, view)
+        attempt.saved = attempt.promoted = True
+        attempt.deaths = job.deaths
         if view.job is not None:
             attempt.parked_until = decode_live_job(view.job).until
         number.parked.pop(job.id, None)
+        number.parkings.pop(job.id, None)
         self._desk.take(attempt)
         return attempt
 
@@ -212,15 +252,32 @@ class Ownership:
         for lane, state in number.lanes.items():
             self._desk.lanes[state.key] = state
             self._readers[lane].assign({state.key: state.window.low})
+        if number.queue.name in self._desk.gate.resting:
+            self.rest(number)
+
+    def rest(self, number: Number) -> None:
+        """Read no more of its lanes for now: its queue is paused."""
+        for lane in number.lanes.values():
+            self._readers[lane.lane].pause([lane.key])
+
+    def go_on(self, number: Number) -> None:
+        """Read its lanes again."""
+        for lane in number.lanes.values():
+            self._readers[lane.lane].resume([lane.key])
 
     def _stop_reading(self, number: Number) -> None:
         for lane in number.lanes.values():
             if self._desk.lanes.pop(lane.key, None) is not None:
                 self._readers[lane.lane].unassign([lane.key])
 
-    def _stays_parked(self, job: Job, state: State) -> bool:
-        """An unknown type that is known here now goes on at once; a doubt stays until a person decides."""
-        return state is State.IN_DOUBT or (state is State.WAITING and job.type not in self._desk.registry)
+    @staticmethod
+    def _keep_keys(number: Number) -> None:
+        """Jobs that wait for their retry and keep their key meanwhile hold it before anything is fetched."""
+        for job_id, value in number.live.left_records():
+            mark = decode_live_job(value)
+            job = decode_job(mark.job)
+            if mark.state is State.RETRYING and job.key is not None:
+                number.order.block(job.key, job_id)
 
     def _bury_leftovers(self, number: Number) -> None:
         """Checkpoints whose job is over: ended ones whose mark has served, and those whose home is finished."""

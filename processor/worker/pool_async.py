@@ -6,14 +6,26 @@ A task for each job would cost more than a short job does; a slot's task awaits 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 
 from processor.worker.attempt import Attempt
+from processor.worker.dispatch import Ending
+from processor.worker.pool_threads import taken_back
 from processor.worker.runner import run_async
 from processor.worker.runtime import Inbox, Runtime
 
+log = logging.getLogger(__name__)
+
 MOST_IN_A_ROW = 64
 """Jobs after which a slot lets others have the loop. Not after a time: handlers that wait would yield twice each."""
+
+
+class _Asked:
+    """An attempt that was cancelled."""
+
+    heard = False
+    """The loop has come round to it."""
 
 
 class AsyncPool:
@@ -34,6 +46,12 @@ class AsyncPool:
         self._idle: deque[asyncio.Future[None]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = loop or asyncio.new_event_loop()
+        self._running: dict[Attempt, asyncio.Task[None]] = {}
+        """Only touched by the loop."""
+        self._asked: dict[Attempt, _Asked] = {}
+        """Attempts that were cancelled."""
+        self._left: set[asyncio.Task[None]] = set()
+        """Tasks whose attempts were given up: the loop itself keeps no task alive."""
         self._stopping = False
         self._waking = False
         self._actor = runtime.start(name, self._serve)
@@ -46,6 +64,25 @@ class AsyncPool:
         if self._backlog and not self._waking:
             self._waking = True
             self._loop.call_soon_threadsafe(self._wake)
+
+    def recall(self) -> list[Attempt]:
+        return taken_back(self._backlog)
+
+    def end(self, attempt: Attempt, why: str) -> Ending:
+        asked = self._asked.get(attempt)
+        if asked is None:
+            asked = self._asked[attempt] = _Asked()
+            self._loop.call_soon_threadsafe(self._cancel, attempt, asked)
+            return Ending.COMES
+        del self._asked[attempt]
+        if not asked.heard:
+            return Ending.STUCK  # the loop itself does not come round: a handler blocks it
+        log.warning("coroutine.abandoned", extra={"job_id": attempt.job.id, "reason": why})
+        self._loop.call_soon_threadsafe(self._abandon, attempt)
+        return Ending.LEFT
+
+    def left_behind(self) -> int:
+        return len(self._left)
 
     def stop(self, timeout: float) -> bool:
         self._stopping = True
@@ -66,6 +103,20 @@ class AsyncPool:
             task.cancel()
         self._loop.call_soon(self._loop.stop)
 
+    def _cancel(self, attempt: Attempt, asked: _Asked) -> None:
+        asked.heard = True
+        task = self._running.get(attempt)
+        if task is not None:
+            task.cancel()
+
+    def _abandon(self, attempt: Attempt) -> None:
+        task = self._running.pop(attempt, None)
+        if task is not None:
+            self._tasks.discard(task)
+            self._left.add(task)
+            task.add_done_callback(self._left.discard)
+            self._wake()
+
     def _wake(self) -> None:
         """Let as many slots go on as there is work for."""
         self._waking = False
@@ -84,6 +135,8 @@ class AsyncPool:
     async def _slot(self) -> None:
         backlog, idle = self._backlog, self._idle
         stopwatch, monotonic, post = self._runtime.stopwatch, self._runtime.clock.monotonic, self._inbox.post
+        running, task = self._running, asyncio.current_task()
+        assert task is not None
         ran = 0
         while not self._stopping:
             try:
@@ -96,9 +149,14 @@ class AsyncPool:
             # Not in a coroutine of its own: of jobs that do nothing, 5 % fewer would run in a second (measured).
             began = stopwatch()
             attempt.started_at = monotonic()
+            running[attempt] = task
             attempt.outcome = await run_async(attempt)
             attempt.run_seconds = stopwatch() - began
             post(attempt)
+            if running.pop(attempt, None) is None:
+                return  # it was given up: another slot has taken this one's place
+            if self._asked and self._asked.pop(attempt, None) is not None:
+                task.uncancel()
             ran += 1
             if ran % MOST_IN_A_ROW == 0:
                 # Handlers that never wait would keep the loop from everybody else.

@@ -32,6 +32,8 @@ from processor.worker.child_wire import (
     unpack_report,
 )
 from processor.worker.config import WorkerConfig
+from processor.worker.dispatch import Ending
+from processor.worker.pool_threads import taken_back
 from processor.worker.runtime import Actor, Inbox, Runtime, Signal
 
 log = logging.getLogger(__name__)
@@ -89,6 +91,16 @@ class ProcessPool:
     def kill(self, attempt: Attempt, why: str) -> bool:
         """End the child that runs this attempt, whatever it is doing; False if none does. Ends it as `Crashed(why)`."""
         return any(slot.kill(attempt, why) for slot in self._slots)
+
+    def recall(self) -> list[Attempt]:
+        return taken_back(self.backlog)
+
+    def end(self, attempt: Attempt, why: str) -> Ending:
+        self.kill(attempt, why)
+        return Ending.COMES
+
+    def left_behind(self) -> int:
+        return 0  # a child process can always be killed
 
     def stop(self, timeout: float) -> bool:
         self.stopping = True

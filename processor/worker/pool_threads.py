@@ -8,11 +8,15 @@ one more thread wakes.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 
 from processor.worker.attempt import Attempt
+from processor.worker.dispatch import Ending
 from processor.worker.runner import run_sync
 from processor.worker.runtime import Actor, Inbox, Runtime, Signal
+
+log = logging.getLogger(__name__)
 
 WORTH_WAKING = 0.000_2
 """Seconds from which on a job is worth a second thread for the next one."""
@@ -42,6 +46,8 @@ class ThreadPool:
         """Grows whenever an attempt is taken."""
         self._taken_at_nudge = -1
         self._stopping = False
+        self._abandoned: set[Attempt] = set()
+        """Attempts whose threads were given up: each ends when its handler does, if ever."""
 
     def submit(self, attempts: list[Attempt]) -> None:
         self._backlog.extend(attempts)
@@ -57,6 +63,20 @@ class ThreadPool:
         if self._backlog and self._taken == self._taken_at_nudge:
             self._wake_one()
         self._taken_at_nudge = self._taken
+
+    def recall(self) -> list[Attempt]:
+        return taken_back(self._backlog)
+
+    def end(self, attempt: Attempt, why: str) -> Ending:
+        if attempt.started_at is None:
+            return Ending.COMES  # it has not begun; when it does, it sees that it is not to
+        self._abandoned.add(attempt)
+        self._unused.append(self.slots + len(self._abandoned))
+        log.warning("thread.abandoned", extra={"job_id": attempt.job.id, "pool": self._name, "reason": why})
+        return Ending.LEFT
+
+    def left_behind(self) -> int:
+        return len(self._abandoned)
 
     def stop(self, timeout: float) -> bool:
         self._stopping = True
@@ -98,6 +118,9 @@ class ThreadPool:
             if backlog and slow.get(attempt.job.type, 1.0) > 0.5:
                 self._wake_one()
             self._run(attempt)
+            if self._abandoned and attempt in self._abandoned:
+                self._abandoned.discard(attempt)
+                return  # another thread has taken this one's place
 
     def _still_idle(self, signal: Signal) -> bool:
         """Take back the offer to be woken; False if somebody has accepted it already."""
@@ -116,3 +139,13 @@ class ThreadPool:
         share = self._slow.get(job_type, 0.5)
         self._slow[job_type] = share + ((seconds > WORTH_WAKING) - share) * _MEMORY
         self._inbox.post(attempt)
+
+
+def taken_back(backlog: deque[Attempt]) -> list[Attempt]:
+    """What nobody has taken from a pool's backlog yet, in its order; others may take some meanwhile."""
+    found: list[Attempt] = []
+    while True:
+        try:
+            found.append(backlog.popleft())
+        except IndexError:
+            return found

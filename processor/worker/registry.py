@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from processor.policies import JobOptions
+
 
 class RunnableJob(Protocol):
     """A job type as the worker sees it; `processor.app.JobType` is one."""
@@ -16,6 +18,8 @@ class RunnableJob(Protocol):
     """`thread` or `process` for sync handlers."""
     handler: Callable[..., Any]
     takes_payload: bool
+    options: JobOptions
+    """Its policy: retries and deadlines."""
 
     def decode_payload(self, data: bytes, version: int) -> Any:
         """The payload, upgraded to the current version.

@@ -5,16 +5,14 @@ waited for; then the true high watermark of the checkpoint partition; then read 
 Read the other way round, or only to what a read-committed consumer calls the end, the last commit of a dead owner is
 missed.
 
-A dead slot's open transaction would hold all that back for 12 to 18 s (measured). Initialising its transactional id
-ends it in about a second. That is done only for slots that are named by the number's own metadata and are not members
-of the group now: shooting a slot that lives elsewhere kills a healthy worker.
+A dead slot's open transaction would hold all that back: `processor.worker.dead_slots` ends it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,10 +21,10 @@ from processor.core.checkpoint import KeyKind, SavedRecord, parse_key
 from processor.core.dedupe import DedupeMarks
 from processor.core.live import LiveTable
 from processor.core.offset_metadata import OffsetMetadata, decode
-from processor.errors import BrokerError, OffsetOutOfRange, RecordError, RetriableBrokerError
+from processor.errors import BrokerError, OffsetOutOfRange, RecordError
 from processor.job import Lane
 from processor.wire.codec import decode_checkpoint, decode_dedupe, decode_live_job, decode_step
-from processor.worker.producers import initialised
+from processor.worker.dead_slots import DeadSlots, metadata
 from processor.worker.runtime import Inbox, Runtime, serve
 
 if TYPE_CHECKING:
@@ -61,6 +59,8 @@ class Restored:
     epoch: int = 1
     unclean: bool = False
     """The last owner did not release the number."""
+    died: bool = False
+    """... and it was not this very process."""
     unreadable: list[tuple[str, int, bytes, bytes, RecordError]] = field(default_factory=list)
     """Topic, offset, key, value and error of checkpoint and dedupe records that do not decode."""
     records: int = 0
@@ -81,8 +81,7 @@ class Restorer:
         self._requests: Inbox[Sequence[tuple[Number, int]] | None] = Inbox(runtime)
         self._stopping = False
         self._reader: Reader | None = None
-        self.shots: list[str] = []
-        """Transactional ids of dead slots that were ended, newest last."""
+        self.dead_slots = DeadSlots(broker, config, config.group, config.transactional_id)
         self._actor = runtime.start("restorer", self._run)
 
     def submit(self, numbers: Sequence[Number]) -> None:
@@ -137,37 +136,12 @@ class Restorer:
         4. The true high watermark of the checkpoint and dedupe partitions; read until the position is there.
         """
         lanes = [lane.key for found in work for lane in found.number.lanes.values()]
-        committed = self._stable_committed(lanes)
-        self._shoot({m.slot for m in _metadata(committed) if not m.released})
+        committed = self.dead_slots.stable_committed(lanes)
+        self.dead_slots.shoot({meta.slot for meta in metadata(committed) if not meta.released})
         begins = self._broker.admin().begin_offsets(lanes)
         for found in work:
             self._start_lanes(found, committed, begins)
         self._read_back(work)
-
-    def _stable_committed(self, lanes: Sequence[TopicPartition]) -> dict[TopicPartition, Committed]:
-        admin, group = self._broker.admin(), self._config.group
-        try:
-            return admin.committed(group, lanes, stable=True, timeout=self._config.stable_wait)
-        except RetriableBrokerError:
-            # Somebody's transaction is pending. The unstable answer names the slots that were seen here.
-            self._shoot({m.slot for m in _metadata(admin.committed(group, lanes, stable=False))})
-            return admin.committed(group, lanes, stable=True, timeout=self._config.stable_wait)
-
-    def _shoot(self, slots: Iterable[str]) -> None:
-        """End the open transactions of dead slots: never our own, never a member's."""
-        suspects = set(slots) - {self._config.slot, ""}
-        if not suspects:
-            return
-        members = self._broker.admin().members(self._config.group)
-        alive = {m.instance_id for m in members} | {m.client_id for m in members}
-        if self._config.static and self._config.slot not in alive:
-            # A coordinator that is moving knows nobody for a moment: then everybody would look dead.
-            raise RetriableBrokerError(f"group {self._config.group} does not list this worker among its members")
-        for slot in sorted(suspects - {name for name in alive if name}):
-            transactional_id = self._config.transactional_id(slot)
-            log.info("restore.dead_slot", extra={"slot": slot})
-            initialised(self._broker, transactional_id, self._config.stable_wait).close()
-            self.shots.append(transactional_id)
 
     def _start_lanes(
         self, found: Restored, committed: dict[TopicPartition, Committed], begins: dict[TopicPartition, int]
@@ -182,6 +156,8 @@ class Restorer:
             if meta is not None:
                 found.epoch = max(found.epoch, meta.epoch + 1)
                 found.unclean = found.unclean or not meta.released
+                if not meta.released and (meta.slot, meta.epoch) != (self._config.slot, found.number.own_epoch):
+                    found.died = True
 
     def _read_back(self, work: Sequence[Restored]) -> None:
         admin = self._broker.admin()
@@ -223,9 +199,8 @@ class Restorer:
                     stuck_since = self._runtime.clock.monotonic()
                 elif self._runtime.clock.monotonic() - stuck_since > self._config.stable_wait:
                     # The last stable offset does not reach the end: an open transaction of a slot seen here.
-                    admin = self._broker.admin()
                     lanes = [lane.key for found, _ in sources.values() for lane in found.number.lanes.values()]
-                    self._shoot({m.slot for m in _metadata(admin.committed(self._config.group, lanes, stable=False))})
+                    self.dead_slots.shoot_seen(lanes)
                     stuck_since = self._runtime.clock.monotonic()
                 unread -= {source for source in unread if reader.position(source) >= ends[source]}
         finally:
@@ -278,11 +253,6 @@ _DECODERS: dict[KeyKind, Callable[[bytes], SavedRecord | None]] = {
     KeyKind.JOB: decode_live_job,
     KeyKind.SIGNAL: lambda value: None,
 }
-
-
-def _metadata(committed: dict[TopicPartition, Committed]) -> list[OffsetMetadata]:
-    found = (decode(entry.metadata, entry.offset) for entry in committed.values() if entry.offset is not None)
-    return [meta for meta in found if meta is not None]
 
 
 def _fields(number: Number) -> dict[str, object]:

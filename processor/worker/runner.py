@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import traceback
@@ -9,9 +10,12 @@ from typing import Protocol
 
 from processor.context import AsyncContext, Context
 from processor.context_port import AttemptPort, StepInDoubt
-from processor.core.outcome import Failed, Lost, Outcome, Parked, Yielded, succeeded
+from processor.core.deadlines import is_killed
+from processor.core.outcome import Discarded, Ended, Failed, Lost, Outcome, Parked, Retried, Yielded, succeeded
+from processor.core.retry import GiveUp, TryAgain, judge
 from processor.errors import HandlerMistake, JobLost, JobYielded, NewerRecord, PayloadInvalid, ProcessorError
-from processor.job import ErrorInfo
+from processor.job import ErrorInfo, Job
+from processor.policies import Discard, Retry
 from processor.states import State
 from processor.worker.registry import RunnableJob
 
@@ -39,8 +43,8 @@ class Running(AttemptPort, Protocol):
 
 def run_sync(attempt: Running) -> Outcome:
     """Run a `def` handler in this thread."""
-    if attempt.interrupted:
-        return Lost() if attempt.lost else Yielded()
+    if (refused := _refused(attempt)) is not None:
+        return refused
     job_type = attempt.runnable
     context = Context(attempt)
     try:
@@ -57,8 +61,8 @@ def run_sync(attempt: Running) -> Outcome:
 
 async def run_async(attempt: Running) -> Outcome:
     """Run an `async def` handler in this event loop."""
-    if attempt.interrupted:
-        return Lost() if attempt.lost else Yielded()
+    if (refused := _refused(attempt)) is not None:
+        return refused
     job_type = attempt.runnable
     context = AsyncContext(attempt)
     try:
@@ -73,6 +77,15 @@ async def run_async(attempt: Running) -> Outcome:
         return outcome_of(attempt, error)
 
 
+def _refused(attempt: Running) -> Outcome | None:
+    """How an attempt ends that may not start any more."""
+    if attempt.interrupted:
+        return Lost() if attempt.lost else Yielded()
+    if attempt.job.kill_at is not None and is_killed(attempt.job, attempt.clock.now_ms()):
+        return Ended(State.KILLED, "its kill date came before it started")
+    return None
+
+
 def outcome_of(attempt: Running, error: BaseException) -> Outcome:
     """What an exception means for the job.
 
@@ -81,7 +94,7 @@ def outcome_of(attempt: Running, error: BaseException) -> Outcome:
     """
     if isinstance(error, JobLost) or attempt.lost:
         return Lost()
-    if isinstance(error, JobYielded):
+    if isinstance(error, JobYielded) or (isinstance(error, asyncio.CancelledError) and attempt.interrupted):
         return Yielded()
     if isinstance(error, StepInDoubt):
         return Parked(State.IN_DOUBT, str(error))
@@ -95,8 +108,34 @@ def outcome_of(attempt: Running, error: BaseException) -> Outcome:
             "job.failed",
             extra={"job_id": attempt.job.id, "job_type": attempt.job.type, "error": repr(error)[:500]},
         )
-        return Failed(error_info(error), "handler_mistake" if isinstance(error, HandlerMistake) else "dead")
+        if isinstance(error, HandlerMistake):
+            return Failed(error_info(error), "handler_mistake")
+        return judged(attempt.runnable.options.retry, attempt.job, error, attempt.clock.now_ms())
     raise error
+
+
+def judged(policy: Retry | None, job: Job, error: BaseException, now: int) -> Outcome:
+    """What a failed attempt means for its job, by the policy of its type."""
+    info = error_info(error)
+    age = max(now - job.enqueued_at, 0) / 1000
+    verdict = judge(policy, error, attempt=job.attempt + 1, age=age, draw=lambda: _draw(job))
+    if isinstance(verdict, TryAgain):
+        return Retried(info, verdict.delay)
+    if isinstance(verdict, GiveUp):
+        return Failed(_noted(info, verdict.note), verdict.reason)
+    if isinstance(verdict, Discard):
+        return Discarded(_noted(info, verdict.reason))
+    return Parked(State.WAITING, verdict.reason or f"{info.kind}: {info.message}"[:500], None, info)
+
+
+def _noted(info: ErrorInfo, note: str) -> ErrorInfo:
+    return info._replace(message=f"{info.message} [{note}]" if info.message else note) if note else info
+
+
+def _draw(job: Job) -> float:
+    """A random number from 0 up to 1 that is the same whoever decides, so that two copies of a retry are equal."""
+    digest = hashlib.blake2b(f"{job.id}\n{job.life}\n{job.attempt}".encode(), digest_size=6).digest()
+    return int.from_bytes(digest, "big") / 2**48
 
 
 def error_info(error: BaseException) -> ErrorInfo:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+RECYCLED = 5
+"""Exit code of a process that stopped in good order to be rid of attempts that nobody can end: start it anew."""
 READY_LOOK = 0.02
 """Seconds between two looks whether the worker is ready, until it is."""
 
@@ -80,6 +82,8 @@ def worker_config(app: Application, settings: Settings, slot: str, options: Serv
         promote_after=worker.promote_after,
         revoke_wait=worker.revoke_wait,
         grace=worker.grace,
+        stop_grace=worker.stop_grace,
+        abandoned_max=worker.abandoned_max,
         unknown_type_patience=worker.unknown_type_patience,
         watchdog=worker.watchdog,
         dedupe_window=topics.dedupe_window,
@@ -88,6 +92,7 @@ def worker_config(app: Application, settings: Settings, slot: str, options: Serv
         result_max_bytes=worker.result_max_bytes,
         payload_max_bytes=settings.client.payload_max_bytes,
         app_path=options.app_path,
+        quarantine=options.app_path is not None,
         child_log_format=options.log_format,
         child_env={"PROCESSOR_KAFKA__BOOTSTRAP": settings.kafka.bootstrap},
     )
@@ -127,7 +132,7 @@ def serve(
         if probes is not None:
             probes.close()
     log.info("worker.stopped", extra={"slot": config.slot})
-    return 0
+    return RECYCLED if worker.recycled else 0
 
 
 def _queues(declared: Mapping[str, Any], options: ServeOptions) -> tuple[QueueConfig, ...]:
@@ -143,6 +148,7 @@ def _queues(declared: Mapping[str, Any], options: ServeOptions) -> tuple[QueueCo
             partitions=queue.partitions,
             lanes=queue.lanes,
             concurrency=options.concurrency or queue.concurrency,
+            order=queue.order,
         )
         for queue in (declared[name] for name in dict.fromkeys(chosen))
     )

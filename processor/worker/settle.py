@@ -6,16 +6,35 @@ import logging
 from collections.abc import Callable, Iterable
 
 from processor.broker.base import OutRecord
-from processor.core.completer import Saved, SavedOut
-from processor.core.outcome import Crashed, Failed, Lost, Parked, Succeeded, Yielded
+from processor.core.completer import FINAL_HOP
+from processor.core.deaths import GIVEN_UP
+from processor.core.outcome import (
+    Crashed,
+    Discarded,
+    Ended,
+    Failed,
+    Lost,
+    Outcome,
+    Parked,
+    Retried,
+    Succeeded,
+    Yielded,
+)
+from processor.core.write_set import SavedOut
 from processor.job import ErrorInfo, Progress
 from processor.states import State
 from processor.worker.attempt import Attempt, Sync
 from processor.worker.desk import Desk
 from processor.worker.dispatch import Dispatch
-from processor.worker.number import Number
+from processor.worker.moving import Moving
+from processor.worker.number import Number, Standing
+from processor.worker.outcomes import name_of, stopped
+from processor.worker.parked import look_again_at
 
 log = logging.getLogger(__name__)
+
+DEATH_DELAY = 1.0
+"""Seconds before it is tried again after one."""
 
 
 class Settlement:
@@ -24,9 +43,13 @@ class Settlement:
     def __init__(self, desk: Desk, dispatch: Dispatch) -> None:
         self._desk = desk
         self._dispatch = dispatch
+        self.moving = Moving(desk, dispatch)
         self._handlers: dict[type, Callable[[Attempt], None]] = {
             Succeeded: self._ended,
             Failed: self._ended,
+            Discarded: self._ended,
+            Ended: self._ended,
+            Retried: self._retried,
             Yielded: self._yielded,
             Lost: self._lost,
             Parked: self._parked,
@@ -83,7 +106,29 @@ class Settlement:
             # The number moved away: a result that comes now belongs to nobody (design: dropped by assignment).
             self._desk.tally.events["late_results"] += 1
             return
+        if attempt.stop is not None:
+            attempt.outcome = stopped(attempt, attempt.stop, self._desk.clock.now_ms())
         self._handlers[type(attempt.outcome)](attempt)
+
+    def end_by_force(self, attempt: Attempt) -> None:
+        """Its thread does not listen and cannot be ended: the job ends without it, what it still does is nobody's."""
+        assert attempt.stop is not None
+        attempt.outcome = stopped(attempt, attempt.stop, self._desk.clock.now_ms())
+        attempt.settled = True
+        self._dispatch.ended(attempt)
+        self._handlers[type(attempt.outcome)](attempt)
+        attempt.lost = attempt.interrupted = True
+
+    def end_unstarted(self, attempt: Attempt, outcome: Outcome) -> None:
+        """End a job that may not start: its kill date has come, it is too late for it, or somebody cancelled it."""
+        attempt.outcome = outcome
+        attempt.settled = True
+        self._handlers[type(outcome)](attempt)
+
+    def name(self, attempt: Attempt) -> None:
+        """A suspect is to run alone: from now on its own record counts the deaths."""
+        self._desk.rewrite(attempt, attempt.job._replace(deaths=attempt.deaths))
+        self.promote(attempt)
 
     def synced(self, sync: Sync) -> None:
         """Somebody waits until what an attempt saved is durable."""
@@ -105,9 +150,7 @@ class Settlement:
 
     def give_up(self, attempt: Attempt, reason: str, message: str) -> None:
         """End a job that never ran, as dead."""
-        attempt.outcome = Failed(ErrorInfo(reason, message), reason)
-        attempt.settled = True
-        self._ended(attempt)
+        self.end_unstarted(attempt, Failed(ErrorInfo(reason, message), reason))
 
     def write_news(self, attempt: Attempt, *, final: bool = False) -> None:
         """Put what an attempt reported since the last time into its number's outbox."""
@@ -118,6 +161,8 @@ class Settlement:
             # A job's progress is written no later than its first step: steps alone belong to nobody.
             progress = attempt.latest or Progress()
             attempt.written = attempt.latest
+        if not attempt.saved and (progress is not None or drained.steps):
+            self.moving.takes_up(number, job)
         completer, topics = desk.completer, number.topics
         size = 0
         if progress is not None:
@@ -146,54 +191,54 @@ class Settlement:
 
     def _ended(self, attempt: Attempt) -> None:
         desk, number, job, outcome = self._desk, attempt.number, attempt.job, attempt.outcome
+        assert outcome is not None
         now = desk.clock.now_ms()
-        self._write_end(attempt, now)
-        self._complete(attempt)
-        tally = desk.tally
-        tally.finished[number.queue.name, job.type, _NAMES[type(outcome)]] += 1
-        tally.ran(job.type, attempt.run_seconds)
-        self._leave(attempt)
-
-    def _write_end(self, attempt: Attempt, now: int) -> None:
-        desk, number, job = self._desk, attempt.number, attempt.job
-        drained = attempt.drain(final=True)
-        number.creates.extend(drained.children)
-        for step in drained.steps:
-            attempt.step_names = {**(attempt.step_names or {}), step.name: step}
-        failed = isinstance(attempt.outcome, Failed)
-        # A dead letter takes along what was reached, also what no flush has carried yet.
-        unsaved = failed and (attempt.latest is not None or bool(drained.steps))
-        saved = None
-        if attempt.saved or unsaved:
-            saved = Saved(attempt.latest, list((attempt.step_names or {}).values()), attempt.promoted)
+        saved, children = self.moving.taken(attempt)
         writes = desk.completer.end(
             number.topics,
             job,
             attempt.raw,
             attempt.origin,
-            attempt.outcome,  # type: ignore[arg-type]  # set: the attempt has ended
+            outcome,
             saved=saved,
             version=number.version(job),
             marked=attempt.derived,
             now=now,
         )
-        number.creates.extend(writes.creates)
-        number.saves.extend(writes.saves)
-        number.announces.extend(writes.announces)
-        number.later.extend(writes.later)
-        outs = [*drained.children, *writes.creates, *writes.announces, *(s.out for s in writes.saves)]
-        desk.wrote(len(outs), sum(len(out.value or b"") for out in outs))
         if attempt.derived:
-            number.marks.mark(job.id, job.life, job.hop, now)
-        if failed:
-            desk.tally.events[f"dead_letter.{attempt.outcome.reason}"] += 1  # type: ignore[union-attr]  # Failed
+            number.marks.mark(job.id, job.life, FINAL_HOP, now)
+        self._say(attempt, now)
+        self.moving.put(number, job, writes, children)
+        self._complete(attempt)
+        tally = desk.tally
+        tally.finished[number.queue.name, job.type, name_of(outcome)] += 1
+        tally.ran(job.type, attempt.run_seconds)
+        self._leave(attempt)
+
+    def _say(self, attempt: Attempt, now: int) -> None:
+        """Count a dead letter, and alert whoever should hear of this end."""
+        desk, number, job, outcome = self._desk, attempt.number, attempt.job, attempt.outcome
+        kind = text = ""
+        if isinstance(outcome, Failed):
+            desk.tally.events[f"dead_letter.{outcome.reason}"] += 1
+            if outcome.reason == "crash_loop":
+                kind, text = "crash_loop", f"job {job.id} ({job.type}) ended its process again and again"
+        elif isinstance(outcome, Ended) and outcome.state is State.KILLED:
+            kind, text = "killed", f"job {job.id} ({job.type}) was not done by its kill date"
+        if kind:
+            number.creates.append(desk.completer.alert(number.topics, kind, job, text, now))
+            log.error("job.alert", extra={"job_id": job.id, "job_type": job.type, "kind": kind})
 
     def _yielded(self, attempt: Attempt) -> None:
-        """Save what was reached; the offset stays open, the next owner goes on."""
+        """Save what was reached; the offset stays open. The next owner goes on, or this one once the pause is over."""
         self.write_news(attempt, final=True)
         attempt.number.touched = True
         self._count(attempt, "yielded")
         self._desk.forget(attempt)
+        if attempt.number.standing is Standing.ACTIVE:
+            again = attempt.again()
+            self._desk.take(again)
+            self._dispatch.ready(again)
 
     def _lost(self, attempt: Attempt) -> None:
         self._count(attempt, "yielded")
@@ -216,23 +261,29 @@ class Settlement:
                 return
             parked = parked._replace(until=attempt.parked_until)
         self.write_news(attempt, final=True)
-        self.promote(attempt, parked)
-        status = desk.completer.status(job, parked.state, now, note=parked.reason)
+        if parked.error is not None:
+            job = self.moving.note_failure(attempt, parked.error, now)
+        record = self.promote(attempt, parked).record
+        number.parkings[job.id] = (record.epoch, record.sequence)
+        status = desk.completer.status(job, parked.state, now, note=parked.reason, attempt=job.attempt)
         number.announces.append(OutRecord(number.topics.status, job.id.encode(), status))
         desk.wrote(1, len(status))
-        number.parked[job.id] = parked.until
+        number.parked[job.id] = look_again_at(job, parked.until)
+        if desk.gate.control.concerns(job.id, job.type):
+            number.looked_for.add(job.id)
         desk.tally.events["parked"] += 1
         if attempt.started_at is not None:
             self._count(attempt, "parked")
         desk.forget(attempt)
         log.warning("job.parked", extra={"job_id": job.id, "job_type": job.type, "reason": parked.reason})
 
-    def promote(self, attempt: Attempt, parked: Parked | None = None) -> None:
+    def promote(self, attempt: Attempt, parked: Parked | None = None) -> SavedOut:
         """Move a job into the checkpoint topic: its lane offset completes with the flush that carries its record."""
         desk, number = self._desk, attempt.number
         was_promoted, attempt.promoted = attempt.promoted, True
         saves = number.saves
         if not attempt.saved:
+            self.moving.takes_up(number, attempt.job)
             latest = attempt.latest or Progress()
             attempt.written = attempt.latest
             saves.append(self._progress(attempt, latest))
@@ -249,10 +300,11 @@ class Settlement:
         if not was_promoted:
             self._complete(attempt)
             if attempt.derived:
-                mark = desk.completer.mark(number.topics, attempt.job, desk.clock.now_ms())
+                mark = desk.completer.mark(number.topics, attempt.job, desk.clock.now_ms(), attempt.job.hop)
                 number.creates.append(mark)
                 number.marks.mark(attempt.job.id, attempt.job.life, attempt.job.hop, desk.clock.now_ms())
             desk.tally.events["promoted"] += 1
+        return promotion
 
     def _progress(self, attempt: Attempt, progress: Progress) -> SavedOut:
         number, job = attempt.number, attempt.job
@@ -266,10 +318,35 @@ class Settlement:
             self._desk.clock.now_ms(),
         )
 
+    def _retried(self, attempt: Attempt) -> None:
+        if isinstance(attempt.outcome, Retried):
+            self._moves(attempt, attempt.outcome.error, attempt.outcome.delay, deaths=0)
+
     def _crashed(self, attempt: Attempt) -> None:
+        """The process that ran it died. That burns no attempt; the third time without progress it is given up."""
         detail = attempt.outcome.detail if isinstance(attempt.outcome, Crashed) else ""
-        attempt.outcome = Failed(ErrorInfo("child_died", detail), "child_died")
-        self._ended(attempt)
+        error = ErrorInfo("child_died", detail)
+        deaths = 1 if attempt.progressed_here else max(attempt.deaths, attempt.job.deaths) + 1
+        if deaths >= GIVEN_UP:
+            error = error._replace(message=f"its process died {deaths} times without progress, at last: {detail}")
+            attempt.outcome = Failed(error, "crash_loop")
+            self._ended(attempt)
+            return
+        self._moves(attempt, error, DEATH_DELAY, deaths=deaths)
+
+    def _moves(self, attempt: Attempt, error: ErrorInfo, delay: float, *, deaths: int) -> None:
+        """It is tried again later, from a copy of its record."""
+        number, job = attempt.number, attempt.job
+        moved = self.moving.out(attempt, error, delay, deaths=deaths)
+        self._complete(attempt)
+        self._desk.tally.ran(job.type, attempt.run_seconds)
+        self._count(attempt, "died" if deaths else "retried")
+        self._desk.forget(attempt)
+        number.recent.add(job.id, job.life, job.hop)
+        if job.key is not None and not self.moving.keeps_key(attempt):
+            self._dispatch.release_key(number, job.key, job.id)
+        if number.successors:
+            self._start_successor(number, job.id, (moved.life, moved.hop - 1))
 
     def _complete(self, attempt: Attempt) -> None:
         lane = attempt.lane
@@ -281,20 +358,23 @@ class Settlement:
     def _leave(self, attempt: Attempt) -> None:
         number, job = attempt.number, attempt.job
         self._desk.forget(attempt)
-        number.recent.add(job.id, job.life, job.hop)
+        number.recent.add(job.id, job.life, FINAL_HOP)
         if job.key is not None:
             self._dispatch.release_key(number, job.key, job.id)
         if number.successors:
-            self._start_successor(number, job.id)
+            self._start_successor(number, job.id, (job.life, FINAL_HOP))
 
-    def _start_successor(self, number: Number, job_id: str) -> None:
+    def _start_successor(self, number: Number, job_id: str, over: tuple[int, int]) -> None:
+        """A later record of a job that was live has waited; `over`: (life, hop) up to which nothing is to run."""
         successor = number.successors.pop(job_id, None)
         if successor is None:
+            return
+        if (successor.job.life, successor.job.hop) <= over:
+            self._desk.tally.events["dropped_copies"] += 1
+            self._complete(successor)
+            self._desk.wrote(0, 0)
             return
         self._desk.take(successor)
         key = successor.job.key
         if key is None or self._dispatch.offer_key(successor, key):
             self._dispatch.ready(successor)
-
-
-_NAMES: dict[type, str] = {Succeeded: "succeeded", Failed: "dead"}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from processor.broker.base import OutRecord
-from processor.job import Job
+from processor.core.deadlines import exceeded
 from processor.states import State
-from processor.wire.codec import decode_job, decode_live_job
+from processor.worker.attempt import Stop
+from processor.worker.dispatch import Ending
 from processor.worker.number import Number, Standing
+from processor.worker.parked import ParkedJobs
 
 if TYPE_CHECKING:
     from processor.worker.attempt import Attempt
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from processor.worker.dispatch import Dispatch
     from processor.worker.ownership import Ownership
     from processor.worker.settle import Settlement
+
+log = logging.getLogger(__name__)
 
 EVERY = 0.1
 LAZY_COMMIT = 0.5
@@ -32,8 +37,11 @@ class Sweep:
         self._dispatch = dispatch
         self._settlement = settlement
         self._ownership = ownership
+        self._parked = ParkedJobs(desk, settlement, ownership)
         self._next = 0.0
         self._next_lazy = 0.0
+        self.stuck = False
+        """A handler holds up a whole event loop, and cannot be ended."""
 
     def turn(self, now: float) -> None:
         """`now`: monotonic seconds."""
@@ -51,14 +59,47 @@ class Sweep:
     def _look_at_slow(self, now: float) -> None:
         """Attempts that did not end soon, among those in the hands of pools: they are never many."""
         config = self._desk.config
+        now_ms = self._desk.clock.now_ms()
         running = [attempt for shelf in self._dispatch.shelves.values() for attempt in shelf.running]
         for attempt in running:
             if attempt.started_at is not None and attempt.outcome is None and not attempt.lost:
                 ran = now - attempt.started_at
+                if attempt.stop is not None:
+                    self._insist(attempt, attempt.stop, now)
+                else:
+                    self._hold_to_limits(attempt, ran, now, now_ms)
                 if ran >= config.announce_after:
                     self._announce(attempt, now)
                 if ran >= config.promote_after and not attempt.promoted:
                     self._settlement.promote(attempt)
+
+    def _hold_to_limits(self, attempt: Attempt, ran: float, now: float, now_ms: int) -> None:
+        """Tell an attempt that has passed one of its limits to stop."""
+        silent = ran if attempt.beat_at == 0.0 else now - attempt.beat_at
+        limit = exceeded(attempt.runnable.options, attempt.job, ran=ran, silent=silent, now_ms=now_ms)
+        if limit is not None:
+            attempt.stop = Stop(limit.kind, limit.reason, now)
+            attempt.interrupted = True
+            log.warning("job.stops", extra={**_fields(attempt), "kind": limit.kind, "reason": limit.reason})
+
+    def _insist(self, attempt: Attempt, stop: Stop, now: float) -> None:
+        """It was told to stop and did not, for longer than the grace: end it by force."""
+        grace = self._desk.config.stop_grace
+        if attempt.shelf is None or now - stop.at < grace:
+            return
+        attempt.stop = stop._replace(at=now, forced=True)
+        ending = attempt.shelf.pool.end(attempt, stop.reason)
+        log.error("job.ended_by_force", extra={**_fields(attempt), "reason": stop.reason, "ending": ending.value})
+        if ending is not Ending.COMES:
+            self._desk.tally.events["abandoned"] += 1
+            self.stuck = self.stuck or ending is Ending.STUCK
+            self._settlement.end_by_force(attempt)
+
+    @property
+    def too_many_abandoned(self) -> bool:
+        """Whether the process had better start anew."""
+        left = sum(shelf.pool.left_behind() for shelf in self._dispatch.shelves.values())
+        return self.stuck or left >= self._desk.config.abandoned_max
 
     def _look_at(self, number: Number, *, lazy: bool, now: float) -> None:
         if number.crowded:
@@ -66,7 +107,7 @@ class Sweep:
             self._promote_oldest(number)
         if lazy:
             self._commit_lazily(number, now)
-            self._look_at_parked(number)
+            self._parked.look_at(number)
 
     def _announce(self, attempt: Attempt, now: float) -> None:
         """A `running` status, once, and again with progress while there is news of it."""
@@ -101,20 +142,6 @@ class Sweep:
             number.touched = number.touched or bool(number.burials)
             self._desk.wrote(0, 0)
 
-    def _look_at_parked(self, number: Number) -> None:
-        """A job that waited for a deploy in vain becomes a dead letter."""
-        now_ms = self._desk.clock.now_ms()
-        for job_id, until in list(number.parked.items()):
-            if until is None or now_ms < until:
-                continue
-            view = number.live.view(job_id)
-            if view is None or view.job is None:
-                continue  # its parking is not committed yet
-            record = decode_live_job(view.job)
-            job: Job = decode_job(record.job)
-            del number.parked[job_id]
-            if job.type in self._desk.registry:
-                self._ownership.restart(number, job, record.job, view)
-                continue
-            attempt = self._ownership.resumed(number, job, record.job, view)
-            self._settlement.give_up(attempt, "unknown_type", record.reason)
+
+def _fields(attempt: Attempt) -> dict[str, object]:
+    return {"job_id": attempt.job.id, "job_type": attempt.job.type}

@@ -165,18 +165,40 @@ class Fleet:
 
     # --- workers --------------------------------------------------------------------------------------------------
 
-    def start(self, slot: str, *, bootstrap: str | None = None, env: Mapping[str, str] | None = None) -> Process:
+    def start(
+        self,
+        slot: str,
+        *,
+        bootstrap: str | None = None,
+        env: Mapping[str, str] | None = None,
+        supervised: bool = False,
+    ) -> Process:
         """Start a worker in this slot."""
         settings = {"worker.state_dir": str(self.folder / "state"), **self.settings}
         named = {f"PROCESSOR_{name.replace('.', '__').upper()}": value for name, value in settings.items()}
-        process = Process(slot, self.command(slot, bootstrap or self.bootstrap), self.folder, self.env(named, env))
+        process = Process(
+            slot,
+            self.command(slot, bootstrap or self.bootstrap, supervised=supervised),
+            self.folder,
+            self.env(named, env),
+        )
         self.processes.append(process)
         return process
 
-    def command(self, slot: str, bootstrap: str) -> list[str]:
+    def command(self, slot: str, bootstrap: str, *, supervised: bool = False) -> list[str]:
         """What a user would type."""
         app = f"{jobs_app.__file__}:app"
-        flags = ["--no-supervise", "--log-format", "json", "--instance", slot, "-q", QUEUE, "--bootstrap", bootstrap]
+        flags = [
+            "--supervise" if supervised else "--no-supervise",
+            "--log-format",
+            "json",
+            "--instance",
+            slot,
+            "-q",
+            QUEUE,
+            "--bootstrap",
+            bootstrap,
+        ]
         return [sys.executable, "-m", "processor", "worker", app, *flags]
 
     def env(self, *more: Mapping[str, str] | None) -> dict[str, str]:

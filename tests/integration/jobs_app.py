@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import BaseModel, Field
 
-from processor import App, Context
+from processor import App, Backoff, Context, Dead, Retry
 from processor.wire.settings import Settings
 
 QUEUE = "q"
@@ -67,6 +69,22 @@ class Big(BaseModel):
     size: int
 
 
+class Flaky(BaseModel):
+    """A walk over `items` rows that fails at row `at` in its first `times` attempts."""
+
+    items: int
+    at: int
+    times: int
+
+
+class Rows(BaseModel):
+    """A file with one row a line, and the row that cannot be taken in until the fix is out."""
+
+    path: str
+    bad: int
+    rows: int
+
+
 class _Named(Protocol):
     @property
     def id(self) -> str: ...
@@ -88,8 +106,10 @@ def build(namespace: str, settings: Settings | None = None) -> App:
     app.queue("default", partitions=1)
     app.queue(QUEUE, partitions=PARTITIONS, concurrency=16)
 
-    for declare in (_walks, _steps, _sleeps, _keyed, _refusable):
+    for declare in (_walks, _steps, _sleeps, _keyed, _refusable, _failing, _deadly, _overdue):
         declare(app)
+    if os.environ.get("JOBS_NEWER"):
+        _newer(app)
     return app
 
 
@@ -148,9 +168,9 @@ def _keyed(app: App) -> None:
     def gated(ctx: Context, p: Keyed) -> None:
         """Goes on until a test makes the file of that name."""
         note(ctx, "start", key=p.key)
-        gate = Path(os.environ["JOBS_LEDGER"]).with_name(f"gate-{p.key}")
+        opened = gate(p.key)
         for turn in ctx.each("turns", lambda after: range((after or 0) + 1, 1_000_000), every="200ms"):
-            if turn < 0 or gate.exists():
+            if turn < 0 or opened.exists():
                 break
             time.sleep(0.01)
         note(ctx, "end", key=p.key)
@@ -171,6 +191,100 @@ def _refusable(app: App) -> None:
         elif p.what == "step":
             ctx.step("large", text.upper)
         return text if p.what == "result" else ""
+
+
+def gate(name: str) -> Path:
+    """A file by which a test tells handlers something."""
+    return Path(os.environ["JOBS_LEDGER"]).with_name(f"gate-{name}")
+
+
+def _failing(app: App) -> None:
+    quick = Retry(3, Backoff("1s", "1s"))
+
+    @app.job("flaky", queue=QUEUE, payload=Flaky, retry=quick)
+    def flaky(ctx: Context, p: Flaky) -> int:
+        note(ctx, "start", attempt=ctx.attempt)
+        for row in ctx.each("rows", lambda after: range((after or 0) + 1, p.items + 1), every="50ms"):
+            if row == p.at and ctx.attempt <= p.times:
+                raise ConnectionError(f"row {row}: the service does not answer")
+            note(ctx, "item", item=row)
+        return p.items
+
+    @app.job("rows", queue=QUEUE, payload=Rows, retry=quick)
+    def rows(ctx: Context, p: Rows) -> int:
+        """Reads a file from the byte after the last row that was saved."""
+
+        def read(after: list[int] | None) -> Iterator[list[int]]:
+            line, place = after or (0, 0)
+            note(ctx, "reads", after=line)
+            with Path(p.path).open("rb") as file:
+                file.seek(place)
+                for text in file:
+                    line, place = line + 1, place + len(text)
+                    assert int(text) == line
+                    yield [line, place]
+
+        count = 0
+        for line, _ in ctx.each("lines", read, cursor=list, every="200ms", total=p.rows):
+            if line == p.bad and not gate("fixed").exists():
+                raise ValueError(f"row {line} has no amount")
+            count = line
+        return count
+
+
+def _deadly(app: App) -> None:
+    @app.job("poison", queue=QUEUE)
+    def poison(ctx: Context) -> None:
+        note(ctx, "start")
+        time.sleep(0.2)
+        if not gate("fixed").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @app.job("hungry", queue=QUEUE, retry=Retry(3, Backoff("1s")).on(MemoryError, Dead("out of memory")))
+    def hungry(ctx: Context) -> None:
+        raise MemoryError("no room left")
+
+
+def _overdue(app: App) -> None:
+    @app.job("deaf", queue=QUEUE, payload=Keyed, retry=Retry(1), attempt_timeout="1s")
+    def deaf(ctx: Context, p: Keyed) -> None:
+        """Hears of nothing until a test lets it go."""
+        note(ctx, "start")
+        while not gate(p.key).exists():
+            time.sleep(0.02)
+        note(ctx, "end")
+
+    @app.job("deaf-child", queue=QUEUE, executor="process", retry=Retry(2, Backoff("1s")), attempt_timeout="1s")
+    def deaf_child(ctx: Context) -> None:
+        ctx.step("before", note, ctx, "effect", step=1)
+        note(ctx, "start")
+        time.sleep(600)
+
+    @app.job("silent", queue=QUEUE, retry=Retry(1), stall_timeout="1s")
+    def silent(ctx: Context) -> None:
+        note(ctx, "start")
+        while not ctx.cancelled:
+            time.sleep(0.02)
+        ctx.checkpoint(1)
+
+    @app.job("dated", queue=QUEUE, retry=Retry(50, Backoff("1s")), kill_after="3s")
+    def dated(ctx: Context) -> None:
+        note(ctx, "start")
+        raise ConnectionError("not today")
+
+    @app.job("child-walk", queue=QUEUE, payload=Walk, executor="process")
+    def child_walk(ctx: Context, p: Walk) -> None:
+        note(ctx, "start")
+        for row in ctx.each("rows", lambda after: range((after or 0) + 1, p.items + 1), every="50ms"):
+            note(ctx, "item", item=row)
+            time.sleep(p.pause)
+
+
+def _newer(app: App) -> None:
+    @app.job("added", queue=QUEUE, payload=Count)
+    def added(ctx: Context, p: Count) -> int:
+        note(ctx, "start", count=p.count)
+        return p.count
 
 
 app = build(os.environ.get("JOBS_NAMESPACE", "unset"))

@@ -26,7 +26,7 @@ JOBS = """
 import time
 from pathlib import Path
 from pydantic import BaseModel
-from processor import App, Context
+from processor import App, Context, Retry
 
 app = App("{namespace}")
 app.queue("default", partitions=1)
@@ -47,7 +47,7 @@ def import_file(ctx: Context, p: Import) -> dict:
         time.sleep(0.01 if p.until else 0)
     return {{"rows": p.rows}}
 
-@app.job("fail")
+@app.job("fail", retry=Retry(1))
 def fail(ctx: Context) -> None:
     raise ValueError("no such customer")
 """

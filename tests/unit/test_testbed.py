@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from processor.app import App
 from processor.context import AsyncContext, Context
 from processor.errors import JobFailed
+from processor.policies import Retry
 from processor.states import State
 from processor.testing import Testbed, TestbedError
 
@@ -81,7 +82,7 @@ def import_file(ctx: Context, p: Import) -> Tally:
     return tally
 
 
-@app.job("failing")
+@app.job("failing", retry=Retry(1))
 def failing(ctx: Context) -> None:
     raise ValueError("this one always fails")
 

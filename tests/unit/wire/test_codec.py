@@ -11,11 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.errors import NewerRecord, RecordError, UndecodableRecord
-from processor.job import ErrorInfo, Job, LoopProgress
+from processor.job import Carried, ErrorInfo, Failure, Job, LoopProgress
 from processor.states import State
 from processor.wire import codec
 from processor.wire.records import (
+    AlertRecord,
+    AuditRecord,
     CheckpointRecord,
+    ControlRecord,
     DeadLetterRecord,
     DedupeMark,
     LiveJobRecord,
@@ -30,6 +33,11 @@ count = st.integers(0, 2**31 - 1)
 moment = st.integers(-(2**63), 2**63 - 1)
 number = st.floats(allow_nan=False)
 errors = st.builds(ErrorInfo, text, text, text, text)
+failures = st.builds(Failure, text, text, text, text, count, text, moment)
+carried = st.builds(
+    Carried, st.lists(failures, max_size=3), st.none() | st.binary(max_size=9),
+    st.none() | st.lists(st.binary(max_size=9), max_size=3),
+)  # fmt: skip
 loops = st.builds(LoopProgress, st.none() | text, count, st.none() | count, st.booleans())
 maybe_text = st.none() | text
 maybe_bytes = st.none() | st.binary(max_size=20)
@@ -38,7 +46,7 @@ maybe_number = st.none() | number
 RECORDS: dict[type[Any], st.SearchStrategy[Any]] = {
     Job: st.builds(
         Job, text, text, count, text, st.binary(), moment, maybe_text, count, count, count, st.none() | count,
-        maybe_text, count, st.none() | moment, st.none() | moment, count,
+        maybe_text, count, st.none() | moment, st.none() | moment, count, st.none() | carried, maybe_text,
     ),
     CheckpointRecord: st.builds(
         CheckpointRecord, text, count, count, moment, moment, moment, text, moment, count, maybe_text, maybe_text,
@@ -54,12 +62,16 @@ RECORDS: dict[type[Any], st.SearchStrategy[Any]] = {
     ),
     StatusRecord: st.builds(
         StatusRecord, text, count, text, text, st.sampled_from(list(State)), moment, count, text, maybe_bytes,
-        st.none() | errors, maybe_number, maybe_number, maybe_text,
+        st.none() | errors, maybe_number, maybe_number, maybe_text, st.none() | moment, st.none() | count,
     ),
+    ControlRecord: st.builds(ControlRecord, text, text, moment, text, text, count, text, count, text),
+    AlertRecord: st.builds(AlertRecord, text, text, moment, text, text, text, text, text),
+    AuditRecord: st.builds(AuditRecord, text, text, moment, text, text, text, count, text),
     DedupeMark: st.builds(DedupeMark, text, count, count, moment),
     DeadLetterRecord: st.builds(
         DeadLetterRecord, text, text, moment, text, text, count, moment, maybe_bytes, maybe_bytes, maybe_bytes,
-        st.none() | st.lists(errors, max_size=3), maybe_bytes, st.none() | st.lists(st.binary(max_size=9), max_size=3),
+        st.none() | st.lists(failures, max_size=3), maybe_bytes,
+        st.none() | st.lists(st.binary(max_size=9), max_size=3),
     ),
 }  # fmt: skip
 DECODERS: dict[type[Any], Any] = {
@@ -70,6 +82,9 @@ DECODERS: dict[type[Any], Any] = {
     StatusRecord: codec.decode_status,
     DedupeMark: codec.decode_dedupe,
     DeadLetterRecord: codec.decode_dead_letter,
+    ControlRecord: codec.decode_control,
+    AlertRecord: codec.decode_alert,
+    AuditRecord: codec.decode_audit,
 }
 any_record = st.one_of(*RECORDS.values())
 
@@ -93,7 +108,7 @@ def test_nested_values_come_back_as_their_types() -> None:
 
 
 def test_a_plain_job_is_written_in_the_short_form() -> None:
-    assert len(codec.encode(JOB._replace(key="k"))) == len(codec.encode(JOB._replace(key="k", deaths=1))) - 9
+    assert len(codec.encode(JOB._replace(key="k"))) == len(codec.encode(JOB._replace(key="k", deaths=1))) - 11
 
 
 @given(st.binary(max_size=200))
@@ -177,5 +192,5 @@ def test_lone_surrogates_never_stop_a_record() -> None:
     progress = CheckpointRecord("j1", 1, 0, 1, 1, 1, "t", 5, 0, loops={"\ud800": LoopProgress("1", 1, None, False)})
     assert list(codec.decode_checkpoint(codec.encode(progress)).loops or {}) == ["?"]
     assert codec.decode_job(codec.encode(JOB._replace(type="\udfff"))).type == "?"
-    letter = DeadLetterRecord("j1", "dead", 1, "w", "t", 0, 0, failures=[ErrorInfo("E", "\ud800")])
-    assert codec.decode_dead_letter(codec.encode(letter)).failures == [ErrorInfo("E", "?")]
+    letter = DeadLetterRecord("j1", "dead", 1, "w", "t", 0, 0, failures=[Failure("E", "\ud800")])
+    assert codec.decode_dead_letter(codec.encode(letter)).failures == [Failure("E", "?")]

@@ -160,6 +160,9 @@ class History:
         last = {record.key(): record for record in checkpoints}
         for record in checkpoints:
             self._checkpoint(record, counts=last[record.key()] is record)
+        for delay in topics.RETRY_DELAYS:
+            for record in found[topics.retry_topic(NS, delay)]:
+                self._on_its_way(record)
         for record in found[topics.dlq_topic(NS)]:
             self._dead_letter(record)
         for record in found[topics.status_topic(NS)]:
@@ -216,6 +219,21 @@ class History:
                 self._tell(StepSaved(life, step.name, self._spawned.get((life, step.name), ())))
         elif key.kind is KeyKind.JOB:
             self._tell(Moved(self._life_of(key.id)))
+
+    def _on_its_way(self, record: Record) -> None:
+        """A job moved into the retry chain, or on in it, with what it had saved."""
+        job = decode_job(record.value() or b"")
+        life = LifeOf(job.id, job.life)
+        carried = job.carried
+        if carried is not None and carried.progress is not None:
+            loops = decode_checkpoint(carried.progress).loops or {}
+            if "rows" in loops:
+                self._tell(Saved(life, loops["rows"].items))
+            for value in carried.steps or ():
+                step = decode_step(value)
+                if step.phase == StepPhase.FINISHED:
+                    self._tell(StepSaved(life, step.name, self._spawned.get((life, step.name), ())))
+        self._tell(Moved(life))
 
     def _dead_letter(self, record: Record) -> None:
         letter = decode_dead_letter(record.value() or b"")

@@ -20,11 +20,14 @@ from processor.broker.memory import MemoryBroker, MemoryLimits, MemoryProcess
 from processor.broker.partitioner import partition_for
 from processor.core.checkpoint import KeyKind, SavedRecord, parse_key
 from processor.core.live import LiveTable
+from processor.core.outcome import Crashed
 from processor.errors import PayloadInvalid
 from processor.job import Job, Lane
+from processor.policies import JobOptions
 from processor.states import TERMINAL, State
 from processor.wire import topics
 from processor.wire.codec import (
+    decode_alert,
     decode_checkpoint,
     decode_dead_letter,
     decode_live_job,
@@ -33,7 +36,8 @@ from processor.wire.codec import (
     encode,
 )
 from processor.wire.headers import routing_headers
-from processor.wire.records import DeadLetterRecord, StatusRecord
+from processor.wire.records import AlertRecord, ControlRecord, DeadLetterRecord, StatusRecord
+from processor.worker.attempt import Attempt
 from processor.worker.config import QueueConfig, WorkerConfig
 from processor.worker.desk import Desk
 from processor.worker.dispatch import Pool
@@ -54,6 +58,7 @@ class Kind:
     kind = "sync"
     executor = "thread"
     takes_payload = True
+    options = JobOptions()
 
     def __init__(self, name: str, handler: Handler) -> None:
         self.name = name
@@ -155,6 +160,26 @@ class Simulated:
             self.engine.stop(leave=leave)
 
 
+class ProcessDied(BaseException):
+    """What a handler raises to end the child process that it runs in."""
+
+
+class QuarantinePool(ThreadPool):
+    """As the process executor: each job alone in a child. Here a child is a thread that may die without its worker."""
+
+    def __init__(self, scene: Scene, desk: Desk, name: str, slots: int) -> None:
+        super().__init__(scene.runtime, desk.inbox, name, slots)
+        self._scene = scene
+
+    def _run(self, attempt: Attempt) -> None:
+        self._scene.quarantined.append(attempt.job.id)
+        try:
+            super()._run(attempt)
+        except ProcessDied:
+            attempt.outcome = Crashed("the child process was ended by SIGKILL")
+            self._inbox.post(attempt)
+
+
 @dataclass(slots=True)
 class Scene:
     """See the module."""
@@ -168,6 +193,8 @@ class Scene:
     broker: MemoryBroker = field(init=False)
     kinds: dict[str, Kind] = field(init=False, default_factory=dict)
     workers: list[Simulated] = field(init=False, default_factory=list)
+    quarantined: list[str] = field(init=False, default_factory=list)
+    """Ids of the jobs that ran alone in a child process."""
     concurrency: int = 4
 
     def __post_init__(self) -> None:
@@ -177,14 +204,22 @@ class Scene:
         )
         self.broker.admin().create_topics(
             [TopicSpec(name=name, partitions=self.partitions, config=settings) for name, settings in TOPICS.items()]
+            + [TopicSpec(name=name, partitions=1, config=settings) for name, settings in SINGLE.items()]
         )
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 
-    def define(self, name: str, handler: Handler) -> Kind:
-        """Register a job type for all workers."""
+    def define(self, name: str, handler: Handler, **options: Any) -> Kind:
+        """Register a job type for all workers; `options`: fields of `JobOptions`."""
         kind = self.kinds[name] = Kind(name, handler)
+        kind.options = JobOptions(**options)
         return kind
+
+    def order(self, action: str, target: str, **fields: Any) -> None:
+        """What an operator does: append an order to the control topic (`resume`: take it back)."""
+        record = ControlRecord(target, action, self.runtime.clock.now_ms(), "me@here", **fields)
+        value = None if action == "resume" else encode(record)
+        self.append(OutRecord(topics.control_topic(NS), target.encode(), value))
 
     def enqueue(
         self,
@@ -196,6 +231,7 @@ class Scene:
         lane: Lane = Lane.NORMAL,
         life: int = 1,
         derived: bool = False,
+        kill_at: int | None = None,
     ) -> Job:
         """Append a job as a client does it."""
         job = Job(
@@ -207,6 +243,7 @@ class Scene:
             enqueued_at=self.runtime.clock.now_ms(),
             key=key,
             life=life,
+            kill_at=kill_at,
         )
         self.append(lane_record(job, lane=lane, derived=derived))
         return job
@@ -233,7 +270,9 @@ class Scene:
         simulated = Simulated(self, name, slot, self.broker.process(name))
         self.workers.append(simulated)
         settings = {**self.settings, **settings}
+        order = settings.pop("order", "block")
         made = replace(config(slot, self.partitions, self.concurrency), **settings)
+        made = replace(made, queues=tuple(replace(queue, order=order) for queue in made.queues))
 
         def live() -> None:
             registry = self.kinds if kinds is None else kinds
@@ -248,6 +287,9 @@ class Scene:
         return simulated
 
     def _pool(self, desk: Desk, queue: str, slots: int, kind: str) -> Pool:
+        if kind == "quarantine":
+            return QuarantinePool(self, desk, f"{desk.config.slot}-{queue}-{kind}", slots)
+        slots = 1 if kind.startswith("alone") else slots
         return ThreadPool(self.runtime, desk.inbox, f"{desk.config.slot}-{queue}-{kind}", slots)
 
     @property
@@ -269,8 +311,9 @@ class Scene:
         self.until(self.is_settled, seconds)
 
     def is_settled(self) -> bool:
-        """Whether the group's offsets stand at the end of every lane and no checkpoint is live."""
-        return not any(self.lag().values()) and not any(len(table) for table in self.live().values())
+        """Whether the groups' offsets stand at the end of every lane and rung, and no checkpoint is live."""
+        lags = (*self.lag().values(), *self.waiting().values())
+        return not any(lags) and not any(len(table) for table in self.live().values())
 
     def active(self) -> bool:
         """Whether every number has an active owner."""
@@ -311,6 +354,14 @@ class Scene:
         """What lies in the dead-letter topic."""
         return [decode_dead_letter(r.value() or b"") for r in self.broker.records(topics.dlq_topic(NS))]
 
+    def alerts(self) -> list[AlertRecord]:
+        """What lies in the alerts topic."""
+        return [decode_alert(r.value() or b"") for r in self.broker.records(topics.alerts_topic(NS))]
+
+    def status_of(self, job_id: str) -> StatusRecord:
+        """The last status of a job."""
+        return next(status for status in reversed(self.statuses()) if status.id == job_id)
+
     def lane(self, lane: Lane = Lane.NORMAL, partition: int = 0) -> TopicPartition:
         """A lane partition."""
         return TopicPartition(topics.jobs_topic(NS, QUEUE, lane), partition)
@@ -325,6 +376,18 @@ class Scene:
         committed = self.committed()
         ends = self.broker.admin().end_offsets(committed)
         return {lane: ends[lane] - (entry.offset or 0) for lane, entry in committed.items()}
+
+    def waiting(self) -> dict[TopicPartition, int]:
+        """Records between the forwarders' committed offset and the end of each rung."""
+        rungs = [
+            TopicPartition(topics.retry_topic(NS, delay), p)
+            for delay in topics.RETRY_DELAYS
+            for p in range(self.partitions)
+        ]
+        admin = self.broker.admin()
+        ends = admin.end_offsets(rungs)
+        committed = admin.committed(f"{NS}.forwarders", rungs, stable=False)
+        return {rung: ends[rung] - (committed[rung].offset or 0) for rung in rungs}
 
     def live(self) -> dict[int, LiveTable]:
         """The checkpoint topic, folded as a restore from its beginning folds it."""
@@ -360,6 +423,7 @@ def saved_record(key: bytes, value: bytes) -> SavedRecord | None:
 
 
 _KEPT = {"cleanup.policy": "delete", "retention.ms": "-1"}
+_RUNG = {**_KEPT, "message.timestamp.type": "LogAppendTime"}
 _COMPACT = {"cleanup.policy": "compact"}
 
 TOPICS: Mapping[str, Mapping[str, str]] = {
@@ -369,4 +433,7 @@ TOPICS: Mapping[str, Mapping[str, str]] = {
     topics.dedupe_topic(NS, QUEUE): {"cleanup.policy": "delete"},
     topics.status_topic(NS): {"cleanup.policy": "compact,delete"},
     topics.dlq_topic(NS): _KEPT,
+    **{topics.retry_topic(NS, delay): _RUNG for delay in topics.RETRY_DELAYS},
 }
+SINGLE: Mapping[str, Mapping[str, str]] = {topics.control_topic(NS): _COMPACT, topics.alerts_topic(NS): _KEPT}
+"""Topics of one partition."""

@@ -23,16 +23,22 @@ class Call(NamedTuple):
 
 
 class Spy:
-    """Every call of one worker's transactional producers, in order. `before` runs ahead of each and may wait."""
+    """Every call of one role's producers in one worker, in order. `before` runs ahead of each and may wait."""
 
-    def __init__(self, worker: Simulated, before: Callable[[Call], None] = lambda call: None) -> None:
+    def __init__(
+        self, worker: Simulated, before: Callable[[Call], None] = lambda call: None, role: str = "worker"
+    ) -> None:
+        self.role = role
+        """Whose: the engine's (`worker`), or the `forwarder`'s."""
         self.calls: list[Call] = []
         self.before = before
         self.made = 0
         self._make: Callable[[str], MemoryTransactionalProducer] = worker.process.transactional_producer
         setattr(worker.process, MemoryProcess.transactional_producer.__name__, self._spied)
 
-    def _spied(self, transactional_id: str) -> SpiedProducer:
+    def _spied(self, transactional_id: str) -> SpiedProducer | MemoryTransactionalProducer:
+        if f".{self.role}." not in transactional_id:
+            return self._make(transactional_id)
         self.made += 1
         return SpiedProducer(self, self.made, self._make(transactional_id))
 

@@ -162,7 +162,7 @@ def test_healthy_slot_is_never_shot_nor_its_own(scene: Scene) -> None:
     scene.runtime.pass_time(0.7)
     workers[2].kill()
     scene.settle()
-    shots = [shot for worker in workers[:2] for shot in worker.worker.restorer.shots]
+    shots = [shot for worker in workers[:2] for shot in worker.worker.restorer.dead_slots.shots]
     assert shots
     assert set(shots) == {f"{NS}.worker.w-2"}
 

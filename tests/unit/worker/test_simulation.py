@@ -20,6 +20,7 @@ from processor.broker.base import OutRecord
 from processor.broker.memory import Frame, HeldFrame
 from processor.errors import AbortRequired, MemberFenced, ProducerFatal, RetriableBrokerError
 from processor.job import Lane
+from processor.policies import Backoff, Retry
 from processor.states import TERMINAL, State
 from processor.wire import topics
 from tests.guarantees import LifeOf
@@ -27,6 +28,7 @@ from tests.unit.worker.history import History
 from tests.unit.worker.scene import NS, QUEUE, Scene, Simulated, lane_record
 
 QUICK = range(60)
+RETRY = Retry(3, Backoff("1s", "2s"))
 ACTIONS = 30
 
 
@@ -50,6 +52,10 @@ class Handlers:
         """Child id -> parent id, as told by parents that returned."""
         for name in ("plain", "steps", "rows", "once", "parent", "failing", "slow"):
             scene.define(name, self.watched(getattr(self, name)))
+        self.retried = {"flaky": RETRY, "poison": RETRY}
+        """Types that are tried again, with their policy."""
+        for name, retry in self.retried.items():
+            scene.define(name, self.watched(getattr(self, name)), retry=retry)
 
     def watched(self, handler: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """Tell the history when it begins and how it ends."""
@@ -59,7 +65,11 @@ class Handlers:
             try:
                 result = handler(ctx, payload)
             except Exception:
-                self.history.returned(ctx)
+                policy = self.retried.get(ctx._port.job.type)
+                if policy is not None and ctx.attempt < policy.times:
+                    self.history.stopped(ctx)
+                else:
+                    self.history.returned(ctx)
                 raise
             except BaseException:
                 self.history.stopped(ctx)
@@ -112,6 +122,22 @@ class Handlers:
         ctx.step("s0", lambda: self.work(ctx, "s0", 0.02))
         raise ValueError("this one always fails")
 
+    def flaky(self, ctx: Any, payload: Any) -> int:
+        """Fails twice: after a step, and in the middle of its rows."""
+        total = int(ctx.step("s0", lambda: self.work(ctx, "s0", 0.02)))
+        if ctx.attempt == 1:
+            raise ConnectionError("not yet")
+        for row in ctx.each("rows", lambda after: range((after or 0) + 1, 13), every="100ms"):
+            if ctx.attempt == 2 and row == 7:
+                raise ConnectionError("still not")
+            name = f"rows[{row}]/pay"
+            total += ctx.step("pay", lambda name=name: self.work(ctx, name, 0.02))
+        return total
+
+    def poison(self, ctx: Any, payload: Any) -> None:
+        ctx.step("s0", lambda: self.work(ctx, "s0", 0.02))
+        raise ValueError("this one always fails, and is tried again")
+
     def slow(self, ctx: Any, payload: Any) -> int:
         return sum(ctx.step(f"s{i}", lambda i=i: self.work(ctx, f"s{i}", 0.3)) for i in range(8))
 
@@ -160,7 +186,8 @@ class Chaos:
     # --- what can happen ------------------------------------------------------------------------------------------
 
     def enqueue(self) -> None:
-        kinds = ("plain", "plain", "steps", "rows", "once", "parent", "failing", "slow", "unknown", "garbage")
+        kinds = ["plain", "plain", "steps", "rows", "once", "parent", "failing", "slow", "unknown", "garbage"]
+        kinds += ["flaky", "flaky", "poison"]
         for _ in range(self.random.randrange(1, 9)):
             kind = self.random.choice(kinds)
             self.jobs += 1
@@ -232,7 +259,8 @@ class Chaos:
         worker = self._one()
         if worker is not None:
             frame = self.random.choice(list(Frame))
-            self.held.append(self.scene.broker.faults.hold_next(f"{NS}.worker.{worker.slot}", frame))
+            role = self.random.choice(("worker", "worker", "forwarder"))
+            self.held.append(self.scene.broker.faults.hold_next(f"{NS}.{role}.{worker.slot}", frame))
 
     def release_frame(self) -> None:
         caught = [held for held in self.held if held.caught]
@@ -295,7 +323,8 @@ class Chaos:
         doubtful = {life.id for life in self.history.in_doubt}
         left = set(self.history.open) - self.history.in_doubt
         live = {job_id for table in self.scene.live().values() for job_id in table.ids()}
-        return not left and not any(self.scene.lag().values()) and live <= doubtful
+        lags = (*self.scene.lag().values(), *self.scene.waiting().values())
+        return not left and not any(lags) and live <= doubtful
 
     def judge(self) -> None:
         """The guarantees, and what they do not see."""

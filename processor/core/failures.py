@@ -1,0 +1,58 @@
+"""The failed attempts of a life, as they are carried from one attempt to the next and into the dead letter. Pure.
+
+Every failure is kept, with its class, message, place and time. What is cut to fit, in this order: a traceback that is
+the same as the one before it, the older tracebacks, long messages, and at last the failures in the middle, so that how
+it began and how it ended is always there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from processor.job import ErrorInfo, Failure
+
+BUDGET = 64 * 1024
+"""Bytes of text that the failures of a life may take in its record."""
+MESSAGE = 300
+"""Characters left of a message once there is no room."""
+_OVERHEAD = 24
+"""Bytes of a failure beside its text."""
+
+
+def failed(error: ErrorInfo, *, attempt: int, worker: str, at: int) -> Failure:
+    """An error as a failed attempt."""
+    return Failure(*error, attempt, worker, at)
+
+
+def remembered(before: Sequence[Failure], last: Failure, budget: int = BUDGET) -> list[Failure]:
+    """The failures of a life with one more, oldest first, within `budget` bytes of text; the last is never left out."""
+    kept = [*before, last]
+    if before and before[-1].traceback and before[-1].traceback == last.traceback:
+        kept[-2] = before[-1]._replace(traceback="")
+    size = sum(map(_size, kept))
+    for index in range(len(kept) - 1):
+        if size <= budget:
+            return kept
+        size -= _bytes(kept[index].traceback)
+        kept[index] = kept[index]._replace(traceback="")
+    for index, failure in enumerate(kept):
+        if size <= budget:
+            return kept
+        kept[index] = _shortened(failure)
+        size += _size(kept[index]) - _size(failure)
+    while size > budget and len(kept) > 2:
+        size -= _size(kept.pop(len(kept) // 2))
+    return kept
+
+
+def _shortened(failure: Failure) -> Failure:
+    return failure._replace(message=failure.message[:MESSAGE], traceback=failure.traceback[-4 * MESSAGE :])
+
+
+def _size(failure: Failure) -> int:
+    texts = (failure.kind, failure.message, failure.traceback, failure.fingerprint, failure.worker)
+    return sum(map(_bytes, texts)) + _OVERHEAD
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))

@@ -1,0 +1,45 @@
+"""Where a record of the retry chain goes when its time in a rung is over: on to the next rung, or home. Pure.
+
+Only headers are read: the value travels as the bytes it is, so a forwarder moves jobs of any app and any version.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from processor.broker.base import ANY_PARTITION, Headers, OutRecord
+from processor.core.chain import rung_for
+from processor.job import Lane
+from processor.wire.headers import DUE_AT, NUMBER, QUEUE, header, number_header
+from processor.wire.topics import jobs_topic, retry_topic
+
+
+class Home(NamedTuple):
+    """The queue and number that a record of the chain comes from and goes back to."""
+
+    queue: str
+    number: int
+
+
+def home_of(headers: Headers | None) -> Home | None:
+    """As the headers have it; None: they do not say, so the record is none of ours."""
+    queue, number = header(headers, QUEUE), number_header(headers, NUMBER)
+    if queue is None or number is None or number < 0:
+        return None
+    try:
+        return Home(queue.decode("utf-8"), number)
+    except UnicodeDecodeError:
+        return None
+
+
+def onward(
+    namespace: str, home: Home, key: bytes | None, value: bytes | None, headers: Headers | None, now_ms: int
+) -> OutRecord:
+    """The next record of a walk: the same bytes, in the longest rung that is not longer than what is left, or in the
+    `due` lane of its number once it is due.
+    """
+    due = number_header(headers, DUE_AT)
+    rung = None if due is None else rung_for(due - now_ms)
+    if rung is None:
+        return OutRecord(jobs_topic(namespace, home.queue, Lane.DUE), key, value, headers, home.number)
+    return OutRecord(retry_topic(namespace, rung), key, value, headers, ANY_PARTITION)

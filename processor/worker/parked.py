@@ -1,0 +1,94 @@
+"""Jobs that wait in the checkpoint topic without a slot: when one of them goes on, ends, or is given up.
+
+The owner keeps of each only its id and when to look at it next. What it is, and why it waits, is read from the live
+table when it is looked at: its time has come, an operator wants something, or its job type goes on.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from processor.core.control import PAUSED_TYPE
+from processor.job import Job
+from processor.states import State
+from processor.wire.codec import decode_job, decode_live_job
+
+if TYPE_CHECKING:
+    from processor.wire.records import LiveJobRecord
+    from processor.worker.desk import Desk
+    from processor.worker.number import Number
+    from processor.worker.ownership import Ownership
+    from processor.worker.settle import Settlement
+
+
+class Fate(Enum):
+    """What becomes of a parked job now."""
+
+    STAYS = auto()
+    GOES_ON = auto()
+    GIVEN_UP = auto()
+
+
+def look_again_at(job: Job, until: int | None) -> int | None:
+    """When a parked job is to be looked at, milliseconds since the epoch: its patience ends, or its kill date comes."""
+    if until is None or job.kill_at is None:
+        return job.kill_at if until is None else until
+    return min(until, job.kill_at)
+
+
+class ParkedJobs:
+    """See the module. On the owning thread."""
+
+    def __init__(self, desk: Desk, settlement: Settlement, ownership: Ownership) -> None:
+        self._desk = desk
+        self._settlement = settlement
+        self._ownership = ownership
+
+    def look_at(self, number: Number) -> None:
+        """Look at those whose time has come, and those that somebody wants looked at."""
+        if not number.parked:
+            number.looked_for.clear()
+            return
+        now_ms = self._desk.clock.now_ms()
+        due = [job_id for job_id, at in number.parked.items() if at is not None and now_ms >= at]
+        for job_id in {*due, *number.looked_for}:
+            if job_id not in number.parked:
+                number.looked_for.discard(job_id)
+                continue
+            view = number.live.view(job_id)
+            if view is None or view.job is None:
+                continue  # its parking is not committed yet
+            record = decode_live_job(view.job)
+            if (record.epoch, record.sequence) < number.parkings.get(job_id, (0, 0)):
+                continue  # this is how it was before it was parked once more
+            number.parkings.pop(job_id, None)
+            number.looked_for.discard(job_id)
+            job = decode_job(record.job)
+            ended = self._desk.gate.ended(job, now_ms)
+            if ended is not None:
+                self._settlement.end_unstarted(self._ownership.resumed(number, job, record.job, view), ended)
+                continue
+            becomes = fate(self._desk, job, record, now_ms)
+            if becomes is Fate.GOES_ON:
+                self._ownership.restart(number, job, record.job, view)
+            elif becomes is Fate.GIVEN_UP:
+                attempt = self._ownership.resumed(number, job, record.job, view)
+                self._settlement.give_up(attempt, "unknown_type", record.reason)
+            else:
+                number.parked[job_id] = look_again_at(job, record.until)
+
+
+def fate(desk: Desk, job: Job, record: LiveJobRecord, now_ms: int, *, anew: bool = False) -> Fate:
+    """What becomes of a parked job. `anew`: its number has just been taken over."""
+    control = desk.gate.control
+    if control.retried(job.id, job.life, record.since) is not None:
+        return Fate.GOES_ON
+    if record.state is not State.WAITING:
+        return Fate.STAYS if record.state is State.IN_DOUBT else Fate.GOES_ON
+    if record.until is None:
+        paused = record.reason.startswith(PAUSED_TYPE)
+        return Fate.GOES_ON if paused and control.type_pause(job.type) is None else Fate.STAYS
+    if job.type in desk.registry and (anew or now_ms >= record.until):
+        return Fate.GOES_ON
+    return Fate.GIVEN_UP if now_ms >= record.until else Fate.STAYS
