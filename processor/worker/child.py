@@ -19,12 +19,13 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
 from typing import NoReturn
 
 from processor.broker.base import OutRecord
 from processor.clock import Clock, SystemClock
 from processor.context_port import ContextLimits
-from processor.core.outcome import Outcome, Parked
+from processor.core.outcome import Failed, Outcome, Parked
 from processor.errors import JobLost, JobYielded, UnknownJobType
 from processor.job import Job, Progress, Step
 from processor.states import State
@@ -41,7 +42,7 @@ from processor.worker.loading import Application, load_application
 from processor.worker.logs import configure
 from processor.worker.parentage import die_with_parent
 from processor.worker.registry import RunnableJob
-from processor.worker.runner import run_async, run_sync
+from processor.worker.runner import error_info, outcome_of, run_async, run_sync
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,8 @@ class ChildPort:
         self.lost = False
         self.synced: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.wants_sync = False
+        self.unsendable: Failed | None = None
+        """Something that the handler reported could not be sent: how the attempt ends."""
         self.job_type: RunnableJob | None = None
         self._wake = wake
         self._ops: deque[tuple[str, object]] = deque()
@@ -175,14 +178,22 @@ class Child:
         threading.Thread(target=self._listen, name="worker-says", daemon=True).start()
         threading.Thread(target=self._carry, name="reports", daemon=True).start()
         self._channel.send(("ready",))
+        # What the start hooks have set; each attempt runs in a copy.
+        context = copy_context()
         while True:
             assigned = self._jobs.get()
             port = self._port
             assert port is not None  # set by the reader before it hands the job over
-            outcome = self._run(port, app.job_types.get(assigned.job.type))
+            outcome = context.copy().run(self._run, port, app.job_types.get(assigned.job.type))
             with self._sending:
                 self._port = None
-                self._send(("end", pack_report(port.drain() or Report()), pack_outcome(outcome)))
+                self._send_end(port, outcome)
+
+    def _send_end(self, port: ChildPort, outcome: Outcome) -> None:
+        try:
+            self._send(("end", pack_report(port.drain() or Report()), pack_outcome(outcome)))
+        except Exception as error:  # noqa: BLE001  (as in `_carry`)
+            self._send(("end", pack_report(Report()), pack_outcome(Failed(error_info(error), "internal_error"))))
 
     def _run(self, port: ChildPort, job_type: RunnableJob | None) -> Outcome:
         if job_type is None:
@@ -190,8 +201,12 @@ class Child:
             until = port.clock.now_ms() + int(port.patience * 1000)
             return Parked(State.WAITING, f"the child process knows no job type {port.job.type!r}", until)
         port.job_type = job_type
-        # Handlers for the event loop come here only as suspects: alone in a process, so that no other dies with them.
-        return asyncio.run(run_async(port)) if job_type.kind == "async" else run_sync(port)
+        try:
+            # Handlers for the event loop come here only as suspects: alone in a process, where no other dies with them.
+            outcome = asyncio.run(run_async(port)) if job_type.kind == "async" else run_sync(port)
+        except BaseException as error:  # noqa: BLE001  (a SystemExit in a task that the handler made ends its loop)
+            outcome = outcome_of(port, error)
+        return outcome if port.unsendable is None else port.unsendable
 
     def _listen(self) -> None:
         while True:
@@ -221,12 +236,17 @@ class Child:
         while True:
             self._news.wait()
             self._news.clear()
+            port = self._port
             try:
                 with self._sending:
                     self._send_news()
-            except BaseException:
+            except Exception as error:
+                # What the handler reported cannot be sent, so this attempt cannot succeed: it does not know yet.
                 log.exception("child.report_failed")
-                os._exit(1)
+                if port is not None:
+                    port.unsendable = Failed(error_info(error), "internal_error")
+                    port.interrupted = True
+                    port.synced.put("yielded")
 
     def _send_news(self) -> None:
         port = self._port

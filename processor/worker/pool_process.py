@@ -20,8 +20,9 @@ import sys
 from collections import deque
 from contextlib import suppress
 
-from processor.core.outcome import Crashed, Lost, Outcome, Yielded
+from processor.core.outcome import Crashed, Failed, Lost, Outcome, Yielded
 from processor.errors import DefinitionError, JobLost, JobYielded
+from processor.texts import message_of
 from processor.worker.attempt import Attempt
 from processor.worker.child_wire import (
     Assigned,
@@ -34,7 +35,8 @@ from processor.worker.child_wire import (
 from processor.worker.config import WorkerConfig
 from processor.worker.dispatch import Ending
 from processor.worker.pool_threads import taken_back
-from processor.worker.runtime import Actor, Inbox, Runtime, Signal
+from processor.worker.runner import error_info
+from processor.worker.runtime import Actor, ActorEnded, Inbox, Runtime, Signal
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +121,14 @@ class ProcessPool:
             if len(self._slots) >= self.slots:
                 return False
             slot = _Slot(self)
+            try:
+                self._actors.append(self.runtime.start(f"{self._name}-{len(self._slots)}", slot.work))
+            except RuntimeError as error:
+                # No more threads to be had: the next nudge tries again.
+                slot.close()
+                log.error("thread.not_started", extra={"pool": self._name, "error": str(error)})
+                return False
             self._slots.append(slot)
-            self._actors.append(self.runtime.start(f"{self._name}-{len(self._slots) - 1}", slot.work))
         return True
 
 
@@ -189,7 +197,15 @@ class _Slot:
         self._told = self._asked = (False, False)
         self._attempt = attempt
         began = runtime.stopwatch()
-        outcome = self._outcome(attempt)
+        try:
+            outcome = self._outcome(attempt)
+        except ActorEnded:
+            raise
+        except BaseException as error:
+            log.exception("child.slot_disturbed", extra={"job_id": attempt.job.id})
+            self.end_child("its worker could not follow what it said")
+            self._crashed()
+            outcome = Failed(error_info(error), "internal_error")
         self._attempt = None
         attempt.outcome = outcome
         attempt.run_seconds = runtime.stopwatch() - began
@@ -265,12 +281,17 @@ class _Slot:
             self._why = ""
             # Started from this thread, which lives as long as the pool: Linux ends a child with the *thread* that
             # started it.
-            self._process = subprocess.Popen(
-                [*command, self._pool.app_path, str(theirs.fileno()), str(os.getpid()), self._pool.log_format],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, **self._pool.env},
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [*command, self._pool.app_path, str(theirs.fileno()), str(os.getpid()), self._pool.log_format],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    env={**os.environ, **self._pool.env},
+                )
+            except (OSError, ValueError) as error:
+                # No memory or no processes left, or a handler has put something odd into the environment.
+                ours.close()
+                return message_of(error)
         channel = Channel(ours)
         frame = channel.receive()
         if frame == ("ready",):
@@ -300,6 +321,10 @@ class _Slot:
         self.end_child("the worker stops")
         if self._process is not None:
             self._crashed()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the bell."""
         os.close(self._wake_r)
         os.close(self._wake_w)
 

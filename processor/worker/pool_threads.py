@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from contextvars import copy_context
 
 from processor.worker.attempt import Attempt
 from processor.worker.dispatch import Ending
-from processor.worker.runner import run_sync
-from processor.worker.runtime import Actor, Inbox, Runtime, Signal
+from processor.worker.runner import outcome_of, run_sync
+from processor.worker.runtime import Actor, ActorEnded, Inbox, Runtime, Signal
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class ThreadPool:
         """Grows whenever an attempt is taken."""
         self._taken_at_nudge = -1
         self._stopping = False
+        self._context = copy_context()
+        """The worker's context variables: each attempt runs in a copy, and sees nothing that another has set."""
         self._abandoned: set[Attempt] = set()
         """Attempts whose threads were given up: each ends when its handler does, if ever."""
 
@@ -99,12 +102,30 @@ class ThreadPool:
             slot = self._unused.popleft()
         except IndexError:
             return False
-        self._actors.append(self._runtime.start(f"{self._name}-{slot}", self._work))
+        try:
+            self._actors.append(self._runtime.start(f"{self._name}-{slot}", self._work))
+        except RuntimeError as error:
+            # No more threads to be had: those that are there do the work, and the next nudge tries again.
+            self._unused.appendleft(slot)
+            log.error("thread.not_started", extra={"pool": self._name, "error": str(error)})
+            return False
         return True
 
     def _work(self) -> None:
-        backlog, idle, slow = self._backlog, self._idle, self._slow
         signal = self._runtime.signal()
+        while not self._stopping:
+            try:
+                if self._take_turns(signal):
+                    return
+            except ActorEnded:
+                raise
+            except BaseException:
+                # A handler's timer may raise in its thread, and come too late: after its attempt has ended.
+                log.exception("thread.disturbed", extra={"pool": self._name})
+
+    def _take_turns(self, signal: Signal) -> bool:
+        """Run attempt after attempt until the pool stops; True if another thread has taken this one's place."""
+        backlog, idle, slow = self._backlog, self._idle, self._slow
         while not self._stopping:
             try:
                 attempt = backlog.popleft()
@@ -117,10 +138,18 @@ class ThreadPool:
             self._taken += 1
             if backlog and slow.get(attempt.job.type, 1.0) > 0.5:
                 self._wake_one()
-            self._run(attempt)
+            try:
+                self._run(attempt)
+            except ActorEnded:
+                raise
+            except BaseException as error:  # noqa: BLE001  (as in `_work`, a moment earlier)
+                if attempt.outcome is None:
+                    attempt.outcome = outcome_of(attempt, error)
+                self._inbox.post(attempt)  # once too often does no harm
             if self._abandoned and attempt in self._abandoned:
                 self._abandoned.discard(attempt)
-                return  # another thread has taken this one's place
+                return True
+        return False
 
     def _still_idle(self, signal: Signal) -> bool:
         """Take back the offer to be woken; False if somebody has accepted it already."""
@@ -133,7 +162,7 @@ class ThreadPool:
     def _run(self, attempt: Attempt) -> None:
         began = self._runtime.stopwatch()
         attempt.started_at = self._runtime.clock.monotonic()
-        attempt.outcome = run_sync(attempt)
+        attempt.outcome = self._context.copy().run(run_sync, attempt)
         attempt.run_seconds = seconds = self._runtime.stopwatch() - began
         job_type = attempt.job.type
         share = self._slow.get(job_type, 0.5)

@@ -1,9 +1,14 @@
-"""Running a handler once: payload in, outcome out. Nothing a handler does gets past here except by its outcome."""
+"""Running a handler once: payload in, outcome out. Nothing a handler does gets past here except by its outcome.
+
+Any `BaseException` ends its attempt: a panic out of a Rust extension, a `SystemExit`, a cancel that nobody here asked
+for. Only what ends the actor itself goes through (`ActorEnded`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import inspect
 import logging
 import traceback
 from typing import Protocol
@@ -13,11 +18,13 @@ from processor.context_port import AttemptPort, StepInDoubt
 from processor.core.deadlines import is_killed
 from processor.core.outcome import Discarded, Ended, Failed, Lost, Outcome, Parked, Retried, Yielded, succeeded
 from processor.core.retry import GiveUp, TryAgain, judge
-from processor.errors import HandlerMistake, JobLost, JobYielded, NewerRecord, PayloadInvalid, ProcessorError
+from processor.errors import HandlerMistake, JobInterrupted, NewerRecord, ProcessorError
 from processor.job import ErrorInfo, Job
 from processor.policies import Discard, Retry
 from processor.states import State
+from processor.texts import message_of, name_of_class, plain, shown, traceback_of
 from processor.worker.registry import RunnableJob
+from processor.worker.runtime import ActorEnded
 
 log = logging.getLogger("processor.job")
 
@@ -42,17 +49,22 @@ class Running(AttemptPort, Protocol):
 
 
 def run_sync(attempt: Running) -> Outcome:
-    """Run a `def` handler in this thread."""
+    """Run a `def` handler in this thread. Raises nothing but `ActorEnded`."""
     if (refused := _refused(attempt)) is not None:
         return refused
-    job_type = attempt.runnable
-    context = Context(attempt)
     try:
+        job_type = attempt.runnable
+        context = Context(attempt)
         if job_type.takes_payload:
-            payload = job_type.decode_payload(attempt.job.payload, attempt.job.version)
+            try:
+                payload = job_type.decode_payload(attempt.job.payload, attempt.job.version)
+            except BaseException as error:  # noqa: BLE001  (models and upgrades are the user's code)
+                return unread(attempt, error)
             result = job_type.handler(context, payload)
         else:
             result = job_type.handler(context)
+        if result is not None and inspect.isawaitable(result):
+            raise _not_awaited(job_type.handler, result)
         context.finish()
         return succeeded(job_type.encode_result(result, attempt.limits.result_max_bytes))
     except BaseException as error:  # noqa: BLE001  (the one place where a handler's exception becomes an outcome)
@@ -60,14 +72,17 @@ def run_sync(attempt: Running) -> Outcome:
 
 
 async def run_async(attempt: Running) -> Outcome:
-    """Run an `async def` handler in this event loop."""
+    """Run an `async def` handler in this event loop, in a task of its own. Raises nothing but `ActorEnded`."""
     if (refused := _refused(attempt)) is not None:
         return refused
-    job_type = attempt.runnable
-    context = AsyncContext(attempt)
     try:
+        job_type = attempt.runnable
+        context = AsyncContext(attempt)
         if job_type.takes_payload:
-            payload = job_type.decode_payload(attempt.job.payload, attempt.job.version)
+            try:
+                payload = job_type.decode_payload(attempt.job.payload, attempt.job.version)
+            except BaseException as error:  # noqa: BLE001  (as above)
+                return unread(attempt, error)
             result = await job_type.handler(context, payload)
         else:
             result = await job_type.handler(context)
@@ -75,6 +90,17 @@ async def run_async(attempt: Running) -> Outcome:
         return succeeded(job_type.encode_result(result, attempt.limits.result_max_bytes))
     except BaseException as error:  # noqa: BLE001  (as above)
         return outcome_of(attempt, error)
+
+
+def _not_awaited(handler: object, result: object) -> HandlerMistake:
+    """A `def` handler gave something to be awaited: nobody here can, and what it stands for has not run."""
+    what = name_of_class(type(result))
+    if inspect.iscoroutine(result):
+        result.close()  # else Python complains later, somewhere else, that it was never awaited
+    return HandlerMistake(
+        f"{shown(handler, 200)} returned something that must be awaited ({what}): its work has not been done",
+        hint="make the handler an `async def`; a decorator around one needs functools.wraps",
+    )
 
 
 def _refused(attempt: Running) -> Outcome | None:
@@ -86,37 +112,61 @@ def _refused(attempt: Running) -> Outcome | None:
     return None
 
 
-def outcome_of(attempt: Running, error: BaseException) -> Outcome:
-    """What an exception means for the job.
+def unread(attempt: Running, error: BaseException) -> Outcome:
+    """What it means that the payload could not be read; the handler has not begun.
 
     Raises:
-        BaseException: the error itself, if it is not the job's (the simulation's kill).
+        ActorEnded: the worker's process is being ended.
     """
-    if isinstance(error, JobLost) or attempt.lost:
-        return Lost()
-    if isinstance(error, JobYielded) or (isinstance(error, asyncio.CancelledError) and attempt.interrupted):
-        return Yielded()
-    if isinstance(error, StepInDoubt):
-        return Parked(State.IN_DOUBT, str(error))
+    if isinstance(error, ActorEnded):
+        raise error
     if isinstance(error, NewerRecord):
         until = attempt.clock.now_ms() + int(attempt.patience * 1000)
-        return Parked(State.WAITING, str(error), until)
-    if isinstance(error, PayloadInvalid):
-        return Failed(error_info(error), "bad_payload")
-    if isinstance(error, Exception | SystemExit | KeyboardInterrupt | GeneratorExit):
-        log.warning(
-            "job.failed",
-            extra={"job_id": attempt.job.id, "job_type": attempt.job.type, "error": repr(error)[:500]},
-        )
-        if isinstance(error, HandlerMistake):
-            return Failed(error_info(error), "handler_mistake")
-        return judged(attempt.runnable.options.retry, attempt.job, error, attempt.clock.now_ms())
-    raise error
+        return Parked(State.WAITING, message_of(error), until)
+    return Failed(error_info(error), "bad_payload")
 
 
-def judged(policy: Retry | None, job: Job, error: BaseException, now: int) -> Outcome:
-    """What a failed attempt means for its job, by the policy of its type."""
+def outcome_of(attempt: Running, error: BaseException) -> Outcome:
+    """What an exception means for the job: the wall around a handler. Whatever it is, it ends this attempt alone.
+
+    Raises:
+        ActorEnded: the error itself: not the job's, the worker's process is being ended.
+    """
+    if isinstance(error, ActorEnded):
+        raise error
+    try:
+        return _outcome_of(attempt, error)
+    except ActorEnded:
+        raise
+    except BaseException as second:  # noqa: BLE001  (the policy's or the exception's own code: it cannot be asked)
+        return Failed(error_info(second), "internal_error")
+
+
+def _outcome_of(attempt: Running, error: BaseException) -> Outcome:
+    # The engine's own signals, but only where the engine wants them: a handler can raise them too.
+    if attempt.lost:
+        return Lost()
+    if attempt.interrupted and isinstance(error, JobInterrupted | asyncio.CancelledError):
+        return Yielded()
+    if isinstance(error, StepInDoubt):
+        return Parked(State.IN_DOUBT, message_of(error))
     info = error_info(error)
+    log.warning(
+        "job.failed",
+        extra={
+            "job_id": attempt.job.id,
+            "job_type": attempt.job.type,
+            "error": f"{info.kind}: {info.message}"[:500],
+        },
+    )
+    if isinstance(error, HandlerMistake):
+        return Failed(info, "handler_mistake")
+    return judged(attempt.runnable.options.retry, attempt.job, error, attempt.clock.now_ms(), info)
+
+
+def judged(policy: Retry | None, job: Job, error: BaseException, now: int, info: ErrorInfo | None = None) -> Outcome:
+    """What a failed attempt means for its job, by the policy of its type."""
+    info = info or error_info(error)
     age = max(now - job.enqueued_at, 0) / 1000
     verdict = judge(policy, error, attempt=job.attempt + 1, age=age, draw=lambda: _draw(job))
     if isinstance(verdict, TryAgain):
@@ -139,11 +189,15 @@ def _draw(job: Job) -> float:
 
 
 def error_info(error: BaseException) -> ErrorInfo:
-    """An exception as strings, with a fingerprint that is the same for the same error at the same place."""
-    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+    """An exception as strings, with a fingerprint that is the same for the same error at the same place.
+
+    Never raises: whatever the exception's own code does, what comes out is plain and bounded.
+    """
+    kind = name_of_class(type(error))
     frames = traceback.extract_tb(error.__traceback__)
     place = "|".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.name}" for frame in frames[-3:])
-    digest = hashlib.blake2b(f"{kind}|{place}".encode(), digest_size=6).hexdigest()
-    text = "".join(traceback.format_exception(error))
-    message = f"{error} ({error.hint})" if isinstance(error, ProcessorError) and error.hint else str(error)
-    return ErrorInfo(kind, message[:2000], text[-16_000:], digest)
+    digest = hashlib.blake2b(f"{kind}|{place}".encode(errors="replace"), digest_size=6).hexdigest()
+    message = message_of(error)
+    if isinstance(error, ProcessorError) and error.hint:
+        message = plain(f"{message} ({message_of(error.hint)})")
+    return ErrorInfo(kind, message, traceback_of(error), digest)

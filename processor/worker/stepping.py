@@ -18,13 +18,13 @@ from contextlib import contextmanager
 from typing import Final
 
 from processor.clock import ManualClock
-from processor.worker.runtime import Actor, Signal
+from processor.worker.runtime import Actor, ActorEnded, Signal
 
 MAIN: Final = "main"
 _TICK: Final = 0.000_001
 
 
-class ActorKilled(BaseException):
+class ActorKilled(ActorEnded):
     """Ends an actor of a killed group at its next wait: the simulation's SIGKILL."""
 
 

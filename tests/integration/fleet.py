@@ -172,13 +172,17 @@ class Fleet:
         bootstrap: str | None = None,
         env: Mapping[str, str] | None = None,
         supervised: bool = False,
+        concurrency: int | None = None,
     ) -> Process:
-        """Start a worker in this slot."""
+        """Start a worker in this slot. `concurrency`: slots for each kind of executor, if not the queue's own."""
         settings = {"worker.state_dir": str(self.folder / "state"), **self.settings}
         named = {f"PROCESSOR_{name.replace('.', '__').upper()}": value for name, value in settings.items()}
         process = Process(
             slot,
-            self.command(slot, bootstrap or self.bootstrap, supervised=supervised),
+            [
+                *self.command(slot, bootstrap or self.bootstrap, supervised=supervised),
+                *([] if concurrency is None else ["--concurrency", str(concurrency)]),
+            ],
             self.folder,
             self.env(named, env),
         )

@@ -43,6 +43,7 @@ from processor.worker.desk import Desk
 from processor.worker.dispatch import Pool
 from processor.worker.loop import Worker
 from processor.worker.pool_threads import ThreadPool
+from processor.worker.runtime import ActorEnded
 from processor.worker.stepping import SteppingRuntime
 
 Handler = Callable[[Any, Any], Any]
@@ -160,7 +161,7 @@ class Simulated:
             self.engine.stop(leave=leave)
 
 
-class ProcessDied(BaseException):
+class ProcessDied(ActorEnded):
     """What a handler raises to end the child process that it runs in."""
 
 
