@@ -31,6 +31,7 @@ ProcessorError
 ├── HandlerMistake              a handler broke a rule of resuming
 │   ├── CursorType  DuplicateName  StepChanged  StateChanged
 │   └── CheckpointTooLarge  ResultTooLarge  ResultType
+├── InternalError               the engine itself failed: a fault of this package
 ├── AttemptTimedOut             an attempt took too long, or stood still
 ├── JobNotFinished              result(): the wait timed out
 └── JobFailed                   result(): the job ended without success
@@ -280,6 +281,12 @@ class ResultType(HandlerMistake):
     """A result cannot be written as JSON, or not be read back as its annotation says."""
 
     code = "result_type"
+
+
+class InternalError(ProcessorError):
+    """The engine failed in a way that it should not: please report it, with the traceback of the log."""
+
+    code = "internal_error"
 
 
 class AttemptTimedOut(ProcessorError):

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from processor.core.outcome import Outcome
     from processor.core.write_set import Origin
     from processor.job import Job, Progress, Step
-    from processor.worker.dispatch import Shelf
     from processor.worker.number import LaneState, Number
     from processor.worker.registry import RunnableJob
     from processor.worker.runtime import Inbox, Signal
+    from processor.worker.shelf import Shelf
 
 
 class Sync(NamedTuple):
@@ -100,6 +100,10 @@ class Attempt:
     outcome: Outcome | None = None
     settled = False
     """The owner has dealt with the outcome."""
+    moved: Job | None = None
+    """It goes on later, from this record; None: it does not, or not yet."""
+    over = False
+    """Everything that its end, or its move, has to write is in the outbox."""
     started_at: float | None = None
     """Monotonic seconds, set by the executor."""
     run_seconds = 0.0

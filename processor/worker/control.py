@@ -66,6 +66,9 @@ class ControlWatch:
             except BrokerError as error:
                 log.warning("control.retrying", extra={"error": str(error)})
                 self._runtime.signal().wait(AGAIN)
+            except Exception:
+                log.exception("control.failed")
+                self._runtime.signal().wait(AGAIN)
 
     def _follow(self) -> None:
         """Read from the beginning (what is read twice changes nothing), then whatever comes."""

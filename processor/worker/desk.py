@@ -27,6 +27,7 @@ from processor.worker.runtime import Inbox, Runtime
 from processor.worker.tally import Tally
 
 if TYPE_CHECKING:
+    from processor.worker.guard import Guard
     from processor.worker.registry import Registry
 
 
@@ -73,6 +74,8 @@ class Desk:
         """A flush is wanted at once: nothing of a number can start before it is claimed."""
         self.group_commit = GroupCommit()
         """Of those who wait for durability."""
+        self.guard: Guard
+        """Set by the loop: it needs the parts that end jobs and hold numbers."""
         self._assignments = 0
 
     def new_number(self, queue: QueueConfig, partition: int) -> Number:
@@ -103,6 +106,10 @@ class Desk:
             if self.lanes.get(lane.key) is lane:
                 del self.lanes[lane.key]
         number.assignment = -1
+        self.abandon(number)
+
+    def abandon(self, number: Number) -> None:
+        """Whatever runs for this number counts no more, and hears of it."""
         for attempt in number.attempts.values():
             attempt.lost = attempt.interrupted = True
             self._forget_load(attempt)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
@@ -10,9 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 from processor.core.deaths import QUARANTINE
 from processor.core.ordering import Reclaimed, Spilled
 from processor.core.outcome import Outcome
-from processor.job import Lane
 from processor.worker.attempt import Attempt
 from processor.worker.number import LaneState, Number, Standing
+from processor.worker.shelf import Shelf, is_due
 
 if TYPE_CHECKING:
     from processor.worker.desk import Desk
@@ -65,122 +64,6 @@ class Settles(Protocol):
     def name(self, attempt: Attempt) -> None: ...
 
 
-TURNS_OF_FOLLOWERS = 3
-"""While others wait too, so many followers of a key start for each of those."""
-SHORT = 0.001
-"""Seconds of a job up to which it is its cost that counts: many are handled at a time. The time of longer jobs is spent
-waiting: there it counts that a slot, or a key, goes on at once."""
-SHORT_AHEAD = 600
-"""So many short ones are kept ready. With more of them the processor's caches no longer hold what is touched next
-(measured, jobs that do nothing: 2 % fewer a second with 2,000, 6 % with 5,000; 1 % with 250, by fetching more often).
-"""
-DUE_SHARE = 3
-"""Of ten slots, those for jobs from the `due` lane while others wait too."""
-FEW = 32
-"""So few more are not worth a fetch."""
-
-
-class Shelf:
-    """Attempts of one queue and executor kind that may start: handed to the pool a little ahead of its slots."""
-
-    __slots__ = (
-        *("_credit", "_ended", "_peak", "_seconds", "_turn"),
-        *("alone", "due", "followers", "pool", "running", "waiting"),
-    )
-
-    def __init__(self, pool: Pool, *, alone: bool = False) -> None:
-        self.pool = pool
-        self.alone = alone
-        """For suspects: none is handed out before there is a slot for it, and before it is in the log by its name."""
-        self.waiting: deque[Attempt] = deque()
-        self.due: deque[Attempt] = deque()
-        """From the `due` lane: they share the slots with the others by weight, so neither side starves."""
-        self.followers: deque[Attempt] = deque()
-        """Next of their key: they have waited already, and behind all the others a hot key would hardly move."""
-        self.running: dict[Attempt, None] = {}
-        """Handed to the pool and not ended, in that order."""
-        self._ended = 0
-        self._peak = 0.0
-        """Attempts that ended between two turns of the owner, about the most of late."""
-        self._seconds = 1.0
-        """How long an attempt ran, the mean of late."""
-        self._turn = 0
-        self._credit = 0
-
-    @property
-    def ready(self) -> int:
-        """How many may start and wait for a slot."""
-        return len(self.waiting) + len(self.followers) + len(self.due)
-
-    @property
-    def outstanding(self) -> int:
-        """How many the pool has in its hands."""
-        return len(self.running)
-
-    @property
-    def ahead(self) -> int:
-        """How many the pool may hold: its slots and what they end while the owner is busy, or they would be idle.
-
-        If jobs are short, about as many again. Else no more: what the pool holds goes before the next of a key.
-        """
-        slots = self.pool.slots
-        if self.alone:
-            return slots
-        most = 2 * slots + 128
-        return most if self._seconds < SHORT else min(slots + 16 + int(self._peak), most)
-
-    @property
-    def lacks(self) -> int:
-        """How many should be read: with enough here, reading on would bring nothing but more that waits.
-
-        Nor more at once than is needed: while the owner admits records, the executors wait for the interpreter lock.
-        """
-        return self._lacks(len(self.waiting) + len(self.followers))
-
-    @property
-    def lacks_due(self) -> int:
-        """The same for the `due` lane, for itself: else what one side has ready would keep the other unread."""
-        return self._lacks(len(self.due))
-
-    def _lacks(self, ready: int) -> int:
-        if self._seconds < SHORT:
-            return SHORT_AHEAD if ready < SHORT_AHEAD else 0
-        lacks = 2 * self.ahead - ready
-        return lacks if lacks >= FEW else 0
-
-    def ended(self, attempt: Attempt) -> None:
-        """The pool gave one back."""
-        del self.running[attempt]
-        self._ended += 1
-        self._seconds += (attempt.run_seconds - self._seconds) * 0.03
-
-    def back(self, attempts: Sequence[Attempt]) -> None:
-        """The pool gave some back that nobody had begun: they go on first when it goes on."""
-        for attempt in reversed(attempts):
-            del self.running[attempt]
-            (self.due if _is_due(attempt) else self.waiting).appendleft(attempt)
-
-    def turn(self) -> int:
-        """The owner comes by; how many more the pool may hold."""
-        self._peak = max(self._ended, self._peak * 0.98)
-        self._ended = 0
-        return self.ahead - self.outstanding
-
-    def next(self) -> Attempt:
-        """Take the one that starts next."""
-        if self.due:
-            self._credit += DUE_SHARE
-            if self._credit >= 10 or not (self.waiting or self.followers):
-                self._credit = max(self._credit - 10, 0)
-                return self.due.popleft()
-        if self.followers:
-            self._turn += 1
-            if self._turn <= TURNS_OF_FOLLOWERS or not self.waiting:
-                return self.followers.popleft()
-            self._turn = 0
-        return self.waiting.popleft()
-
-
 class Dispatch:
     """See the module."""
 
@@ -203,6 +86,9 @@ class Dispatch:
 
     def ready(self, attempt: Attempt, *, follows: bool = False) -> None:
         """The attempt may start as soon as a slot is free. `follows`: it has waited for its key."""
+        if attempt.settled:
+            self.release_key(attempt.number, attempt.job.key, attempt.job.id)  # it has ended where it waited
+            return
         job_type = attempt.job_type
         if job_type is None:
             if not (self._gate.looks_at(attempt) and self._turned_away(attempt)):
@@ -224,7 +110,7 @@ class Dispatch:
         attempt.shelf = shelf
         if follows:
             shelf.followers.append(attempt)
-        elif _is_due(attempt):
+        elif is_due(attempt):
             shelf.due.append(attempt)
         else:
             shelf.waiting.append(attempt)
@@ -267,7 +153,11 @@ class Dispatch:
             # Jobs of a number that was given up meanwhile are not ours to start; one that was cancelled has ended.
             number = attempt.number
             if number.assignment == attempt.assignment and number.standing is Standing.ACTIVE and not attempt.settled:
-                if gate.looks_at(attempt) and self._turned_away(attempt):
+                try:
+                    if gate.looks_at(attempt) and self._turned_away(attempt):
+                        continue
+                except Exception as error:  # noqa: BLE001  (the owner's guard)
+                    self._desk.guard.job(attempt, error, number.outbox_mark())
                     continue
                 batch.append(attempt)
                 number.running += 1
@@ -278,8 +168,12 @@ class Dispatch:
         shelf.running.update(dict.fromkeys(batch))
         if shelf.alone:
             for attempt in batch:
-                self._settles.name(attempt)
-                attempt.number.named.append(attempt)
+                mark = attempt.number.outbox_mark()
+                try:
+                    self._settles.name(attempt)
+                    attempt.number.named.append(attempt)
+                except Exception as error:  # noqa: BLE001  (as above)
+                    self._desk.guard.job(attempt, error, mark)
         else:
             shelf.pool.submit(batch)
         return len(batch)
@@ -302,6 +196,13 @@ class Dispatch:
         if attempt.shelf is not None:
             attempt.shelf.ended(attempt)
             attempt.number.running -= 1
+
+    def give_back(self, attempt: Attempt) -> None:
+        """Its pool is done with it, or never got it: its slot is free."""
+        if attempt in attempt.number.named:
+            attempt.number.named.remove(attempt)
+        if attempt.shelf is not None and attempt in attempt.shelf.running:
+            self.ended(attempt)
 
     def interrupt(self, wanted: Callable[[Attempt], bool]) -> None:
         """Ask running attempts to save and yield: their jobs go on later. Those that nobody has begun come back."""
@@ -333,7 +234,12 @@ class Dispatch:
         if key is None:
             return
         order = number.order
-        follower = order.finished(key, holder)
+        try:
+            follower = order.finished(key, holder)
+        except Exception as error:  # noqa: BLE001  (the owner's guard)
+            # Who is next is not known any more; the log knows.
+            self._desk.guard.number(number, "a key was freed", error)
+            return
         if follower is None:
             return
         if not isinstance(follower, Spilled | Reclaimed):
@@ -374,7 +280,3 @@ class Dispatch:
     def waiting(self) -> int:
         """Attempts that may start and wait for a slot."""
         return sum(shelf.ready for shelf in self.shelves.values())
-
-
-def _is_due(attempt: Attempt) -> bool:
-    return attempt.lane is not None and attempt.lane.lane is Lane.DUE

@@ -35,6 +35,7 @@ from processor.errors import (
     ProducerFenced,
     RetriableBrokerError,
 )
+from processor.texts import message_of
 from processor.worker.producers import initialised
 from processor.worker.runtime import Inbox, Runtime, serve
 
@@ -238,6 +239,11 @@ class Flusher(Generic[C]):
             result = FlushResult(batch=batch, acks=acks)
         except BrokerError as error:
             result = FlushResult(batch=batch, error=error, acks=self._after_failure(error))
+        except Exception as error:
+            # Nobody else would wake the owner: it would wait for this flush for ever.
+            log.exception("flush.internal_error")
+            failure = AbortRequired(f"{type(error).__name__}: {message_of(error)}")
+            result = FlushResult(batch=batch, error=failure, acks=self._after_failure(failure))
         result.seconds = self._runtime.clock.monotonic() - began
         return result
 

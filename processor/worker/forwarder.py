@@ -16,19 +16,16 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from processor.broker.base import Broker, GroupConsumer, Membership, OutRecord, Reader, Record, TopicPartition
-from processor.core.completer import Completer
-from processor.core.forwarding import Home, home_of, onward
-from processor.core.write_set import Origin
+from processor.broker.base import Broker, GroupConsumer, Membership, Reader, Record, TopicPartition
 from processor.errors import BrokerError, MemberFenced
-from processor.job import Lane
-from processor.wire.topics import RETRY_DELAYS, dlq_topic, jobs_topic, parse_topic, retry_topic
+from processor.wire.topics import RETRY_DELAYS, parse_topic, retry_topic
 from processor.worker.dead_slots import DeadSlots
 from processor.worker.flush import FlushBatch, Flusher, FlushResult
 from processor.worker.janitor import Janitor
 from processor.worker.pace import Pace
 from processor.worker.rungs import Load, Rung, offset_of
 from processor.worker.runtime import Inbox, Runtime
+from processor.worker.way_home import WayHome
 
 if TYPE_CHECKING:
     from processor.worker.config import WorkerConfig
@@ -46,8 +43,6 @@ AGAIN = 0.2
 """Seconds after an error of the cluster."""
 LAZY_COMMIT = 1.0
 """Seconds after which the end of a drained rung is committed, so that its lag is zero."""
-LANES_KNOWN = 60.0
-"""Seconds that the answer whether a lane exists is believed."""
 LET_GO = 5.0
 """Seconds that a revoke waits for the flush under way."""
 
@@ -62,7 +57,6 @@ class Forwarder:
         self._config = config
         self._tally = tally
         self._inbox: Inbox[FlushResult[Load]] = Inbox(runtime)
-        self._completer = Completer(config.slot)
         self._dead_slots = DeadSlots(broker, config, config.forwarders, config.forwarder_id)
         self._membership: Membership | None = None
         self._callbacks = 0
@@ -73,10 +67,7 @@ class Forwarder:
         self._pace = Pace(config.membership_proof)
         self._in_flight: FlushBatch[Load] | None = None
         self._watch_all = False
-        self._lanes: dict[str, tuple[float, int]] = {}
-        """Partitions of a lane (0: there is none), and when that was asked."""
-        self._refused: dict[tuple[str, int, int], str] = {}
-        """Records (topic, partition, offset) that the broker will not take where they go, and what it said."""
+        self._way_home = WayHome(broker, config, runtime.clock, tally)
         self._lazy_at = 0.0
         self._prepared = False
         self._stopping = False
@@ -123,6 +114,11 @@ class Forwarder:
                 raise
             except BrokerError as error:
                 log.warning("forwarder.retrying", extra={"error": str(error)})
+                self._inbox.wait(AGAIN)
+            except Exception:
+                # The chain of a whole namespace waits for it: it goes on, and says so.
+                log.exception("forwarder.failed")
+                self._tally.events["internal_errors"] += 1
                 self._inbox.wait(AGAIN)
         if subscribed:
             self._leave()
@@ -279,15 +275,23 @@ class Forwarder:
         loads, room, size = [], FLUSH_RECORDS, 0
         # The one that has waited longest first: under load nobody is passed over.
         due = sorted((rung for rung in self._rungs.values() if rung.leaves is not None), key=lambda r: r.leaves or 0)
-        for rung in due:
-            if room <= 0 or size >= FLUSH_BYTES:
-                break
-            before = rung.size
-            records = list(rung.pop_due(now_ms, room))
-            if records:
-                size += before - rung.size
-                room -= len(records)
-                loads.append(self._load(rung, records, (records[-1].offset() or 0) + 1, now_ms))
+        taken: list[tuple[Rung, list[Record]]] = []
+        try:
+            for rung in due:
+                if room <= 0 or size >= FLUSH_BYTES:
+                    break
+                before = rung.size
+                records = list(rung.pop_due(now_ms, room))
+                if records:
+                    taken.append((rung, records))
+                    size += before - rung.size
+                    room -= len(records)
+                    loads.append(self._load(rung, records, (records[-1].offset() or 0) + 1, now_ms))
+        except BaseException:
+            # The cluster did not answer, say. What was taken out goes back: a later flush would commit past it.
+            for rung, records in taken:
+                rung.put_back(records)
+            raise
         return loads
 
     def _idle_loads(self) -> list[Load]:
@@ -300,41 +304,10 @@ class Forwarder:
             rung=rung,
             assignment=rung.assignment,
             records=records,
-            creates=[self._onward(record, now_ms) for record in records],
+            creates=[self._way_home.onward(record, now_ms) for record in records],
             announces=[],
             offsets=[offset_of(rung, offset, self._config.slot)],
         )
-
-    def _onward(self, record: Record, now_ms: int) -> OutRecord:
-        headers = record.headers()
-        home = home_of(headers)
-        if home is None:
-            return self._dead(record, "undecodable", "a record of the retry chain without queue and number", now_ms)
-        refused = self._refused.pop((record.topic() or "", record.partition() or 0, record.offset() or 0), None)
-        if refused is not None:
-            return self._dead(record, "unsendable", refused, now_ms)
-        if not self._is_there(home):
-            return self._dead(record, "unknown_queue", f"there is no lane {home.queue} number {home.number}", now_ms)
-        out = onward(self._config.namespace, home, record.key(), record.value(), headers, now_ms)
-        self._tally.events["forwarded"] += 1
-        return out
-
-    def _is_there(self, home: Home) -> bool:
-        """Whether the lane that a record goes home to exists."""
-        topic = jobs_topic(self._config.namespace, home.queue, Lane.DUE)
-        now = self._clock.monotonic()
-        known = self._lanes.get(topic)
-        if known is None or now >= known[0]:
-            found = self._broker.admin().topics([topic]).get(topic)
-            known = self._lanes[topic] = (now + LANES_KNOWN, 0 if found is None else found.partitions)
-        return home.number < known[1]
-
-    def _dead(self, record: Record, reason: str, text: str, now_ms: int) -> OutRecord:
-        origin = Origin(record.topic() or "", record.partition() or 0, record.offset() or 0)
-        self._tally.events[f"dead_letter.{reason}"] += 1
-        log.error("forwarder.dead_letter", extra={"reason": reason, "text": text, "topic": origin.topic})
-        dlq = dlq_topic(self._config.namespace)
-        return self._completer.undecodable(dlq, origin, record.key(), record.value(), reason, text, now_ms)
 
     # --- results -------------------------------------------------------------------------------------------------
 
@@ -368,9 +341,7 @@ class Forwarder:
         """It was not moved: try again. What the broker will never take becomes a dead letter next time."""
         for record, out in zip(load.records, load.creates, strict=True):
             if id(out) in refused:
-                self._refused[record.topic() or "", record.partition() or 0, record.offset() or 0] = str(
-                    refused[id(out)]
-                )
+                self._way_home.refused(record, str(refused[id(out)]))
         load.rung.put_back(load.records)
 
     # --- the end -------------------------------------------------------------------------------------------------

@@ -39,13 +39,20 @@ class Intake:
             # A lane that was given up may still have a record on its way: nobody here works on it.
             lane = lanes.get((record.topic(), record.partition()))  # type: ignore[arg-type]  # None only for errors
             if lane is not None and lane.window.add(record.offset()):  # type: ignore[arg-type]  # as above
-                self._take(lane, record)
+                try:
+                    self._take(lane, record)
+                except Exception as error:  # noqa: BLE001  (the owner's guard)
+                    self._desk.guard.record(lane, record, error, lane.number.outbox_mark())
 
     def take_again(self, lane: LaneState, key: str, place: Spilled, record: Record) -> None:
         """A spilled record that was read again: its turn has come, or it waits whole from now on."""
-        again = lane.number.order.again(key, place, len(record.value() or b""))
-        if again is not Again.STAYS:
-            self._take(lane, record, again)
+        mark = lane.number.outbox_mark()
+        try:
+            again = lane.number.order.again(key, place, len(record.value() or b""))
+            if again is not Again.STAYS:
+                self._take(lane, record, again)
+        except Exception as error:  # noqa: BLE001  (as above)
+            self._desk.guard.record(lane, record, error, mark)
 
     def _take(self, lane: LaneState, record: Record, again: Again | None = None) -> None:
         number = lane.number
@@ -148,9 +155,9 @@ class Intake:
             number.topics.dlq, origin, record.key(), record.value(), error.code, str(error), desk.clock.now_ms()
         )
         number.creates.append(out)
-        desk.wrote(1, len(out.value or b""))
         lane.window.complete(offset)
         lane.changed = True
+        desk.wrote(1, len(out.value or b""))
         desk.tally.events[f"dead_letter.{error.code}"] += 1
         log.error(
             "record.undecodable",

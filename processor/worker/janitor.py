@@ -110,6 +110,8 @@ class Janitor:
                 except BrokerError as error:
                     # Nothing depends on it: the next round asks again.
                     log.info("janitor.skipped", extra={"chore": type(chore).__name__, "error": str(error)})
+                except Exception:
+                    log.exception("janitor.failed", extra={"chore": type(chore).__name__})
 
     def _do(self, chore: Tend | Look | Census) -> None:
         if isinstance(chore, Census):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, cast
 
@@ -35,6 +36,7 @@ from processor.worker.desk import Desk
 from processor.worker.dispatch import Dispatch, Pool
 from processor.worker.flush import FlushBatch, Flusher, FlushResult, Part
 from processor.worker.forwarder import Forwarder
+from processor.worker.guard import Guard
 from processor.worker.intake import Intake
 from processor.worker.janitor import Janitor, LaneEnds, Roll
 from processor.worker.number import Number, Standing
@@ -86,6 +88,7 @@ class Worker:
         self.intake = Intake(desk, self.dispatch)
         self.outbox = Outbox(desk, self.dispatch, self.settlement)
         self.ownership = Ownership(desk, self.dispatch, self.restorer, self.readers, self._hand_over)
+        desk.guard = self.guard = Guard(desk, self.dispatch, self.settlement, self.ownership.hold)
         self.operators = Operators(desk, self.dispatch, self.settlement, self.ownership)
         self.sweep = Sweep(desk, self.dispatch, self.settlement, self.ownership)
         self.janitor = Janitor(runtime, broker, config, post)
@@ -238,7 +241,7 @@ class Worker:
         elif isinstance(post, FlushResult):
             self._flushed(post)
         elif isinstance(post, Restored):
-            self.ownership.restored(post)
+            self.guard.number_act(post.number, "it was restored", lambda: self.ownership.restored(post))
         elif isinstance(post, Reread):
             self._reread_done(post)
         elif isinstance(post, ControlNews):
@@ -286,7 +289,7 @@ class Worker:
         if result.error is None:
             for number in self.outbox.committed(result):
                 if number.standing is Standing.CLAIMING and not number.released:
-                    self.ownership.claimed(number)
+                    self.guard.number_act(number, "it was claimed", partial(self.ownership.claimed, number))
             return
         self.outbox.failed(result)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from processor.broker.base import OffsetCommit, OutRecord, TopicPartition
 from processor.core.deaths import Death, noted
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 RECENT = 1000
 """Ended jobs of a number that are remembered at least."""
+
+
+class OutboxMark(NamedTuple):
+    """How much lay in the outbox of a number at a moment."""
+
+    creates: int
+    saves: int
+    announces: int
 
 
 class Standing(StrEnum):
@@ -169,6 +177,16 @@ class Number:
 
     def __repr__(self) -> str:
         return f"<number {self.queue.name}-{self.partition} assignment {self.assignment} {self.standing}>"
+
+    def outbox_mark(self) -> OutboxMark:
+        """To be able to take back what comes."""
+        return OutboxMark(len(self.creates), len(self.saves), len(self.announces))
+
+    def roll_back(self, mark: OutboxMark) -> None:
+        """Take back what was put into the outbox since."""
+        del self.creates[mark.creates :]
+        del self.saves[mark.saves :]
+        del self.announces[mark.announces :]
 
     @property
     def checkpoints(self) -> TopicPartition:

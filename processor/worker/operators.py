@@ -55,10 +55,17 @@ class Operators:
         self._rest(gate.control.paused_queues)
         self.informed = self.informed or news.caught_up
         for change in news.changes:
-            if change.target.startswith(TYPE):
-                self._type_changed(change.target[len(TYPE) :])
-            elif change.target.startswith(JOB) and change.record is not None:
-                self._job_ordered(change.target[len(JOB) :], change.record)
+            try:
+                self._act_on(change)
+            except Exception:
+                # It stays in the table, so the gate knows of it when the job's turn comes.
+                log.exception("control.not_done", extra=_fields(change))
+
+    def _act_on(self, change: Change) -> None:
+        if change.target.startswith(TYPE):
+            self._type_changed(change.target[len(TYPE) :])
+        elif change.target.startswith(JOB) and change.record is not None:
+            self._job_ordered(change.target[len(JOB) :], change.record)
 
     def _rest(self, resting: frozenset[str]) -> None:
         desk = self._desk

@@ -40,7 +40,13 @@ class Outbox:
         desk = self._desk
         if desk.membership is None:
             return None
-        parts = [self._part(number) for number in desk.numbers.values() if self._has_work(number)]
+        parts = []
+        for number in list(desk.numbers.values()):
+            try:
+                if self._has_work(number):
+                    parts.append(self._part(number))
+            except Exception as error:  # noqa: BLE001  (the owner's guard)
+                desk.guard.number(number, "its flush was being made", error)
         desk.outbox_records = desk.outbox_bytes = 0
         desk.oldest_record_at = None
         desk.urgent = False
@@ -64,7 +70,11 @@ class Outbox:
     def _part(self, number: Number) -> Part:
         for attempt in number.news:
             if not attempt.settled and attempt.assignment == number.assignment:
-                self._settlement.write_news(attempt)
+                mark = number.outbox_mark()
+                try:
+                    self._settlement.write_news(attempt)
+                except Exception as error:  # noqa: BLE001  (as above)
+                    self._desk.guard.job(attempt, error, mark, runs=True)
         number.news.clear()
         topics = number.topics
         carried = self._carried(number)
@@ -124,8 +134,11 @@ class Outbox:
             if part.assignment != number.assignment:
                 self._dispatch.named(part.named)
                 continue
-            self._apply(part, result)
-            owned.append(number)
+            try:
+                self._apply(part, result)
+                owned.append(number)
+            except Exception as error:  # noqa: BLE001  (as above)
+                desk.guard.number(number, "its flush was committed", error)
         return owned
 
     def _apply(self, part: Part, result: FlushResult[Part]) -> None:
@@ -160,7 +173,10 @@ class Outbox:
                     sync.release()
                 self._dispatch.named(part.named)
                 continue
-            self._put_back(part, refused)
+            try:
+                self._put_back(part, refused)
+            except Exception as error:  # noqa: BLE001  (as above)
+                desk.guard.number(part.number, "its flush had failed", error)
         desk.wrote(result.batch.records, 0)
 
     def _put_back(self, part: Part, refused: dict[int, BrokerError]) -> None:

@@ -24,6 +24,7 @@ from processor.worker.parked import Fate, fate, look_again_at
 
 if TYPE_CHECKING:
     from processor.core.live import LiveView
+    from processor.wire.records import LiveJobRecord
     from processor.worker.attempt import Attempt
     from processor.worker.desk import Desk
     from processor.worker.dispatch import Dispatch
@@ -183,21 +184,32 @@ class Ownership:
         self._keep_keys(number)
         restarts = []
         for record, view in lived:
-            job = decode_job(record.job)
-            if job.key is not None:
-                # Live jobs hold their keys before anything is fetched, so order survives a crash.
-                number.order.block(job.key, job.id)
-            if record.state is State.RETRYING:
-                continue  # it waits for its retry elsewhere; this is the mark that keeps its key
-            if fate(desk, job, record, desk.clock.now_ms(), anew=True) is Fate.GOES_ON:
-                restarts.append((job, record.job, view))
-                continue
-            number.parked[job.id] = look_again_at(job, record.until)
-            if desk.gate.control.concerns(job.id, job.type):
-                number.looked_for.add(job.id)
-        for job, raw, view in restarts:
-            self.restart(number, job, raw, view)
+            try:
+                if self._takes_up(number, record):
+                    restarts.append((record, view))
+            except Exception as error:  # noqa: BLE001  (the owner's guard)
+                desk.guard.live(number, record.id, record.job, error)
+        for record, view in restarts:
+            try:
+                self.restart(number, decode_job(record.job), record.job, view)
+            except Exception as error:  # noqa: BLE001  (as above)
+                desk.guard.live(number, record.id, record.job, error)
         self._fetch(number)
+
+    def _takes_up(self, number: Number, record: LiveJobRecord) -> bool:
+        """A live job has its key and its place again; whether it goes on now."""
+        desk, job = self._desk, decode_job(record.job)
+        if job.key is not None:
+            # Live jobs hold their keys before anything is fetched, so order survives a crash.
+            number.order.block(job.key, job.id)
+        if record.state is State.RETRYING:
+            return False  # it waits for its retry elsewhere; this is the mark that keeps its key
+        if fate(desk, job, record, desk.clock.now_ms(), anew=True) is Fate.GOES_ON:
+            return True
+        number.parked[job.id] = look_again_at(job, record.until)
+        if desk.gate.control.concerns(job.id, job.type):
+            number.looked_for.add(job.id)
+        return False
 
     def restart(self, number: Number, job: Job, raw: bytes, view: LiveView) -> None:
         """Go on with a job that lives in the checkpoint topic."""
@@ -220,6 +232,8 @@ class Ownership:
         """One bad partition stops only itself: this number rests until it is assigned anew, with an alarm."""
         self._stop_reading(number)
         number.standing = Standing.HELD
+        # Nothing of it is written any more: who waits for that would wait for ever.
+        self._desk.abandon(number)
         self._desk.tally.events["held"] += 1
         log.error("number.held", extra={"queue": number.queue.name, "number": number.partition, "reason": reason})
 

@@ -15,6 +15,7 @@ from processor.states import State
 from processor.wire.codec import decode_job, decode_live_job
 
 if TYPE_CHECKING:
+    from processor.core.live import LiveView
     from processor.wire.records import LiveJobRecord
     from processor.worker.desk import Desk
     from processor.worker.number import Number
@@ -59,24 +60,30 @@ class ParkedJobs:
             view = number.live.view(job_id)
             if view is None or view.job is None:
                 continue  # its parking is not committed yet
-            record = decode_live_job(view.job)
-            if (record.epoch, record.sequence) < number.parkings.get(job_id, (0, 0)):
-                continue  # this is how it was before it was parked once more
-            number.parkings.pop(job_id, None)
-            number.looked_for.discard(job_id)
-            job = decode_job(record.job)
-            ended = self._desk.gate.ended(job, now_ms)
-            if ended is not None:
-                self._settlement.end_unstarted(self._ownership.resumed(number, job, record.job, view), ended)
-                continue
-            becomes = fate(self._desk, job, record, now_ms)
-            if becomes is Fate.GOES_ON:
-                self._ownership.restart(number, job, record.job, view)
-            elif becomes is Fate.GIVEN_UP:
-                attempt = self._ownership.resumed(number, job, record.job, view)
-                self._settlement.give_up(attempt, "unknown_type", record.reason)
-            else:
-                number.parked[job_id] = look_again_at(job, record.until)
+            try:
+                self._look_at_one(number, job_id, view, now_ms)
+            except Exception as error:  # noqa: BLE001  (the owner's guard)
+                self._desk.guard.live(number, job_id, view.job, error)
+
+    def _look_at_one(self, number: Number, job_id: str, view: LiveView, now_ms: int) -> None:
+        record = decode_live_job(view.job or b"")
+        if (record.epoch, record.sequence) < number.parkings.get(job_id, (0, 0)):
+            return  # this is how it was before it was parked once more
+        number.parkings.pop(job_id, None)
+        number.looked_for.discard(job_id)
+        job = decode_job(record.job)
+        ended = self._desk.gate.ended(job, now_ms)
+        if ended is not None:
+            self._settlement.end_unstarted(self._ownership.resumed(number, job, record.job, view), ended)
+            return
+        becomes = fate(self._desk, job, record, now_ms)
+        if becomes is Fate.GOES_ON:
+            self._ownership.restart(number, job, record.job, view)
+        elif becomes is Fate.GIVEN_UP:
+            attempt = self._ownership.resumed(number, job, record.job, view)
+            self._settlement.give_up(attempt, "unknown_type", record.reason)
+        else:
+            number.parked[job_id] = look_again_at(job, record.until)
 
 
 def fate(desk: Desk, job: Job, record: LiveJobRecord, now_ms: int, *, anew: bool = False) -> Fate:

@@ -149,6 +149,13 @@ class Rereader:
         except BrokerError as error:
             log.warning("reread.retrying", extra={"error": str(error)})
             self._runtime.signal().wait(0.2)
+        except Exception:
+            # The number of whoever asked is held; the others' asks are served.
+            log.exception("reread.failed")
+            for ask in self._asks:
+                self._reply(ask._replace(records=[None] * len(ask.places)))
+            self._asks = []
+            return
         self._found.update(scan.found)
         rest = []
         for ask in self._asks:

@@ -21,8 +21,9 @@ from processor.core.checkpoint import KeyKind, SavedRecord, parse_key
 from processor.core.dedupe import DedupeMarks
 from processor.core.live import LiveTable
 from processor.core.offset_metadata import OffsetMetadata, decode
-from processor.errors import BrokerError, OffsetOutOfRange, RecordError
+from processor.errors import BrokerError, InternalError, OffsetOutOfRange, ProcessorError, RecordError
 from processor.job import Lane
+from processor.texts import message_of
 from processor.wire.codec import decode_checkpoint, decode_dedupe, decode_live_job, decode_step
 from processor.worker.dead_slots import DeadSlots, metadata
 from processor.worker.runtime import Inbox, Runtime, serve
@@ -65,7 +66,7 @@ class Restored:
     """Topic, offset, key, value and error of checkpoint and dedupe records that do not decode."""
     records: int = 0
     seconds: float = 0.0
-    error: BrokerError | RecordError | None = None
+    error: ProcessorError | None = None
 
 
 class Restorer:
@@ -105,15 +106,11 @@ class Restorer:
         began = self._runtime.clock.monotonic()
         work = [Restored(number=n, assignment=assignment, marks=self._no_marks()) for n, assignment in request]
         while not self._stopping and (work := [w for w in work if w.assignment == w.number.assignment]):
+            bad: ProcessorError | None = None
             try:
                 self._restore(work)
             except (OffsetOutOfRange, RecordError) as error:
-                if len(work) > 1:
-                    # One bad partition stops only itself: alone, each number shows whether it is the one.
-                    for found in work:
-                        self._restore_all([(found.number, found.assignment)])
-                    return
-                work[0].error = error
+                bad = error
             except BrokerError as error:
                 # Whatever else a cluster says while it fails over: the number waits, it is not given up.
                 log.warning("restore.retrying", extra={"error": str(error)})
@@ -121,6 +118,17 @@ class Restorer:
                 for found in work:
                     found.live, found.marks, found.unreadable = LiveTable(), self._no_marks(), []
                 continue
+            except Exception as error:
+                log.exception("restore.failed")
+                bad = InternalError(f"{type(error).__name__}: {message_of(error)}")
+            if bad is None:
+                break
+            if len(work) > 1:
+                # One bad partition stops only itself: alone, each number shows whether it is the one.
+                for found in work:
+                    self._restore_all([(found.number, found.assignment)])
+                return
+            work[0].error = bad
             break
         for found in work:
             found.seconds = self._runtime.clock.monotonic() - began

@@ -45,10 +45,10 @@ class Settlement:
         self._dispatch = dispatch
         self.moving = Moving(desk, dispatch)
         self._handlers: dict[type, Callable[[Attempt], None]] = {
-            Succeeded: self._ended,
-            Failed: self._ended,
-            Discarded: self._ended,
-            Ended: self._ended,
+            Succeeded: self.end,
+            Failed: self.end,
+            Discarded: self.end,
+            Ended: self.end,
             Retried: self._retried,
             Yielded: self._yielded,
             Lost: self._lost,
@@ -73,28 +73,38 @@ class Settlement:
                 or attempt.lost
                 or number.assignment != attempt.assignment
             ):
-                self.reported(attempt)
+                mark = number.outbox_mark()
+                try:
+                    self.reported(attempt)
+                except Exception as error:  # noqa: BLE001  (the owner's guard)
+                    desk.guard.job(attempt, error, mark)
                 continue
             attempt.settled = True
-            ended(attempt)
-            job = attempt.job
-            out = succeeded(number.topics, job, outcome, now)
-            number.announces.append(out)
-            records += 1
-            size += len(out[2])  # type: ignore[arg-type]  # a status has a value
-            lane = attempt.lane
-            if lane is not None:
-                lane.window.complete(attempt.origin[2])
-                lane.changed = True
-            tally.finished[number.queue.name, job.type, "succeeded"] += 1
-            tally.ran(job.type, attempt.run_seconds)
-            self._leave(attempt)
+            before = len(number.announces)
+            try:
+                ended(attempt)
+                job = attempt.job
+                out = succeeded(number.topics, job, outcome, now)
+                number.announces.append(out)
+                records += 1
+                size += len(out[2])  # type: ignore[arg-type]  # a status has a value
+                lane = attempt.lane
+                if lane is not None:
+                    lane.window.complete(attempt.origin[2])
+                    lane.changed = True
+                attempt.over = True
+                tally.finished[number.queue.name, job.type, "succeeded"] += 1
+                tally.ran(job.type, attempt.run_seconds)
+                self.leave(attempt)
+            except Exception as error:  # noqa: BLE001  (as above)
+                desk.guard.job(attempt, error, number.outbox_mark()._replace(announces=before))
         if records:
             desk.wrote(records, size)
 
     def reported(self, attempt: Attempt) -> None:
         """An attempt was posted: it has ended, or it has news for the next flush."""
         if attempt.settled:
+            self._dispatch.give_back(attempt)  # it was ended without its handler
             return
         if attempt.outcome is None:
             attempt.number.news.append(attempt)
@@ -116,14 +126,21 @@ class Settlement:
         attempt.outcome = stopped(attempt, attempt.stop, self._desk.clock.now_ms())
         attempt.settled = True
         self._dispatch.ended(attempt)
-        self._handlers[type(attempt.outcome)](attempt)
+        self._apply(attempt)
         attempt.lost = attempt.interrupted = True
 
     def end_unstarted(self, attempt: Attempt, outcome: Outcome) -> None:
         """End a job that may not start: its kill date has come, it is too late for it, or somebody cancelled it."""
         attempt.outcome = outcome
         attempt.settled = True
-        self._handlers[type(outcome)](attempt)
+        self._apply(attempt)
+
+    def _apply(self, attempt: Attempt) -> None:
+        mark = attempt.number.outbox_mark()
+        try:
+            self._handlers[type(attempt.outcome)](attempt)
+        except Exception as error:  # noqa: BLE001  (as above)
+            self._desk.guard.job(attempt, error, mark)
 
     def name(self, attempt: Attempt) -> None:
         """A suspect is to run alone: from now on its own record counts the deaths."""
@@ -144,9 +161,7 @@ class Settlement:
     def park_unknown(self, attempt: Attempt) -> None:
         """No such job type here: perhaps the deploy that brings it is under way."""
         until = self._desk.clock.now_ms() + int(self._desk.config.unknown_type_patience * 1000)
-        attempt.outcome = Parked(State.WAITING, f"unknown job type {attempt.job.type!r}", until)
-        attempt.settled = True
-        self._parked(attempt)
+        self.end_unstarted(attempt, Parked(State.WAITING, f"unknown job type {attempt.job.type!r}", until))
 
     def give_up(self, attempt: Attempt, reason: str, message: str) -> None:
         """End a job that never ran, as dead."""
@@ -189,7 +204,8 @@ class Settlement:
         if records:
             desk.wrote(records, size + sum(len(child.value or b"") for child in drained.children))
 
-    def _ended(self, attempt: Attempt) -> None:
+    def end(self, attempt: Attempt) -> None:
+        """The job is over: everything that this writes, in one flush with the completion of its offset."""
         desk, number, job, outcome = self._desk, attempt.number, attempt.job, attempt.outcome
         assert outcome is not None
         now = desk.clock.now_ms()
@@ -210,10 +226,11 @@ class Settlement:
         self._say(attempt, now)
         self.moving.put(number, job, writes, children)
         self._complete(attempt)
+        attempt.over = True
         tally = desk.tally
         tally.finished[number.queue.name, job.type, name_of(outcome)] += 1
         tally.ran(job.type, attempt.run_seconds)
-        self._leave(attempt)
+        self.leave(attempt)
 
     def _say(self, attempt: Attempt, now: int) -> None:
         """Count a dead letter, and alert whoever should hear of this end."""
@@ -330,23 +347,18 @@ class Settlement:
         if deaths >= GIVEN_UP:
             error = error._replace(message=f"its process died {deaths} times without progress, at last: {detail}")
             attempt.outcome = Failed(error, "crash_loop")
-            self._ended(attempt)
+            self.end(attempt)
             return
         self._moves(attempt, error, DEATH_DELAY, deaths=deaths)
 
     def _moves(self, attempt: Attempt, error: ErrorInfo, delay: float, *, deaths: int) -> None:
         """It is tried again later, from a copy of its record."""
-        number, job = attempt.number, attempt.job
-        moved = self.moving.out(attempt, error, delay, deaths=deaths)
+        attempt.moved = self.moving.out(attempt, error, delay, deaths=deaths)
         self._complete(attempt)
-        self._desk.tally.ran(job.type, attempt.run_seconds)
+        attempt.over = True
+        self._desk.tally.ran(attempt.job.type, attempt.run_seconds)
         self._count(attempt, "died" if deaths else "retried")
-        self._desk.forget(attempt)
-        number.recent.add(job.id, job.life, job.hop)
-        if job.key is not None and not self.moving.keeps_key(attempt):
-            self._dispatch.release_key(number, job.key, job.id)
-        if number.successors:
-            self._start_successor(number, job.id, (moved.life, moved.hop - 1))
+        self.leave(attempt)
 
     def _complete(self, attempt: Attempt) -> None:
         lane = attempt.lane
@@ -355,14 +367,16 @@ class Settlement:
             lane.changed = True
             attempt.lane = None
 
-    def _leave(self, attempt: Attempt) -> None:
+    def leave(self, attempt: Attempt) -> None:
+        """Its place, its key and what waits behind it are free. A second time changes nothing."""
         number, job = attempt.number, attempt.job
+        hop = FINAL_HOP if attempt.moved is None else job.hop
         self._desk.forget(attempt)
-        number.recent.add(job.id, job.life, FINAL_HOP)
-        if job.key is not None:
+        number.recent.add(job.id, job.life, hop)
+        if job.key is not None and (attempt.moved is None or not self.moving.keeps_key(attempt)):
             self._dispatch.release_key(number, job.key, job.id)
         if number.successors:
-            self._start_successor(number, job.id, (job.life, FINAL_HOP))
+            self._start_successor(number, job.id, (job.life, hop))
 
     def _start_successor(self, number: Number, job_id: str, over: tuple[int, int]) -> None:
         """A later record of a job that was live has waited; `over`: (life, hop) up to which nothing is to run."""

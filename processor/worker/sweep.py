@@ -54,24 +54,33 @@ class Sweep:
         self._look_at_slow(now)
         for number in list(self._desk.numbers.values()):
             if number.standing is Standing.ACTIVE:
-                self._look_at(number, lazy=lazy, now=now)
+                try:
+                    self._look_at(number, lazy=lazy, now=now)
+                except Exception as error:  # noqa: BLE001  (the owner's guard)
+                    self._desk.guard.number(number, "it was looked after", error)
 
     def _look_at_slow(self, now: float) -> None:
         """Attempts that did not end soon, among those in the hands of pools: they are never many."""
-        config = self._desk.config
         now_ms = self._desk.clock.now_ms()
         running = [attempt for shelf in self._dispatch.shelves.values() for attempt in shelf.running]
         for attempt in running:
             if attempt.started_at is not None and attempt.outcome is None and not attempt.lost:
-                ran = now - attempt.started_at
-                if attempt.stop is not None:
-                    self._insist(attempt, attempt.stop, now)
-                else:
-                    self._hold_to_limits(attempt, ran, now, now_ms)
-                if ran >= config.announce_after:
-                    self._announce(attempt, now)
-                if ran >= config.promote_after and not attempt.promoted:
-                    self._settlement.promote(attempt)
+                mark = attempt.number.outbox_mark()
+                try:
+                    self._look_at_attempt(attempt, now - attempt.started_at, now, now_ms)
+                except Exception as error:  # noqa: BLE001  (the owner's guard)
+                    self._desk.guard.job(attempt, error, mark, runs=True)
+
+    def _look_at_attempt(self, attempt: Attempt, ran: float, now: float, now_ms: int) -> None:
+        config = self._desk.config
+        if attempt.stop is not None:
+            self._insist(attempt, attempt.stop, now)
+        else:
+            self._hold_to_limits(attempt, ran, now, now_ms)
+        if ran >= config.announce_after:
+            self._announce(attempt, now)
+        if ran >= config.promote_after and not attempt.promoted:
+            self._settlement.promote(attempt)
 
     def _hold_to_limits(self, attempt: Attempt, ran: float, now: float, now_ms: int) -> None:
         """Tell an attempt that has passed one of its limits to stop."""

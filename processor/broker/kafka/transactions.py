@@ -92,6 +92,11 @@ class KafkaTransactionalProducer:
                 except faults.RAISED as exception:
                     self._refused_here(record, faults.cause(exception), watch)
                     break
+                except (TypeError, ValueError, OverflowError) as exception:
+                    # Not even a record: a topic or header that is no text, a partition that is no number.
+                    self._poisoned = f"append to {record.topic!r}: {exception}"
+                    self._failures.append(Failure(record, RecordRefused(self._poisoned)))
+                    break
 
     def wait_acks(self, timeout: float) -> Acks:
         """Wait until everything appended was acknowledged or refused."""

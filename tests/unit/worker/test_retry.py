@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from processor.errors import RetryableError, TerminalError
+from processor.errors import BrokerUnavailable, RetryableError, TerminalError
 from processor.job import Lane
 from processor.policies import After, Backoff, Dead, Discard, Park, Retry
 from processor.states import State
 from processor.wire import topics
 from processor.wire.codec import decode_checkpoint, decode_job
+from processor.worker.way_home import WayHome
 from tests.unit.worker.scene import NS, QUEUE, Scene
 
 SOON = Retry(3, Backoff("1s", "2s"))
@@ -369,3 +370,27 @@ def test_large_progress_keeps_its_cursor_in_the_dead_letter(scene: Scene) -> Non
     (letter,) = scene.dead_letters()
     assert letter.progress is not None
     assert decode_checkpoint(letter.progress).cursor == "41"
+
+
+@pytest.mark.parametrize("fault", [BrokerUnavailable("away"), RuntimeError("a fault of ours")])
+def test_nothing_is_passed_over_when_the_forwarder_is_disturbed(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    """What it took out of a rung and could not send goes back: else a later flush would commit past it."""
+    real, calls = WayHome.onward, []
+
+    def disturbed(self: WayHome, record: Any, now_ms: int) -> Any:
+        calls.append(record)
+        if len(calls) in (2, 5):
+            raise fault
+        return real(self, record, now_ms)
+
+    monkeypatch.setattr(WayHome, "onward", disturbed)
+    names = [f"job-{place}" for place in range(8)]
+    for name in names:
+        scene.define(name, Flaky(scene, 1), retry=SOON)
+        scene.enqueue(name, name)
+    scene.start("w-0")
+    scene.settle()
+    assert len(calls) > len(names)
+    assert scene.ends() == {(name, 1): [State.SUCCEEDED] for name in names}
