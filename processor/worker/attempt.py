@@ -97,6 +97,8 @@ class Attempt:
 
     interrupted = False
     lost = False
+    told = False
+    """Its handler has been told to stop: what it returns after that is no success, it may have left things out."""
     outcome: Outcome | None = None
     settled = False
     """The owner has dealt with the outcome."""
@@ -216,6 +218,7 @@ class Attempt:
         if self.lost:
             raise JobLost(self.job.id)
         if self.interrupted:
+            self.told = True
             raise JobYielded(self.job.id)
 
     def note(self, progress: Progress) -> None:

@@ -60,7 +60,7 @@ class ChildPort:
         self.clock: Clock = SystemClock()
         self.limits = ContextLimits(checkpoint_max_bytes=checkpoint, result_max_bytes=result, payload_max_bytes=payload)
         self.interrupted = False
-        self.lost = False
+        self.lost = self.told = False
         self.synced: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.wants_sync = False
         self.unsendable: Failed | None = None
@@ -88,6 +88,7 @@ class ChildPort:
         if self.lost:
             raise JobLost(self.job.id)
         if self.interrupted:
+            self.told = True
             raise JobYielded(self.job.id)
 
     def note(self, progress: Progress) -> None:

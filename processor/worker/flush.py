@@ -143,6 +143,8 @@ class FlushResult(Generic[C]):
     error: BrokerError | None = None
     acks: Acks = field(default_factory=Acks)
     seconds: float = 0.0
+    internal: bool = False
+    """It was the engine that failed, not the cluster."""
 
     @property
     def fatal(self) -> bool:
@@ -243,7 +245,7 @@ class Flusher(Generic[C]):
             # Nobody else would wake the owner: it would wait for this flush for ever.
             log.exception("flush.internal_error")
             failure = AbortRequired(f"{type(error).__name__}: {message_of(error)}")
-            result = FlushResult(batch=batch, error=failure, acks=self._after_failure(failure))
+            result = FlushResult(batch=batch, error=failure, acks=self._after_failure(failure), internal=True)
         result.seconds = self._runtime.clock.monotonic() - began
         return result
 

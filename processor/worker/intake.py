@@ -94,6 +94,12 @@ class Intake:
         if lane.deaths:
             attempt.deaths += deaths_of(lane.deaths, offset, number.live.saved_in(job.id))
         if job.id in number.attempts:
+            waits = number.successors.get(job.id)
+            if waits is not None:
+                if (waits.job.life, waits.job.hop) >= (job.life, job.hop):
+                    self._drop(lane, offset, job, None)
+                    return
+                self._drop_waiting(waits)
             number.successors[job.id] = attempt
             if again is Again.NEXT:
                 self._dispatch.release_key(number, job.key, None)
@@ -131,6 +137,12 @@ class Intake:
         if not derived:
             return False
         return number.recent.get(job.id) >= mine or number.marks.seen(job.id, job.life, job.hop)
+
+    def _drop_waiting(self, attempt: Attempt) -> None:
+        """A later life has come before this one could begin."""
+        attempt.settled = True
+        if attempt.lane is not None:
+            self._drop(attempt.lane, attempt.origin.offset, attempt.job, None)
 
     def _drop(self, lane: LaneState, offset: int, job: Job, view: LiveView | None) -> None:
         """Complete a copy without running it. An end whose status may be missing sends it again."""

@@ -88,7 +88,7 @@ class Worker:
         self.intake = Intake(desk, self.dispatch)
         self.outbox = Outbox(desk, self.dispatch, self.settlement)
         self.ownership = Ownership(desk, self.dispatch, self.restorer, self.readers, self._hand_over)
-        desk.guard = self.guard = Guard(desk, self.dispatch, self.settlement, self.ownership.hold)
+        desk.guard = self.guard = Guard(desk, self.dispatch, self.settlement, self.ownership.hold_unwritten)
         self.operators = Operators(desk, self.dispatch, self.settlement, self.ownership)
         self.sweep = Sweep(desk, self.dispatch, self.settlement, self.ownership)
         self.janitor = Janitor(runtime, broker, config, post)
@@ -104,7 +104,7 @@ class Worker:
         self._pace = Pace(config.membership_proof)
         self._flush_began = 0.0
         self._busy_at = 0.0
-        self._stopping = False
+        self._stopping = self._rejoin = False
         self._leave = True
         self.last_turn = 0.0
         """Monotonic seconds of the last turn of the loop: the liveness probe looks at it."""
@@ -161,6 +161,10 @@ class Worker:
         desk = self.desk
         now = self.last_turn = desk.clock.monotonic()
         busy = self._take_posts()
+        if self._rejoin and not self._stopping:
+            # Not among the posts: behind this one there may be the result of the flush under way.
+            self._rejoin = False
+            self._join_again()
         busy += self.dispatch.hand_out()
         if subscribed:
             self._poll_group(0.0)
@@ -247,8 +251,7 @@ class Worker:
         elif isinstance(post, ControlNews):
             self.operators.heard(post)
         elif isinstance(post, Roll):
-            if self.census.counted(post) and not self._stopping:
-                self._join_again()
+            self._rejoin = self._rejoin or self.census.counted(post)
         elif isinstance(post, LaneEnds):
             self.watchdog.seen(post)
 

@@ -115,6 +115,8 @@ class Number:
     touched = False
     """Something happened that the next flush has to carry."""
     released = False
+    take_up_at: float | None = None
+    """It is held, or about to be: when to try again (monotonic seconds)."""
     crowded = False
     """The window's ranges nearly fill the offset metadata: the oldest incomplete jobs are to be promoted."""
 

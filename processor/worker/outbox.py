@@ -10,7 +10,7 @@ import logging
 
 from processor.broker.base import OutRecord, TopicPartition
 from processor.core.live import step_key
-from processor.errors import BrokerError, StaleMembership
+from processor.errors import BrokerError, InternalError, StaleMembership
 from processor.job import ErrorInfo, Failure
 from processor.states import TERMINAL, State
 from processor.wire.codec import decode_dead_letter, decode_status, encode
@@ -23,6 +23,8 @@ from processor.worker.settle import Settlement
 
 log = logging.getLogger(__name__)
 
+HOPELESS = 5
+"""Flushes in a row that fail by a fault of the engine, after which their numbers are held: others may go on."""
 FLUSHABLE = frozenset({Standing.CLAIMING, Standing.ACTIVE, Standing.YIELDING})
 
 
@@ -34,6 +36,8 @@ class Outbox:
         self._dispatch = dispatch
         self._settlement = settlement
         self._watch_all = False
+        self._internal = 0
+        """Flushes in a row that failed by a fault of the engine."""
 
     def freeze(self) -> FlushBatch[Part] | None:
         """Step 1 of a flush: everything there is now, with the membership of the last callback. None: nothing to do."""
@@ -122,6 +126,7 @@ class Outbox:
         """Apply a successful flush. Returns the numbers it touched that are still owned."""
         desk = self._desk
         self._watch_all = False
+        self._internal = 0
         desk.tally.events["flush.committed"] += 1
         desk.tally.sample(desk.tally.flush_seconds, result.seconds)
         desk.tally.sample(desk.tally.flush_records, result.batch.records)
@@ -166,6 +171,8 @@ class Outbox:
         refused = {id(failure.record): failure.error for failure in result.acks.failures}
         # An abort that names no record, and is not about the group, may be about a record: ask for reports next time.
         self._watch_all = not refused and not isinstance(result.error, StaleMembership)
+        self._internal = self._internal + 1 if result.internal else 0
+        hopeless = self._internal >= HOPELESS
         for part in result.batch.parts:
             if part.assignment != part.number.assignment:
                 for sync in part.syncs:
@@ -174,6 +181,8 @@ class Outbox:
                 self._dispatch.named(part.named)
                 continue
             try:
+                if hopeless and result.error is not None:
+                    raise InternalError(f"its flush failed {self._internal} times in a row: {result.error}")
                 self._put_back(part, refused)
             except Exception as error:  # noqa: BLE001  (as above)
                 desk.guard.number(part.number, "its flush had failed", error)

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+HELD_AT_FIRST = 10.0
+"""Seconds that a held number rests before it is tried again."""
+HELD_AT_MOST = 300.0
 CAUTIOUS = 60.0
 """Seconds after a process died during which its successor starts a job only once the log says that it was read. A job
 that ends its process at once would else die unseen, again and again.
@@ -57,6 +60,8 @@ class Ownership:
         """Waits (bounded) until the jobs of these numbers have yielded and their last flush is committed."""
         self.callbacks = 0
         """How often the group has spoken; after a group error nothing is flushed until it speaks again."""
+        self._holds: dict[tuple[str, int], tuple[float, float]] = {}
+        """Numbers that were held: for how many seconds, and until when a new fault counts as the same one."""
         self.leaving = False
         """The worker stops: what the group still hands to it is not taken up, the next owner begins with it."""
 
@@ -229,13 +234,61 @@ class Ownership:
         return attempt
 
     def hold(self, number: Number, reason: str) -> None:
-        """One bad partition stops only itself: this number rests until it is assigned anew, with an alarm."""
+        """One bad partition stops only itself, with an alarm: it is not read on, its jobs save and yield, what they did
+        is written, its slots, memory and waiting callers are let go. After a while it is taken up again.
+        """
+        if not self._begin_hold(number, reason):
+            return
+        if number.standing is Standing.ACTIVE:
+            self.yield_numbers([number])
+        elif number.standing is not Standing.YIELDING:
+            self._rest(number)
+
+    def hold_unwritten(self, number: Number, reason: str) -> None:
+        """As `hold`, at once: what is in its outbox cannot be trusted. The log says where to begin."""
+        self._begin_hold(number, reason)
+        self._rest(number)
+
+    def _begin_hold(self, number: Number, reason: str) -> bool:
+        """Whether it was not held already."""
         self._stop_reading(number)
+        if number.take_up_at is not None or number.assignment < 0:
+            return False
+        key, now = (number.queue.name, number.partition), self._desk.clock.monotonic()
+        delay, until = self._holds.get(key, (0.0, 0.0))
+        # Twice as long each time, unless it has gone well for a while since.
+        delay = min(max(2 * delay, HELD_AT_FIRST), HELD_AT_MOST) if now < until else HELD_AT_FIRST
+        self._holds[key] = (delay, now + 3 * delay + HELD_AT_MOST)
+        number.take_up_at = now + delay
+        self._desk.tally.events["held"] += 1
+        log.error(
+            "number.held",
+            extra={
+                "queue": number.queue.name,
+                "number": number.partition,
+                "reason": reason,
+                "again_in": round(delay),
+            },
+        )
+        return True
+
+    def _rest(self, number: Number) -> None:
         number.standing = Standing.HELD
         # Nothing of it is written any more: who waits for that would wait for ever.
         self._desk.abandon(number)
-        self._desk.tally.events["held"] += 1
-        log.error("number.held", extra={"queue": number.queue.name, "number": number.partition, "reason": reason})
+
+    def look_at_held(self, number: Number, now: float) -> None:
+        """Called now and then for every number: those that are held rest once they have yielded, and begin anew."""
+        if number.take_up_at is None or self.leaving:
+            return
+        if number.standing is Standing.YIELDING:
+            written = not (number.touched or number.has_records or number.running)
+            if written or now >= number.take_up_at:
+                self._rest(number)
+        elif number.standing is Standing.HELD and now >= number.take_up_at:
+            log.warning("number.taken_up", extra={"queue": number.queue.name, "number": number.partition})
+            self._desk.drop_number(number)
+            self._restorer.submit([self._desk.new_number(number.queue, number.partition)])
 
     def yield_numbers(self, numbers: Sequence[Number]) -> None:
         """Stop starting their jobs, and ask the running ones to save and stop."""

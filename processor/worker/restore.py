@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FETCH = 2000
+GONE = 3
+"""So often an offset may not be in the log any more before it counts as a fault: retention may move between the
+question where a partition begins and the reading of it."""
+TOGETHER = 1.0
+"""Seconds that numbers which came together wait for each other while the cluster gives errors."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,35 +109,49 @@ class Restorer:
 
     def _restore_all(self, request: Sequence[tuple[Number, int]]) -> None:
         began = self._runtime.clock.monotonic()
+        gone = 0
         work = [Restored(number=n, assignment=assignment, marks=self._no_marks()) for n, assignment in request]
         while not self._stopping and (work := [w for w in work if w.assignment == w.number.assignment]):
-            bad: ProcessorError | None = None
-            try:
-                self._restore(work)
-            except (OffsetOutOfRange, RecordError) as error:
-                bad = error
-            except BrokerError as error:
-                # Whatever else a cluster says while it fails over: the number waits, it is not given up.
+            error = self._tried(work)
+            if error is None:
+                break
+            gone += isinstance(error, OffsetOutOfRange)
+            if not isinstance(error, BrokerError) or gone >= GONE:
+                if len(work) > 1:
+                    self._take_turns(work)
+                    return
+                work[0].error = error
+                break
+            # Whatever a cluster says while it fails over: the number waits, it is not given up.
+            if not isinstance(error, OffsetOutOfRange):
                 log.warning("restore.retrying", extra={"error": str(error)})
                 self._runtime.signal().wait(0.2)
-                for found in work:
-                    found.live, found.marks, found.unreadable = LiveTable(), self._no_marks(), []
-                continue
-            except Exception as error:
-                log.exception("restore.failed")
-                bad = InternalError(f"{type(error).__name__}: {message_of(error)}")
-            if bad is None:
-                break
-            if len(work) > 1:
-                # One bad partition stops only itself: alone, each number shows whether it is the one.
-                for found in work:
-                    self._restore_all([(found.number, found.assignment)])
+            if self._runtime.clock.monotonic() - began > TOGETHER:
+                self._take_turns(work)
                 return
-            work[0].error = bad
-            break
+            for found in work:
+                found.live, found.marks, found.unreadable = LiveTable(), self._no_marks(), []
         for found in work:
             found.seconds = self._runtime.clock.monotonic() - began
             self._reply(found)
+
+    def _take_turns(self, work: Sequence[Restored]) -> None:
+        """One bad partition stops only itself: alone, each shows whether it is the one that cannot be read, or has no
+        leader just now.
+        """
+        for found in work:
+            self._requests.post([(found.number, found.assignment)])
+
+    def _tried(self, work: Sequence[Restored]) -> ProcessorError | None:
+        """Restore once; what went wrong, if anything."""
+        try:
+            self._restore(work)
+        except (BrokerError, RecordError) as error:
+            return error
+        except Exception as error:
+            log.exception("restore.failed")
+            return InternalError(f"{type(error).__name__}: {message_of(error)}")
+        return None
 
     def _no_marks(self) -> DedupeMarks:
         return DedupeMarks(int(self._config.dedupe_window * 1000))

@@ -38,6 +38,11 @@ class Running(AttemptPort, Protocol):
         ...
 
     @property
+    def told(self) -> bool:
+        """The handler has been told to stop."""
+        ...
+
+    @property
     def runnable(self) -> RunnableJob:
         """What to run."""
         ...
@@ -65,6 +70,9 @@ def run_sync(attempt: Running) -> Outcome:
             result = job_type.handler(context)
         if result is not None and inspect.isawaitable(result):
             raise _not_awaited(job_type.handler, result)
+        if attempt.told:
+            # A bare `except:` has swallowed the stop, and perhaps what came after it: the next owner does that.
+            return Yielded()
         context.finish()
         return succeeded(job_type.encode_result(result, attempt.limits.result_max_bytes))
     except BaseException as error:  # noqa: BLE001  (the one place where a handler's exception becomes an outcome)
@@ -86,6 +94,9 @@ async def run_async(attempt: Running) -> Outcome:
             result = await job_type.handler(context, payload)
         else:
             result = await job_type.handler(context)
+        if attempt.told:
+            # A bare `except:` has swallowed the stop, and perhaps what came after it: the next owner does that.
+            return Yielded()
         context.finish()
         return succeeded(job_type.encode_result(result, attempt.limits.result_max_bytes))
     except BaseException as error:  # noqa: BLE001  (as above)

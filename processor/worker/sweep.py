@@ -53,6 +53,7 @@ class Sweep:
             self._next_lazy = now + LAZY_COMMIT
         self._look_at_slow(now)
         for number in list(self._desk.numbers.values()):
+            self._ownership.look_at_held(number, now)
             if number.standing is Standing.ACTIVE:
                 try:
                     self._look_at(number, lazy=lazy, now=now)
@@ -115,6 +116,7 @@ class Sweep:
             number.crowded = False
             self._promote_oldest(number)
         if lazy:
+            number.marks.expire(self._desk.clock.now_ms())
             self._commit_lazily(number, now)
             self._parked.look_at(number)
 

@@ -286,7 +286,8 @@ def test_no_job_ends_because_the_machine_has_no_more_to_give() -> None:
     assert not story.scene.dead_letters()
 
 
-def test_whoever_waits_for_the_log_hears_that_its_number_is_held() -> None:
+@pytest.mark.parametrize(("how", "hears"), [("hold", "JobYielded"), ("hold_unwritten", "JobLost")])
+def test_whoever_waits_for_the_log_hears_that_its_number_is_held(how: str, hears: str) -> None:
     """A handler that waits until something is durable must not wait for ever."""
     scene = Scene(partitions=1)
     told: list[str] = []
@@ -306,8 +307,8 @@ def test_whoever_waits_for_the_log_hears_that_its_number_is_held() -> None:
     scene.enqueue("waits", "job")
     scene.until(lambda: scene.state_of("job") is State.RUNNING)
     (number,) = worker.worker.desk.numbers.values()
-    worker.worker.ownership.hold(number, "a test")
-    scene.until(lambda: told == ["JobLost"], 5)
+    getattr(worker.worker.ownership, how)(number, "a test")
+    scene.until(lambda: told == [hears], 5)
     scene.until(lambda: number.running == 0, 5)
     worker.stop()
     scene.until(lambda: worker.over, 5)

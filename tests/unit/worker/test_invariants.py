@@ -248,7 +248,7 @@ def test_one_bad_partition_stops_only_itself(scene: Scene) -> None:
     for number in (1, 2):
         scene.enqueue("plain", scene.id_for(number, "second"))
     scene.until(lambda: all(scene.state_of(scene.id_for(n, "second")) for n in (1, 2)))
-    assert second.worker.desk.numbers[QUEUE, 0].standing is Standing.HELD
+    scene.until(lambda: second.worker.desk.numbers[QUEUE, 0].standing is Standing.HELD, 2)
     assert second.worker.desk.tally.events["held"] == 1
 
 
