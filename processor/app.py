@@ -12,7 +12,6 @@ opened at the first enqueue or question, unless the app was bound to another bro
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import weakref
@@ -20,12 +19,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, overload
 
 from processor.broker.base import Broker, TopicSpec
+from processor.callables import refuse_async
 from processor.client import Client, ClientConfig, keep_for_ever
 from processor.client_handles import Handle
 from processor.core.topic_plan import topic_plan
 from processor.errors import DefinitionError, UnknownJobType, UnknownQueue
-from processor.job import Job, Lane
-from processor.job_ids import uuid7
+from processor.job import Lane
 from processor.job_types import (
     BareHandler,
     Declaration,
@@ -36,10 +35,12 @@ from processor.job_types import (
     json_result,
     refuse_unavailable,
     start,
+    untyped_job,
 )
-from processor.payloads import sized
 from processor.policies import JobOptions, Retry
+from processor.texts import shown
 from processor.wire.durations import Duration, parse_duration
+from processor.wire.names import NAME_BYTES, fault_of
 from processor.wire.topics import QueueSpec, check_name
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 
 P = TypeVar("P")
 F = TypeVar("F", bound=Callable[[], object])
-_LONGEST_NAME = 200
 _KEYED_ONLY = frozenset({Lane.HIGH, Lane.LOW})
 
 
@@ -212,7 +212,8 @@ class App:
         return register
 
     def on_start(self, hook: F) -> F:
-        """Decorator: run `hook` when a worker process (or a child of the process executor) starts: pools, clients."""
+        """Decorator: run `hook`, a `def`, when a worker process or a child of it starts: pools, clients."""
+        refuse_async(hook, f"the start hook {getattr(hook, '__qualname__', hook)}")
         self.start_hooks.append(hook)
         return hook
 
@@ -247,8 +248,8 @@ class App:
     ) -> Handle[Any]:
         """Start a job by the name of its type: this process need not import the handler.
 
-        A job type that is registered here checks the payload and knows its queue, version and key. For others
-        `payload` is sent as JSON, and the worker checks it.
+        One that is registered here checks the payload, and knows its queue, version and key. For others `payload` is
+        sent as JSON, and the worker checks it.
 
         Raises:
             UnknownJobType: not registered here, and no queue given.
@@ -267,9 +268,7 @@ class App:
             )
         refuse_unavailable(how)
         client = self.client()
-        data = b"" if payload is None else sized(json.dumps(payload).encode(), name, client.config.payload_max_bytes)
-        now_ms = client.clock.now_ms()
-        job = Job(id or uuid7(now_ms), name, version, check_name(queue, "queue"), data, now_ms, key)
+        job = untyped_job(client, name, payload, queue=check_name(queue, "queue"), version=version, key=key, job_id=id)
         return start(client, job, Lane.NORMAL, how, json_result)
 
     def handle(self, job_id: str) -> Handle[Any]:
@@ -344,8 +343,11 @@ class App:
     # -- checks ----------------------------------------------------------------------------------------------------
 
     def _checked_name(self, name: str) -> str:
-        if not name or len(name) > _LONGEST_NAME or not name.isprintable():
-            raise DefinitionError(f"job type name {name!r} is not allowed", hint="use something like import.file")
+        fault = fault_of(name, NAME_BYTES)
+        if fault is not None:
+            raise DefinitionError(
+                f"job type name {shown(name, 100)} is not allowed: {fault}", hint="use something like import.file"
+            )
         if name in self.job_types:
             raise DefinitionError(f"job type {name} is declared twice", hint="give each handler a name of its own")
         return name

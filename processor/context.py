@@ -14,14 +14,16 @@ A handler runs from the top again after a crash, a stop or a retry. What it need
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from processor.callables import refuse_awaitable
 from processor.context_base import ContextBase, JobLogger, Spawnable
 from processor.context_loops import Loop, LoopPlan
 from processor.context_port import AttemptPort, ContextLimits, StepFailed, StepInDoubt
-from processor.errors import JobInterrupted
+from processor.errors import JobInterrupted, ProcessEnded
 
 __all__ = [
     "AsyncContext",
@@ -55,6 +57,7 @@ class Context(ContextBase):
         if call.found:
             return call.value  # type: ignore[no-any-return]  # restored through the function's annotation
         result = function(*args, **kwargs)
+        refuse_awaitable(result, f"the function of step {call.full!r}")
         call.finish(result)
         return result
 
@@ -79,8 +82,12 @@ class Context(ContextBase):
         try:
             with call.guarded():
                 result = function(*args, **kwargs)
+                refuse_awaitable(result, f"the function of once {call.full!r}")
             call.finish(result)
-        except Exception as error:
+        except BaseException as error:
+            # A panic has ended it as well; only the engine's own signals say nothing of it.
+            if isinstance(error, JobInterrupted | StepInDoubt | ProcessEnded):
+                raise
             call.fail(error)
             self._port.sync()
             raise
@@ -170,7 +177,11 @@ class AsyncContext(ContextBase):
             with call.guarded():
                 result = await _awaited(function(*args, **kwargs))
             call.finish(result)
-        except Exception as error:
+        except BaseException as error:
+            # Cut off in the middle by whoever stops the attempt: it is not known how far it came.
+            cut_off = isinstance(error, asyncio.CancelledError) and self._port.interrupted
+            if cut_off or isinstance(error, JobInterrupted | StepInDoubt | ProcessEnded):
+                raise
             call.fail(error)
             await self._port.async_sync()
             raise

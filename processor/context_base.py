@@ -14,12 +14,16 @@ from pydantic import BaseModel
 from processor.broker.base import OutRecord
 from processor.context_port import AttemptPort
 from processor.context_rules import Rules
-from processor.context_scopes import escaped
+from processor.context_scopes import allowed_name, escaped
+from processor.context_values import figure
 from processor.core.dedupe import child_id
 from processor.errors import DuplicateName
 from processor.job import Job
+from processor.texts import message_of
 
 M = TypeVar("M", bound=BaseModel)
+NOTE = 500
+"""Characters of a progress note."""
 P_contra = TypeVar("P_contra", contravariant=True)
 ModelClass = type[M]
 """Named here, because inside the class `type` is the job's."""
@@ -121,7 +125,7 @@ class ContextBase:
 
         It depends on the job's id, the scope (the item of a loop) and `step`, on nothing else.
         """
-        text = f"{self._port.job.id}\n{self._rules.scope.path}{escaped(step)}"
+        text = f"{self._port.job.id}\n{self._rules.scope.path}{escaped(allowed_name(step))}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     # -- telling ---------------------------------------------------------------------------------------------------
@@ -140,10 +144,20 @@ class ContextBase:
         self._port.heartbeat()
 
     def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
-        """Say how far the job is, for whoever looks. `each(total=...)` does it by itself."""
-        self._rules.done = done
-        self._rules.total = total
-        self._port.progressed(done, total, note)
+        """Say how far the job is, for whoever looks. `each(total=...)` does it by itself.
+
+        Args:
+            done: any number.
+            total: of the same unit.
+            note: for a person; cut to 500 characters.
+
+        Raises:
+            NameNotAllowed: a figure is no number, or not finite.
+        """
+        self._rules.done = figure(done, "done")
+        self._rules.total = None if total is None else figure(total, "total")
+        told = None if note is None else message_of(note, NOTE)
+        self._port.progressed(self._rules.done, self._rules.total, told)
 
     def spawn(self, job_type: Spawnable[P_contra], payload: P_contra = None, *, key: str | None = None) -> str:  # type: ignore[assignment]  # None is the payload of job types without one
         """Start a child job; returns its id. It leaves with this job's next flush, or not at all.
@@ -163,7 +177,7 @@ class ContextBase:
             index = scope.spawned.get(job_type.name, 0)
             scope.spawned[job_type.name] = index + 1
         else:
-            index = key
+            index = key = allowed_name(key, "a child (spawn's key=)")
             name = f"{job_type.name}\n{key}"
             if scope.spawned.setdefault(name, 0):
                 raise DuplicateName(

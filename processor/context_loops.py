@@ -23,7 +23,7 @@ from typing import Any
 
 from processor.context_rules import SMALL_STATE, Rules
 from processor.context_scopes import Scope
-from processor.context_values import decode_cursor, encode_cursor
+from processor.context_values import BIG, decode_cursor, encode_cursor, whole
 from processor.errors import CursorType, DuplicateName, HandlerMistake
 from processor.job import LoopProgress
 from processor.wire.durations import parse_duration
@@ -62,7 +62,7 @@ class Loop:
         self.exhausted = saved.exhausted
         self._cursor_of = plan.cursor
         self._every = _seconds(plan.every)
-        self._total = plan.total
+        self._total = None if plan.total is None else whole(plan.total, f"total= of loop {self.full!r}")
         self._items = saved.items
         self._marked = saved.cursor
         """JSON of the cursor of the last finished item."""
@@ -101,7 +101,7 @@ class Loop:
             DuplicateName: its cursor is that of the item before.
         """
         value = item if self._cursor_of is None else self._cursor_of(item)
-        text = str(value) if type(value) is int else self._encode(value)
+        text = str(value) if type(value) is int and -BIG < value < BIG else self._encode(value)
         if text == self._marked:
             raise self._same_cursor(text)
         self._entered = text
@@ -172,6 +172,8 @@ class Loop:
         loops[self.full] = _new_tuple(LoopProgress, (self._marked, self._items, self._total, exhausted))
         rules.loops = loops
         self.behind = False
+        if rules.model is not None:
+            rules.verify_state(write=write)
         rules.snapshot(write=write)
         if write:
             rules.saved_at = now

@@ -33,6 +33,7 @@ from pydantic_core import PydanticSerializationError
 from processor.context_port import AttemptPort, Observer, StepFailed, StepInDoubt
 from processor.context_scopes import Frame, Scope, scope_of
 from processor.context_values import (
+    BIG,
     ResultCodec,
     byte_length,
     codec_of,
@@ -42,6 +43,8 @@ from processor.context_values import (
 )
 from processor.errors import HandlerMistake, ResultType, StateChanged, StepChanged
 from processor.job import LoopProgress, Progress, Step, StepPhase
+from processor.texts import message_of, name_of_class, shown
+from processor.typed_json import TypedJson, Unfaithful
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -83,9 +86,9 @@ class StepCall:
             raise too_large(f"the result of step {self.full!r}", byte_length(text), limit)
         self._rules.port.save_step(Step(self.full, StepPhase.FINISHED, text))
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Write that it raised (`once`): it is over, and must not run again."""
-        text = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
+        text = f"{name_of_class(type(error))}: {message_of(error, _ERROR_SHOWN)}"
         self._rules.port.save_step(Step(self.full, StepPhase.FAILED, None, text[:_ERROR_SHOWN]))
 
     def take_back(self) -> None:
@@ -124,6 +127,9 @@ class Rules:
         self.total = saved.total
         self.saved_at = port.clock.monotonic()
         self.model: BaseModel | None = None
+        self._state_json: TypedJson
+        self._kept = 0
+        """Snapshots of the state."""
         self._forget: list[str] = []
         self._ran: list[str] = []
         self._saved_steps: dict[str, dict[str, Step]] = {}
@@ -237,7 +243,7 @@ class Rules:
 
     def checkpoint(self, value: object) -> None:
         """Save the handler's own cursor, and the state as of the last boundary."""
-        if type(value) is int:
+        if type(value) is int and -BIG < value < BIG:
             text = str(value)
         else:
             text = encode_cursor(value, self.port.limits.checkpoint_max_bytes - self.state_size)
@@ -279,7 +285,13 @@ class Rules:
                 f"the state of this job is a {type(self.model).__qualname__}, not a {model.__qualname__}",
                 hint="a job has one state: put both models into one",
             )
-        state = _restored(model, self.state)
+        if not issubclass(_class_of(model), BaseModel):
+            raise HandlerMistake(
+                f"ctx.state({shown(model, 100)}): the state of a job is a pydantic model",
+                hint="define a class State(BaseModel) whose fields all have defaults, and give the class",
+            )
+        self._state_json = TypedJson(model, f"the state {model.__qualname__}")
+        state = _restored(model, self._state_json, self.state)
         self.model = state
         self.keep_state(self.encode_state())
         return state
@@ -288,12 +300,29 @@ class Rules:
         """JSON of the state as it is now; only while there is one."""
         assert self.model is not None
         try:
-            return self.model.model_dump_json()
-        except (PydanticSerializationError, ValueError) as error:
-            raise ResultType(
-                f"the state {type(self.model).__qualname__} cannot be written as JSON: {error}",
-                hint="keep plain values, models and lists or dicts of them in the state",
-            ) from error
+            return self._state_json.dump(self.model).decode()
+        except (PydanticSerializationError, ValueError, TypeError) as error:
+            raise self._unfit_state(message_of(error)) from error
+
+    def verify_state(self, *, write: bool) -> None:
+        """See that what is saved of the state comes back as it is: whenever it is written, and at the first ones that
+        are kept for the attempt's end (then ever more seldom: it costs as much as saving it).
+
+        Raises:
+            ResultType: it would not.
+        """
+        self._kept += 1
+        if self.model is not None and (write or self._kept & (self._kept - 1) == 0):
+            try:
+                self._state_json.encode(self.model)
+            except Unfaithful as error:
+                raise self._unfit_state(str(error)) from error
+
+    def _unfit_state(self, why: str) -> ResultType:
+        return ResultType(
+            f"the state {type(self.model).__qualname__} does not survive JSON: {why}",
+            hint="keep plain values, models and lists or dicts of them in the state",
+        )
 
     def keep_state(self, text: str) -> None:
         """Let `text` be the state of the next snapshot."""
@@ -341,21 +370,22 @@ class Rules:
             self.refuse_changed_state(self.top, "before the handler's end")
 
 
-def _restored(model: type[M], text: str | None) -> M:
+def _class_of(value: object) -> type:
+    """What a handler gave where a class belongs; `object` if it is none."""
+    return value if isinstance(value, type) else object
+
+
+def _restored(model: type[M], codec: TypedJson, text: str | None) -> M:
     try:
-        state = model() if text is None else model.model_validate_json(text)
-        again = model.model_validate_json(state.model_dump_json())
-    except (ValidationError, PydanticSerializationError) as error:
+        state: M = model() if text is None else codec.load(text)
+        codec.encode(state)
+    except (ValidationError, Unfaithful, TypeError) as error:
         what = f"a new {model.__qualname__}()" if text is None else f"the saved state of {model.__qualname__}"
         raise ResultType(
-            f"{what} cannot be made or read back: {error}",
-            hint="give every field of the state a default, and keep it able to read what older code saved",
+            f"{what} cannot be made, or not be read back: {message_of(error, 500)}",
+            hint="give every field of the state a default that JSON can hold, and keep it able to read what older code "
+            "saved",
         ) from error
-    if again != state:
-        raise ResultType(
-            f"the state {model.__qualname__} does not survive JSON: {state!r} comes back as {again!r}",
-            hint="use field types that JSON can tell apart: a list for a tuple without types, a str for bytes",
-        )
     return state
 
 

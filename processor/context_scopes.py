@@ -5,14 +5,31 @@ from __future__ import annotations
 import functools
 from typing import Protocol
 
-from processor.errors import DuplicateName
+from processor.errors import DuplicateName, NameNotAllowed
 from processor.job import Step
+from processor.texts import shown
+from processor.wire.names import NAME_BYTES, RULE, SCOPED_BYTES, exact, fault_of
 
 
 @functools.lru_cache(maxsize=4096)
 def escaped(name: str) -> str:
     """A name that cannot be mistaken for a scope."""
     return name.replace("%", "%25").replace("/", "%2F").replace("[", "%5B")
+
+
+def allowed_name(name: object, what: str = "a step or loop") -> str:
+    """A name that a handler has given.
+
+    Raises:
+        NameNotAllowed: it cannot be one.
+    """
+    fault = fault_of(name, NAME_BYTES)
+    if fault is not None or not isinstance(name, str):
+        raise NameNotAllowed(
+            f"{shown(name, 100)} cannot be the name of {what}: {fault}",
+            hint=f"a name is a str of at most {NAME_BYTES} bytes, {RULE}",
+        )
+    return exact(name)
 
 
 class Scope:
@@ -39,7 +56,13 @@ class Scope:
 
     def ask(self, name: str) -> str:
         """The scoped name of `name`, which must be new here."""
-        full = self.path + escaped(name)
+        full = self.path + escaped(allowed_name(name))
+        if len(full) > SCOPED_BYTES // 4 and len(full.encode()) > SCOPED_BYTES:
+            size = f"{len(full.encode()):,} bytes with its scope, {SCOPED_BYTES:,} are allowed"
+            raise NameNotAllowed(
+                f"the step or loop {name!r} has a name of {size}",
+                hint="the cursors of its loops stand in it: use shorter ones, an id instead of a whole row",
+            )
         if full in self.asked:
             raise DuplicateName(
                 f"{full!r} is used twice",

@@ -12,14 +12,25 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic import ValidationError
 
-from processor.errors import CheckpointTooLarge, CursorType, ResultTooLarge, ResultType
+from processor.errors import (
+    CheckpointTooLarge,
+    CursorType,
+    DefinitionError,
+    NameNotAllowed,
+    ResultTooLarge,
+    ResultType,
+)
+from processor.texts import shown
+from processor.typed_json import TypedJson, Unfaithful
 
 _dumps = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _SHOWN = 200
+BIG = 1 << 63
+_BITS = 10_000
+"""Of the largest int in a cursor."""
 _CURSOR_HINT = (
     "use a str, int, float or bool, or a flat list of them: a date as value.isoformat(), a tuple as list(value)"
 )
@@ -30,6 +41,40 @@ def byte_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
+def figure(value: object, what: str) -> float:
+    """A number as a plain float: whatever a handler counts in.
+
+    Raises:
+        NameNotAllowed: it is none, or not finite.
+    """
+    if type(value) is float or type(value) is int:
+        number: Any = value
+    else:
+        number = None if isinstance(value, str | bytes | bytearray) else value
+    try:
+        plain = float(number)
+    except BaseException:  # noqa: BLE001  (the value's own code)
+        plain = math.nan
+    if not math.isfinite(plain):
+        raise NameNotAllowed(
+            f"progress: {what} is {_shown(value)} ({type(value).__name__}), not a finite number",
+            hint="give ctx.progress numbers: done, and total if it is known",
+        )
+    return plain
+
+
+def whole(value: object, what: str) -> int:
+    """A count as a plain int.
+
+    Raises:
+        NameNotAllowed: it is none.
+    """
+    number = figure(value, what)
+    if number != int(number) or not 0 <= number < BIG:
+        raise NameNotAllowed(f"{what} is {_shown(value)}, no count of items", hint="give a whole number, or none")
+    return int(number)
+
+
 def encode_cursor(value: object, limit: int) -> str:
     """JSON of a cursor.
 
@@ -37,7 +82,7 @@ def encode_cursor(value: object, limit: int) -> str:
         CursorType: it would not come back as it is.
         CheckpointTooLarge: it is longer than `limit` bytes.
     """
-    if type(value) is int:
+    if type(value) is int and -BIG < value < BIG:
         return str(value)
     if not _is_cursor(value):
         raise CursorType(
@@ -57,7 +102,10 @@ def _is_cursor(value: object) -> bool:
 
 
 def _is_finite(value: object) -> bool:
-    return type(value) is not float or math.isfinite(value)
+    if type(value) is float:
+        return math.isfinite(value)
+    # Python itself refuses to read back numbers of thousands of digits.
+    return type(value) is not int or value.bit_length() <= _BITS
 
 
 def decode_cursor(text: str | None) -> Any:
@@ -80,12 +128,9 @@ class ResultCodec:
         self._owner = owner
         self._none_survives = False
         try:
-            self._adapter: TypeAdapter[Any] = _adapter(returns)
-        except PydanticSchemaGenerationError as error:
-            raise ResultType(
-                f"{owner} is annotated to return {returns!r}, which cannot be read back from JSON",
-                hint="return a pydantic model, a dataclass or plain JSON values",
-            ) from error
+            self._json = TypedJson(returns, f"what {owner} is annotated to return")
+        except DefinitionError as error:
+            raise ResultType(str(error), hint=error.hint) from error
 
     def encode(self, value: object) -> str:
         """JSON of `value`.
@@ -96,12 +141,9 @@ class ResultCodec:
         if value is None and self._none_survives:
             return "null"
         try:
-            text = self._adapter.dump_json(value, warnings="error").decode()
-            back = self._adapter.validate_json(text)
-        except (PydanticSerializationError, ValidationError, ValueError, RecursionError) as error:
+            text = self._json.encode(value).decode()
+        except Unfaithful as error:
             raise self._mistake(value, str(error)) from error
-        if not _same(value, back, text, self._adapter):
-            raise self._mistake(value, f"it comes back as {_shown(back)} ({type(back).__name__})")
         # What most handlers return: asked for the first time only (1.3 us less for each job).
         if value is None and text == "null":
             self._none_survives = True
@@ -114,7 +156,7 @@ class ResultCodec:
             ResultType: the annotation has changed since, and does not accept it.
         """
         try:
-            return self._adapter.validate_json(text)
+            return self._json.load(text)
         except ValidationError as error:
             raise ResultType(
                 f"the saved result of {self._owner} cannot be read back as its annotation says: {error}",
@@ -127,25 +169,6 @@ class ResultCodec:
             hint="annotate the function's return type with what it really returns: a pydantic model, a dataclass or "
             "plain JSON values",
         )
-
-
-def _same(value: object, back: object, text: str, adapter: TypeAdapter[Any]) -> bool:
-    if type(value).__eq__ is object.__eq__ and value is not None:
-        # Without an equality of its own only the JSON can tell.
-        return type(back) is type(value) and adapter.dump_json(back).decode() == text
-    return bool(back == value)
-
-
-@functools.lru_cache(maxsize=512)
-def _adapter_of_type(returns: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(returns)
-
-
-def _adapter(returns: Any) -> TypeAdapter[Any]:
-    try:
-        return _adapter_of_type(returns)
-    except TypeError:  # an unhashable annotation, e.g. Annotated[int, [..]]
-        return TypeAdapter(returns)
 
 
 _codecs: weakref.WeakKeyDictionary[Any, ResultCodec] = weakref.WeakKeyDictionary()
@@ -223,5 +246,5 @@ def encode_result(codec: ResultCodec, value: object, limit: int) -> bytes | None
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = shown(value, _SHOWN + 1)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."

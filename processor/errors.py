@@ -23,13 +23,14 @@ ProcessorError
 │   └── UnknownJobType
 ├── EnqueueError
 │   ├── EnqueueUnconfirmed      no acknowledgement; repeating with its id is safe
+│   ├── NameInvalid             an id or ordering key is not allowed
 │   ├── PayloadInvalid
 │   └── PayloadTooLarge
 ├── RecordError                 a record in the log
 │   ├── UndecodableRecord
 │   └── NewerRecord             written by a newer version than this code
 ├── HandlerMistake              a handler broke a rule of resuming
-│   ├── CursorType  DuplicateName  StepChanged  StateChanged
+│   ├── CursorType  DuplicateName  NameNotAllowed  StepChanged  StateChanged
 │   └── CheckpointTooLarge  ResultTooLarge  ResultType
 ├── InternalError               the engine itself failed: a fault of this package
 ├── AttemptTimedOut             an attempt took too long, or stood still
@@ -37,6 +38,7 @@ ProcessorError
 └── JobFailed                   result(): the job ended without success
 
 TerminalError, RetryableError   raised by handlers, on purpose
+ProcessEnded (BaseException)    ends a simulated process
 JobInterrupted (BaseException)  tells a handler to stop: JobYielded, JobLost
 """
 
@@ -205,6 +207,12 @@ class EnqueueUnconfirmed(EnqueueError):
         self.id = job_id
 
 
+class NameInvalid(EnqueueError):
+    """An id, ordering key or name of a job is not allowed: it could not be a key or a name in the log."""
+
+    code = "bad_name"
+
+
 class PayloadInvalid(EnqueueError):
     """The payload's model refuses it."""
 
@@ -251,6 +259,12 @@ class DuplicateName(HandlerMistake):
     """Two steps or loops of one name in one scope."""
 
     code = "duplicate_name"
+
+
+class NameNotAllowed(HandlerMistake):
+    """A step, loop or child has a name that cannot be one, or a progress report holds no number."""
+
+    code = "name_not_allowed"
 
 
 class StepChanged(HandlerMistake):
@@ -325,6 +339,10 @@ class RetryableError(Exception):
     def __init__(self, message: str = "", *, after: float | str | None = None) -> None:
         super().__init__(message)
         self.after = after
+
+
+class ProcessEnded(BaseException):
+    """Ends a simulated process as SIGKILL ends a real one: the one thing that goes through every wall."""
 
 
 class JobInterrupted(BaseException):

@@ -6,21 +6,21 @@ Two views of one object: producers call `enqueue`, workers read `handler`, `deco
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 from processor.broker.base import OutRecord
+from processor.callables import kind_of, refuse_async
 from processor.client import Client
 from processor.client_handles import Handle
 from processor.context import AsyncContext, Context
 from processor.context_values import ResultCodec, encode_result, return_type
-from processor.errors import DefinitionError, PayloadInvalid
+from processor.errors import DefinitionError, PayloadInvalid, ResultType
 from processor.job import Job, Lane
-from processor.job_ids import uuid7
-from processor.payloads import PayloadCodec, Upgrade
+from processor.job_ids import checked_id, checked_key, checked_type, uuid7
+from processor.payloads import PayloadCodec, Upgrade, encode_untyped
 from processor.policies import JobOptions
 from processor.wire.codec import encode
 from processor.wire.durations import Duration
@@ -87,14 +87,16 @@ class JobType(Generic[P, R]):
         self.executor = declared.executor
         """`thread` or `process`, for `def` handlers."""
         self.handler = handler
-        self.kind = "async" if inspect.iscoroutinefunction(handler) else "sync"
+        self.kind: str = kind_of(handler, f"the handler of job type {declared.name}")
         self._declared = declared
         self._payloads: PayloadCodec[P] = PayloadCodec(declared.name, declared.payload, declared.version)
         self.takes_payload = self._payloads.takes_payload
         self._results: ResultCodec | None = None
+        if declared.key is not None:
+            refuse_async(declared.key, f"key= of job type {declared.name}")
         self.__doc__ = handler.__doc__
         self.__name__ = getattr(handler, "__name__", declared.name)
-        self.__module__ = handler.__module__
+        self.__module__ = getattr(handler, "__module__", __name__)
         self.__qualname__ = getattr(handler, "__qualname__", declared.name)
         if self.kind == "async" and self.executor == "process":
             raise DefinitionError(
@@ -144,6 +146,7 @@ class JobType(Generic[P, R]):
 
         Raises:
             PayloadInvalid, PayloadTooLarge: the payload cannot be a job.
+            NameInvalid: the id or the ordering key cannot be one.
             EnqueueUnconfirmed: not confirmed in time; repeating with the error's id is safe.
             DefinitionError: the queue has no such lane, or the option is not available yet.
         """
@@ -209,6 +212,7 @@ class JobType(Generic[P, R]):
         """
 
         def register(function: F) -> F:
+            refuse_async(function, f"the upgrade of job type {self.name} from version {version}")
             upgrade: Upgrade = function
             self._payloads.add_upgrade(version, upgrade)
             return function
@@ -226,7 +230,7 @@ class JobType(Generic[P, R]):
     def _start(self, payload: P, how: Enqueue) -> Handle[R]:
         lane = self._lane(how)
         client = self._declared.client()
-        job = self._job(payload, how.id or uuid7(client.clock.now_ms()), client)
+        job = self._job(payload, uuid7(client.clock.now_ms()) if how.id is None else how.id, client)
         return start(client, job, lane, how, self.decode_result)
 
     def _lane(self, how: Enqueue) -> Lane:
@@ -245,18 +249,25 @@ class JobType(Generic[P, R]):
         return self._made(payload, job_id, client.clock.now_ms(), client.config.payload_max_bytes)
 
     def _made(self, payload: P, job_id: str, now_ms: int, max_bytes: int) -> Job:
+        job_id = checked_id(job_id)
         data = self._payloads.encode(payload, max_bytes)
         key = None
         if self._declared.key is not None:
-            key = self._declared.key(payload)
-            if not isinstance(key, str):
-                raise PayloadInvalid(
-                    f"job type {self.name}: the ordering key is {key!r}, not a str",
-                    hint="key= must return a str for every payload, for instance str(p.customer)",
-                )
+            key = checked_key(self._declared.key(payload))
         kill_after = self.options.kill_after
         kill_at = None if kill_after is None else now_ms + round(kill_after * 1000)
         return Job(job_id, self.name, self.version, self.queue, data, now_ms, key, kill_at=kill_at)
+
+    def check(self) -> None:
+        """Find out now, and not after a handler ran, what can never work; a worker asks this when it starts.
+
+        Raises:
+            DefinitionError: what the handler is annotated to return cannot be resolved, or not be read back from JSON.
+        """
+        try:
+            self._result_codec()
+        except ResultType as error:
+            raise DefinitionError(f"job type {self.name}: {error}", hint=error.hint) from error
 
     # -- the workers' view -----------------------------------------------------------------------------------------
 
@@ -308,6 +319,23 @@ def start(client: Client, job: Job, lane: Lane, how: Enqueue, decode: Callable[[
     track = client.track(job.id) if how.id is None else None
     client.send(job, lane, derived=how.id is not None, wait=how.wait)
     return Handle(job.id, client.tail, decode, track)
+
+
+def untyped_job(
+    client: Client, name: str, payload: object, *, queue: str, version: int, key: str | None, job_id: str | None
+) -> Job:
+    """A job of a type that is not declared here.
+
+    Raises:
+        NameInvalid, PayloadInvalid, PayloadTooLarge: it cannot be one.
+    """
+    name = checked_type(name)
+    if type(version) is not int or version < 1:
+        raise PayloadInvalid(f"job type {name}: version {version!r}", hint="versions are whole numbers from 1 on")
+    data = b"" if payload is None else encode_untyped(payload, name, client.config.payload_max_bytes)
+    now_ms = client.clock.now_ms()
+    chosen = uuid7(now_ms) if job_id is None else checked_id(job_id)
+    return Job(chosen, name, version, queue, data, now_ms, None if key is None else checked_key(key))
 
 
 def refuse_unavailable(how: Enqueue) -> None:

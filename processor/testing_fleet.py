@@ -71,6 +71,8 @@ class Fleet:
 
         def live() -> None:
             try:
+                for job_type in self.app.job_types.values():
+                    job_type.check()
                 for hook in self.app.start_hooks:
                     hook()
                 engine = process.engine = Worker(

@@ -17,6 +17,7 @@ from processor.cli.output import Column, Output, moment, output_options, show
 from processor.cli.target import Target, target_options
 from processor.errors import DefinitionError, JobNotFinished, ProcessorError, TopicMissing, UnknownJobType
 from processor.states import TERMINAL, State
+from processor.wire.names import fault_of_id
 
 if TYPE_CHECKING:
     from processor.admin import JobRow, SavedProgress
@@ -164,8 +165,9 @@ def _payload(text: str | None) -> Any:
 
 
 def _checked_id(job_id: str | None) -> str | None:
-    if job_id is not None and (not job_id or "#" in job_id):
-        raise click.BadParameter("an id is not empty and holds no '#'")
+    fault = None if job_id is None else fault_of_id(job_id)
+    if fault is not None:
+        raise click.BadParameter(f"{fault}; an id is not empty and holds no '#'")
     return job_id
 
 

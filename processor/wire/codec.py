@@ -25,6 +25,7 @@ from processor.states import State
 from processor.wire import schemas
 from processor.wire.brief_job import decode_brief_job
 from processor.wire.brief_status import INDEX, brief_status, encode_brief_status
+from processor.wire.names import fault_of_id, is_id
 from processor.wire.records import (
     AlertRecord,
     AuditRecord,
@@ -269,6 +270,8 @@ def decode_job(data: bytes) -> Job:
     if data[:HEAD] == format_.brief_head:
         quick = decode_brief_job(data, HEAD)
         if quick is not None:
+            if not is_id(quick[0]):
+                raise _not_a_job(quick[0])
             return quick
         source = BytesIO(data)
         source.seek(HEAD)
@@ -279,8 +282,16 @@ def decode_job(data: bytes) -> Job:
         if source.read(1):
             raise _trailing(format_)
         # tuple.__new__ is what _make does, minus a check of the length, which the schema has done.
-        return tuple.__new__(Job, (*values.values(), *_JOB_TAIL))  # type: ignore[union-attr]  # a record's dict
-    return _decode(format_, data, Job)
+        job = tuple.__new__(Job, (*values.values(), *_JOB_TAIL))  # type: ignore[union-attr]  # a record's dict
+    else:
+        job = _decode(format_, data, Job)
+    if not is_id(job.id):
+        raise _not_a_job(job.id)
+    return job
+
+
+def _not_a_job(job_id: str) -> UndecodableRecord:
+    return UndecodableRecord(f"a job whose id {job_id[:100]!r} cannot be one: {fault_of_id(job_id)}")
 
 
 def decode_checkpoint(data: bytes) -> CheckpointRecord:

@@ -14,11 +14,12 @@ import sys
 from collections import deque
 from contextvars import copy_context
 
+from processor.errors import ProcessEnded
 from processor.worker.attempt import Attempt
 from processor.worker.dispatch import Ending
 from processor.worker.pool_threads import taken_back
 from processor.worker.runner import run_async
-from processor.worker.runtime import ActorEnded, Inbox, Runtime
+from processor.worker.runtime import Inbox, Runtime
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ class AsyncPool:
             while not self._over:
                 try:
                     self._loop.run_forever()
-                except ActorEnded:
+                except ProcessEnded:
                     raise
                 except BaseException:
                     # A SystemExit in a task that a handler made, as asyncio has it: whoever awaits it gets it too.

@@ -21,7 +21,7 @@ from collections import deque
 from contextlib import suppress
 
 from processor.core.outcome import Crashed, Failed, Lost, Outcome, Yielded
-from processor.errors import DefinitionError, JobLost, JobYielded
+from processor.errors import DefinitionError, JobLost, JobYielded, ProcessEnded
 from processor.texts import message_of
 from processor.worker.attempt import Attempt
 from processor.worker.child_wire import (
@@ -36,7 +36,7 @@ from processor.worker.config import WorkerConfig
 from processor.worker.dispatch import Ending
 from processor.worker.pool_threads import taken_back
 from processor.worker.runner import error_info
-from processor.worker.runtime import Actor, ActorEnded, Inbox, Runtime, Signal
+from processor.worker.runtime import Actor, Inbox, Runtime, Signal
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ class _Slot:
         began = runtime.stopwatch()
         try:
             outcome = self._outcome(attempt)
-        except ActorEnded:
+        except ProcessEnded:
             raise
         except BaseException as error:
             log.exception("child.slot_disturbed", extra={"job_id": attempt.job.id})

@@ -12,10 +12,11 @@ import logging
 from collections import deque
 from contextvars import copy_context
 
+from processor.errors import ProcessEnded
 from processor.worker.attempt import Attempt
 from processor.worker.dispatch import Ending
 from processor.worker.runner import outcome_of, run_sync
-from processor.worker.runtime import Actor, ActorEnded, Inbox, Runtime, Signal
+from processor.worker.runtime import Actor, Inbox, Runtime, Signal
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ class ThreadPool:
             try:
                 if self._take_turns(signal):
                     return
-            except ActorEnded:
+            except ProcessEnded:
                 raise
             except BaseException:
                 # A handler's timer may raise in its thread, and come too late: after its attempt has ended.
@@ -140,7 +141,7 @@ class ThreadPool:
                 self._wake_one()
             try:
                 self._run(attempt)
-            except ActorEnded:
+            except ProcessEnded:
                 raise
             except BaseException as error:  # noqa: BLE001  (as in `_work`, a moment earlier)
                 if attempt.outcome is None:

@@ -21,6 +21,14 @@ class RunnableJob(Protocol):
     options: JobOptions
     """Its policy: retries and deadlines."""
 
+    def check(self) -> None:
+        """Find out what can never work, before anything runs.
+
+        Raises:
+            DefinitionError: for instance a return annotation that cannot be read back from JSON.
+        """
+        ...
+
     def decode_payload(self, data: bytes, version: int) -> Any:
         """The payload, upgraded to the current version.
 

@@ -1,30 +1,29 @@
 """Running a handler once: payload in, outcome out. Nothing a handler does gets past here except by its outcome.
 
 Any `BaseException` ends its attempt: a panic out of a Rust extension, a `SystemExit`, a cancel that nobody here asked
-for. Only what ends the actor itself goes through (`ActorEnded`).
+for. Only what ends the actor itself goes through (`ProcessEnded`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import inspect
 import logging
 import traceback
 from typing import Protocol
 
+from processor.callables import refuse_awaitable
 from processor.context import AsyncContext, Context
 from processor.context_port import AttemptPort, StepInDoubt
 from processor.core.deadlines import is_killed
 from processor.core.outcome import Discarded, Ended, Failed, Lost, Outcome, Parked, Retried, Yielded, succeeded
 from processor.core.retry import GiveUp, TryAgain, judge
-from processor.errors import HandlerMistake, JobInterrupted, NewerRecord, ProcessorError
+from processor.errors import HandlerMistake, JobInterrupted, NewerRecord, ProcessEnded, ProcessorError
 from processor.job import ErrorInfo, Job
 from processor.policies import Discard, Retry
 from processor.states import State
 from processor.texts import message_of, name_of_class, plain, shown, traceback_of
 from processor.worker.registry import RunnableJob
-from processor.worker.runtime import ActorEnded
 
 log = logging.getLogger("processor.job")
 
@@ -54,7 +53,7 @@ class Running(AttemptPort, Protocol):
 
 
 def run_sync(attempt: Running) -> Outcome:
-    """Run a `def` handler in this thread. Raises nothing but `ActorEnded`."""
+    """Run a `def` handler in this thread. Raises nothing but `ProcessEnded`."""
     if (refused := _refused(attempt)) is not None:
         return refused
     try:
@@ -68,8 +67,8 @@ def run_sync(attempt: Running) -> Outcome:
             result = job_type.handler(context, payload)
         else:
             result = job_type.handler(context)
-        if result is not None and inspect.isawaitable(result):
-            raise _not_awaited(job_type.handler, result)
+        if result is not None:
+            refuse_awaitable(result, shown(job_type.handler, 200))
         if attempt.told:
             # A bare `except:` has swallowed the stop, and perhaps what came after it: the next owner does that.
             return Yielded()
@@ -80,7 +79,7 @@ def run_sync(attempt: Running) -> Outcome:
 
 
 async def run_async(attempt: Running) -> Outcome:
-    """Run an `async def` handler in this event loop, in a task of its own. Raises nothing but `ActorEnded`."""
+    """Run an `async def` handler in this event loop, in a task of its own. Raises nothing but `ProcessEnded`."""
     if (refused := _refused(attempt)) is not None:
         return refused
     try:
@@ -103,17 +102,6 @@ async def run_async(attempt: Running) -> Outcome:
         return outcome_of(attempt, error)
 
 
-def _not_awaited(handler: object, result: object) -> HandlerMistake:
-    """A `def` handler gave something to be awaited: nobody here can, and what it stands for has not run."""
-    what = name_of_class(type(result))
-    if inspect.iscoroutine(result):
-        result.close()  # else Python complains later, somewhere else, that it was never awaited
-    return HandlerMistake(
-        f"{shown(handler, 200)} returned something that must be awaited ({what}): its work has not been done",
-        hint="make the handler an `async def`; a decorator around one needs functools.wraps",
-    )
-
-
 def _refused(attempt: Running) -> Outcome | None:
     """How an attempt ends that may not start any more."""
     if attempt.interrupted:
@@ -127,9 +115,9 @@ def unread(attempt: Running, error: BaseException) -> Outcome:
     """What it means that the payload could not be read; the handler has not begun.
 
     Raises:
-        ActorEnded: the worker's process is being ended.
+        ProcessEnded: the worker's process is being ended.
     """
-    if isinstance(error, ActorEnded):
+    if isinstance(error, ProcessEnded):
         raise error
     if isinstance(error, NewerRecord):
         until = attempt.clock.now_ms() + int(attempt.patience * 1000)
@@ -141,13 +129,13 @@ def outcome_of(attempt: Running, error: BaseException) -> Outcome:
     """What an exception means for the job: the wall around a handler. Whatever it is, it ends this attempt alone.
 
     Raises:
-        ActorEnded: the error itself: not the job's, the worker's process is being ended.
+        ProcessEnded: the error itself: not the job's, the worker's process is being ended.
     """
-    if isinstance(error, ActorEnded):
+    if isinstance(error, ProcessEnded):
         raise error
     try:
         return _outcome_of(attempt, error)
-    except ActorEnded:
+    except ProcessEnded:
         raise
     except BaseException as second:  # noqa: BLE001  (the policy's or the exception's own code: it cannot be asked)
         return Failed(error_info(second), "internal_error")

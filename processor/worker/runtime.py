@@ -22,10 +22,6 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class ActorEnded(BaseException):
-    """Ends an actor from outside, as SIGKILL ends a process: the one thing that handlers and executors let through."""
-
-
 class Signal(Protocol):
     """A binary flag that one actor waits for: `set` wakes it, a wait consumes the flag."""
 

@@ -68,6 +68,8 @@ def worker_config(app: Application, settings: Settings, slot: str, options: Serv
     """
     queues = _queues(app.queues, options)
     _refuse_unreachable(app, queues, options.app_path)
+    for job_type in app.job_types.values():
+        job_type.check()
     worker, topics = settings.worker, settings.topics
     return WorkerConfig(
         namespace=app.namespace,

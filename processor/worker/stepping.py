@@ -18,13 +18,14 @@ from contextlib import contextmanager
 from typing import Final
 
 from processor.clock import ManualClock
-from processor.worker.runtime import Actor, ActorEnded, Signal
+from processor.errors import ProcessEnded
+from processor.worker.runtime import Actor, Signal
 
 MAIN: Final = "main"
 _TICK: Final = 0.000_001
 
 
-class ActorKilled(ActorEnded):
+class ActorKilled(ProcessEnded):
     """Ends an actor of a killed group at its next wait: the simulation's SIGKILL."""
 
 

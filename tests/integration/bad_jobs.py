@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Callable, Coroutine
+from decimal import Decimal
 from typing import Any, Literal, NoReturn
 
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, SecretStr, model_validator
 
 from processor import App, AsyncContext, Context, Retry
 from processor.errors import JobLost, JobYielded
@@ -87,6 +89,11 @@ CAUSE = {
     "self-cancel": "CancelledError",
     "coroutine": "HandlerMistake",
     "panicking-model": "Panic",
+    "step-name": "NameNotAllowed",
+    "no-figure": "NameNotAllowed",
+    "child-key": "NameNotAllowed",
+    "huge-cursor": "CursorType",
+    "secret": "ResultType",
 }
 """What the dead letter of each kind names."""
 
@@ -116,9 +123,46 @@ def declare(app: App, queue: str) -> None:
     for plain in ("thread", "process"):
         _job(app, queue, f"raise.coroutine.{plain}", plain, _gives_a_coroutine)
 
+    for executor in EXECUTORS:
+        for kind, ask in GIVEN.items():
+            _asks(app, queue, f"{'harmless' if kind in HARMLESS else 'raise'}.{kind}.{executor}", executor, ask)
+
     @app.job("raise.panicking-model.thread", queue=queue, payload=Panicking, retry=ONCE)
     def unread(ctx: Context, p: Panicking) -> None:
         return None
+
+
+GIVEN: dict[str, Callable[[Any], Any]] = {
+    "step-name": lambda ctx: ctx.step("load \udcff", int),
+    "no-figure": lambda ctx: ctx.progress(float("nan")),
+    "child-key": lambda ctx: ctx.spawn(None, key=7),
+    "huge-cursor": lambda ctx: ctx.checkpoint(10**5000),
+    "secret": lambda ctx: ctx.step("login", _login),
+    "decimal": lambda ctx: ctx.progress(Decimal(1), Decimal(3), "half a pair: \udcff"),
+}
+"""What handlers give to their context that no record could hold; `HARMLESS`: that can be made plain."""
+HARMLESS = ("decimal",)
+
+
+def _login() -> SecretStr:
+    return SecretStr("geheim")
+
+
+def _asks(app: App, queue: str, name: str, executor: str, ask: Callable[[Any], Any]) -> None:
+    if executor == "async":
+
+        @app.job(name, queue=queue, retry=ONCE)
+        async def coroutine(ctx: AsyncContext) -> None:
+            given = ask(ctx)
+            if given is not None:
+                await given
+
+        return
+
+    @app.job(name, queue=queue, retry=ONCE, executor="process" if executor == "process" else "thread")
+    def function(ctx: Context) -> None:
+        ask(ctx)
+        time.sleep(0.3)  # so that what it gave is written while it runs
 
 
 def _raiser(make: Callable[[], BaseException]) -> Callable[[], Any]:

@@ -11,8 +11,10 @@ import time
 import pytest
 
 from processor.states import State
+from processor.wire.codec import encode
 from tests.integration import bad_jobs
 from tests.integration.fleet import Fleet
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -53,6 +55,7 @@ def test_handler_that_raises_anything_ends_its_own_job_alone(fleet: Fleet, execu
         assert end.error is not None
         assert bad_jobs.CAUSE[kind] in end.error.kind, name
         assert len(end.error.message) <= 2000
+        assert "geheim" not in end.error.message
         (failure,) = letters[bad].failures or []
         # Nothing was raised in there by the one that gave something to be awaited.
         assert ("bad_jobs.py" in failure.traceback) is (kind != "coroutine"), name
@@ -71,3 +74,19 @@ def test_handler_that_raises_anything_ends_its_own_job_alone(fleet: Fleet, execu
     worker.terminate()
     assert worker.wait() == 0
     assert time.monotonic() - began < 2.0
+
+
+def test_record_whose_id_breaks_the_rule_is_kept_raw(fleet: Fleet) -> None:
+    """Written by another program, or by an older version: a `#` ends the id in the keys of a checkpoint topic."""
+    (worker,) = fleet.start_ready("a", concurrency=1)
+    bad = [fleet.append("steps", {"count": 3}, job_id=job_id) for job_id in ("order#7", "line\nbreak", "x" * 300)]
+    numbers = [fleet.number_of(job.id) for job in bad]
+    fine = [fleet.append("fine.thread", job_id=fleet.id_for(n, f"fine-{place}")) for place, n in enumerate(numbers)]
+    fleet.flush()
+    fleet.finish([job.id for job in fine])
+    letters = eventually(lambda: len(fleet.dead_letters()) >= len(bad) and fleet.dead_letters(), 30, fleet.describe)
+    assert {letter.reason for letter in letters or []} == {"undecodable"}
+    assert sorted(letter.raw or b"" for letter in letters or []) == sorted(encode(job) for job in bad)
+    assert all("cannot be one" in (letter.failures or [])[0].message for letter in letters or [])
+    assert worker.alive
+    assert not worker.events("number.held")

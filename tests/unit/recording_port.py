@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from processor.broker.base import OutRecord
 from processor.clock import ManualClock
 from processor.context import ContextLimits
-from processor.errors import JobYielded
+from processor.errors import JobYielded, ProcessEnded
 from processor.job import Job, Progress, Step
 
 JOB = Job("job-1", "import.file", 1, "default", b"", 0)
 
 
-class Crash(BaseException):
+class Crash(ProcessEnded):
     """The process is gone: nothing more is flushed."""
 
 

@@ -14,6 +14,7 @@ from processor.errors import NewerRecord, RecordError, UndecodableRecord
 from processor.job import Carried, ErrorInfo, Failure, Job, LoopProgress
 from processor.states import State
 from processor.wire import codec
+from processor.wire.names import is_id
 from processor.wire.records import (
     AlertRecord,
     AuditRecord,
@@ -29,6 +30,7 @@ from processor.wire.records import (
 JOB = Job(id="j1", type="import.file", version=2, queue="bulk", payload=b"{}", enqueued_at=1_767_225_600_000)
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+ids = text.filter(is_id)
 count = st.integers(0, 2**31 - 1)
 moment = st.integers(-(2**63), 2**63 - 1)
 number = st.floats(allow_nan=False)
@@ -45,7 +47,7 @@ maybe_number = st.none() | number
 
 RECORDS: dict[type[Any], st.SearchStrategy[Any]] = {
     Job: st.builds(
-        Job, text, text, count, text, st.binary(), moment, maybe_text, count, count, count, st.none() | count,
+        Job, ids, text, count, text, st.binary(), moment, maybe_text, count, count, count, st.none() | count,
         maybe_text, count, st.none() | moment, st.none() | moment, count, st.none() | carried, maybe_text,
     ),
     CheckpointRecord: st.builds(

@@ -21,7 +21,7 @@ from processor.broker.partitioner import partition_for
 from processor.core.checkpoint import KeyKind, SavedRecord, parse_key
 from processor.core.live import LiveTable
 from processor.core.outcome import Crashed
-from processor.errors import PayloadInvalid
+from processor.errors import PayloadInvalid, ProcessEnded
 from processor.job import Job, Lane
 from processor.policies import JobOptions
 from processor.states import TERMINAL, State
@@ -43,7 +43,6 @@ from processor.worker.desk import Desk
 from processor.worker.dispatch import Pool
 from processor.worker.loop import Worker
 from processor.worker.pool_threads import ThreadPool
-from processor.worker.runtime import ActorEnded
 from processor.worker.stepping import SteppingRuntime
 
 Handler = Callable[[Any, Any], Any]
@@ -64,6 +63,9 @@ class Kind:
     def __init__(self, name: str, handler: Handler) -> None:
         self.name = name
         self.handler = handler
+
+    def check(self) -> None:
+        """Always well."""
 
     def decode_payload(self, data: bytes, version: int) -> Any:
         try:
@@ -161,7 +163,7 @@ class Simulated:
             self.engine.stop(leave=leave)
 
 
-class ProcessDied(ActorEnded):
+class ProcessDied(ProcessEnded):
     """What a handler raises to end the child process that it runs in."""
 
 

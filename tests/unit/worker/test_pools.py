@@ -41,6 +41,9 @@ class _Kind:
         self.kind = kind
         self.handler = handler
 
+    def check(self) -> None:
+        """Always well."""
+
     def decode_payload(self, data: bytes, version: int) -> Any:
         raise NotImplementedError
 
