@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import logging
 import math
 import os
 import sys
@@ -22,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from processor import events
 from processor.broker.base import Broker, OutRecord, Producer
 from processor.client_status import StatusTail, Track
 from processor.clock import Clock, SystemClock
@@ -31,7 +31,7 @@ from processor.wire.codec import encode
 from processor.wire.headers import routing_headers
 from processor.wire.topics import jobs_topic, status_topic
 
-_log = logging.getLogger(__name__)
+_log = events.logger(__name__)
 _SLICE = 0.01
 _IDS_SHOWN = 20
 _STATUS_PATIENCE = 60.0

@@ -169,4 +169,6 @@ class Handle(Generic[R]):
 def _error(record: StatusRecord) -> str:
     if record.error is None:
         return ""
-    return f"{record.error.kind}: {record.error.message}"
+    told = f"{record.error.kind}: {record.error.message}"
+    place = record.error.traceback.strip().rpartition("\n")[2]
+    return f"{told} ({place})" if place else told

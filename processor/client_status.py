@@ -76,7 +76,7 @@ class StatusTail:
         self._guard = threading.Lock()
         """Guards the tracks, for moments only."""
         self._tracks: weakref.WeakValueDictionary[str, Track] = weakref.WeakValueDictionary()
-        self._new: dict[int, list[weakref.ref[Track]]] = {}
+        self._new: dict[int, weakref.WeakSet[Track]] = {}
         self._bounds: dict[int, int] | None = None
         self._positions: dict[int, _Position] = {}
         self._reader: Reader | None = None
@@ -102,7 +102,7 @@ class StatusTail:
         begin = self._start(partition) if start is None else start
         with self._guard:
             track = self._tracks.setdefault(job_id, Track(self, job_id, partition, begin))
-            self._new.setdefault(partition, []).append(weakref.ref(track))
+            self._new.setdefault(partition, weakref.WeakSet()).add(track)
         return track
 
     def _start(self, partition: int) -> int:
@@ -137,7 +137,7 @@ class StatusTail:
         """See that the track's partition is read: nobody may have asked for a while, or the reader was closed."""
         with self._guard:
             if track.partition not in self._positions:
-                self._new.setdefault(track.partition, []).append(weakref.ref(track))
+                self._new.setdefault(track.partition, weakref.WeakSet()).add(track)
 
     def _has_read(self, track: Track, end: int) -> bool:
         position = self._positions.get(track.partition)
@@ -190,8 +190,8 @@ class StatusTail:
             open_tracks = [track for track in self._tracks.values() if not track.ended] if new else []
         if not new:
             return
-        for partition, references in new.items():
-            starts = [track.start for reference in references if (track := reference()) is not None]
+        for partition, newcomers in new.items():
+            starts = [track.start for track in newcomers]
             position = self._positions.get(partition)
             if position is None:
                 starts += [track.start for track in open_tracks if track.partition == partition]

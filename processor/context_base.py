@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from processor import events
 from processor.broker.base import OutRecord
 from processor.context_port import AttemptPort
 from processor.context_rules import Rules
@@ -48,8 +49,9 @@ class JobLogger(logging.LoggerAdapter[logging.Logger]):
     """Adds the job's fields to every record and keeps those the caller gives."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """Merge the fields; the standard adapter would drop the caller's."""
-        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
+        """Merge the fields; the standard adapter would drop the caller's. Whatever they are, nothing is raised."""
+        given = events.checked_fields(kwargs.get("extra"))
+        kwargs["extra"] = {**(self.extra or {}), **given}
         return msg, kwargs
 
 

@@ -16,11 +16,11 @@ items.
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from processor import events
 from processor.context_rules import SMALL_STATE, Rules
 from processor.context_scopes import Scope
 from processor.context_values import BIG, decode_cursor, encode_cursor, whole
@@ -28,7 +28,7 @@ from processor.errors import CursorType, DuplicateName, HandlerMistake
 from processor.job import LoopProgress
 from processor.wire.durations import parse_duration
 
-_log = logging.getLogger(__name__)
+_log = events.logger(__name__)
 _new_tuple = tuple.__new__
 """A third of the time of the named constructor, which counts once per item."""
 

@@ -6,6 +6,8 @@ pair), what comes out here is a plain `str` of bounded length that every encoder
 
 from __future__ import annotations
 
+import os
+import re
 import traceback
 from collections.abc import Callable
 
@@ -13,6 +15,8 @@ MESSAGE = 2000
 """Characters kept of a message."""
 TRACEBACK = 16_000
 """Characters kept of a traceback: its end, where the error is."""
+_FRAME = re.compile(r'^  (?:[| ]+)?File "([^"\n]+)", line (\d+), in (.+)$', re.MULTILINE)
+_OTHERS = (os.path.dirname(__file__) + os.sep, os.path.dirname(traceback.__file__) + os.sep, "<frozen")
 _CHAIN = 5
 """Exceptions of a chain of causes that are shown if the standard form is too long."""
 _FRAMES = 20
@@ -57,6 +61,19 @@ def traceback_of(error: BaseException, limit: int = TRACEBACK) -> str:
             return plain(_briefly(chain, messages)[-limit:], limit)
     # The standard form would hold a message of any length in full, and so nothing else after the cut.
     return plain(_briefly(chain, messages)[-limit:], limit)
+
+
+def place_of(traceback_text: str) -> str:
+    """Where an error was raised, out of its traceback: the last line of the user's own code, `jobs.py:12 in pay`.
+
+    Frames of this package, of installed ones and of the standard library come second.
+    """
+    frames = _FRAME.findall(traceback_text)
+    own = [frame for frame in frames if not frame[0].startswith(_OTHERS) and "site-packages" not in frame[0]]
+    if not frames:
+        return ""
+    file, line, function = (own or frames)[-1]
+    return plain(f"{file}:{line} in {function}", 300)
 
 
 def _briefly(chain: list[BaseException], messages: list[str]) -> str:

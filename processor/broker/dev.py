@@ -15,7 +15,6 @@ import base64
 import contextlib
 import fcntl
 import json
-import logging
 import random
 import signal
 import socket
@@ -27,6 +26,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Self, TypedDict
 
+from processor import events
 from processor.broker.dev_artifacts import DEFAULT_VERSION, Progress, cache_dir, fetch, locked, versions
 from processor.broker.dev_java import find_java
 from processor.broker.dev_node import DevBrokerFailed, DevNode, JavaCommand, PortTaken
@@ -42,7 +42,7 @@ __all__ = [
     "versions",
 ]
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 TEST_PROPERTIES: Mapping[str, str] = MappingProxyType(
     {

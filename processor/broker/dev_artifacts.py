@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +17,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from processor import events
 from processor.errors import DevBrokerError, ExtraMissing
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 DEFAULT_VERSION = "4.4.0"
 """The Kafka that is started unless another version is asked for."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shutil
@@ -10,9 +9,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from processor import events
 from processor.errors import DevBrokerError, ExtraMissing
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 OLDEST_JAVA = 17
 """Kafka 4 brokers need it."""

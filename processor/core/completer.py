@@ -10,7 +10,7 @@ from __future__ import annotations
 from processor.broker.base import ANY_PARTITION, OutRecord
 from processor.core.chain import SHORTEST, rung_for, walk_until
 from processor.core.checkpoint import job_key, progress_key, step_key
-from processor.core.failures import failed, remembered
+from processor.core.failures import brief, failed, remembered
 from processor.core.outcome import Discarded, Ended, Failed, Outcome, Parked, Succeeded
 from processor.core.write_set import Move, Origin, Saved, SavedOut, Topics, WriteSet
 from processor.job import Carried, ErrorInfo, Failure, Job, Lane, Progress, Step, Version
@@ -93,11 +93,11 @@ class Completer:
             creates: list[OutRecord] = []
         elif isinstance(outcome, Failed):
             state = State.DEAD
-            status = self.status(job, state, now, error=outcome.error._replace(traceback=""))
+            status = self.status(job, state, now, error=brief(outcome.error))
             creates = [self.dead_letter(topics, job, raw, origin, outcome, saved=saved, version=version, now=now)]
         elif isinstance(outcome, Discarded):
             state = State.DISCARDED
-            status = self.status(job, state, now, error=outcome.error._replace(traceback=""))
+            status = self.status(job, state, now, error=brief(outcome.error))
             creates = []
         elif isinstance(outcome, Ended):
             state = outcome.state
@@ -174,8 +174,7 @@ class Completer:
         if stays:
             saves.append(self._key_mark(topics, moved, error, version._replace(hop=job.hop), now))
         later = _graves(job, saved) if saved is not None and saved.written and not remains else ()
-        brief = error._replace(traceback="")
-        status = self.status(job, State.RETRYING, now, error=brief, due_at=due, number=topics.number)
+        status = self.status(job, State.RETRYING, now, error=brief(error), due_at=due, number=topics.number)
         announces = [OutRecord(topics.status, job.id.encode(), status)]
         return Move(moved, WriteSet(creates, saves, announces, later, State.RETRYING))
 

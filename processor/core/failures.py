@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from processor.job import ErrorInfo, Failure
+from processor.texts import place_of
 
 BUDGET = 64 * 1024
 """Bytes of text that the failures of a life may take in its record."""
@@ -22,6 +23,11 @@ _OVERHEAD = 24
 def failed(error: ErrorInfo, *, attempt: int, worker: str, at: int) -> Failure:
     """An error as a failed attempt."""
     return Failure(*error, attempt, worker, at)
+
+
+def brief(error: ErrorInfo) -> ErrorInfo:
+    """As a status tells it: in place of the traceback where it was raised."""
+    return error._replace(traceback=place_of(error.traceback))
 
 
 def remembered(before: Sequence[Failure], last: Failure, budget: int = BUDGET) -> list[Failure]:

@@ -10,18 +10,19 @@ When the worker ends, so does this process: by the kernel, and by the end of the
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import queue
 import signal
 import socket
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from typing import NoReturn
 
+from processor import events
 from processor.broker.base import OutRecord
 from processor.clock import Clock, SystemClock
 from processor.context_port import ContextLimits
@@ -29,6 +30,7 @@ from processor.core.outcome import Failed, Outcome, Parked
 from processor.errors import JobLost, JobYielded, UnknownJobType
 from processor.job import Job, Progress, Step
 from processor.states import State
+from processor.texts import message_of
 from processor.worker.child_wire import (
     Assigned,
     Channel,
@@ -38,13 +40,14 @@ from processor.worker.child_wire import (
     pack_report,
     unpack_assigned,
 )
+from processor.worker.garbage import GrowthWatch
 from processor.worker.loading import Application, load_application
 from processor.worker.logs import configure
 from processor.worker.parentage import die_with_parent
 from processor.worker.registry import RunnableJob
 from processor.worker.runner import error_info, outcome_of, run_async, run_sync
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 
 class ChildPort:
@@ -181,6 +184,7 @@ class Child:
         self._channel.send(("ready",))
         # What the start hooks have set; each attempt runs in a copy.
         context = copy_context()
+        growth = GrowthWatch()
         while True:
             assigned = self._jobs.get()
             port = self._port
@@ -189,6 +193,7 @@ class Child:
             with self._sending:
                 self._port = None
                 self._send_end(port, outcome)
+            growth.turn(time.monotonic())
 
     def _send_end(self, port: ChildPort, outcome: Outcome) -> None:
         try:
@@ -280,8 +285,8 @@ def main(arguments: Sequence[str]) -> NoReturn:
         for hook in app.start_hooks:
             hook()
     except BaseException as error:
-        channel.send(("refused", f"{type(error).__name__}: {error}"))
-        logging.getLogger(__name__).exception("child.start_failed", extra={"app": app_path})
+        channel.send(("refused", f"{type(error).__name__}: {message_of(error)}"))
+        log.exception("child.start_failed", extra={"app": app_path})
         os._exit(1)
     Child(channel).serve(app)
 

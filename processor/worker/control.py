@@ -6,11 +6,11 @@ paused, must not start because a worker was quicker than the news.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from processor import events
 from processor.broker.base import Broker, Reader, TopicPartition
 from processor.core.control import Change
 from processor.errors import BrokerError, RecordError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from processor.broker.base import Record
     from processor.worker.config import WorkerConfig
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 FETCH = 1000
 WAIT = 0.25

@@ -7,10 +7,10 @@ lives elsewhere kills a healthy worker.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from processor import events
 from processor.broker.base import Broker, Committed, TopicPartition
 from processor.core.offset_metadata import OffsetMetadata, decode
 from processor.errors import RetriableBrokerError
@@ -19,7 +19,7 @@ from processor.worker.producers import initialised
 if TYPE_CHECKING:
     from processor.worker.config import WorkerConfig
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 
 class DeadSlots:

@@ -5,10 +5,10 @@ Everything here is touched by the owning thread alone; other threads reach it th
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from processor import events
 from processor.broker.base import Broker, Membership
 from processor.context_port import ContextLimits
 from processor.core.completer import Completer
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from processor.worker.registry import Registry
 
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 
 class Desk:

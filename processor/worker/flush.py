@@ -11,13 +11,13 @@ producer epoch after every abort and every disturbed connection.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from processor import events
 from processor.broker.base import (
     Acks,
     Broker,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 _R = TypeVar("_R")
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 INIT_PATIENCE = (0.12, 0.12, 0.12, 0.25, 0.5)
 """Seconds that the first producers are given to initialise before a fresh one tries."""

@@ -12,10 +12,10 @@ offset, so it is neither lost nor sent twice.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from processor import events
 from processor.broker.base import Broker, GroupConsumer, Membership, Reader, Record, TopicPartition
 from processor.errors import BrokerError, MemberFenced
 from processor.wire.topics import RETRY_DELAYS, parse_topic, retry_topic
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from processor.worker.config import WorkerConfig
     from processor.worker.tally import Tally
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 FETCH = 2_000
 FLUSH_RECORDS = 4_000

@@ -13,12 +13,13 @@ done here for one job is done under a guard. In this order:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from processor import events
 from processor.broker.base import OutRecord, Record
 from processor.core.completer import FINAL_HOP
+from processor.core.failures import brief
 from processor.core.outcome import Failed
 from processor.core.write_set import Origin
 from processor.errors import BrokerError, RecordError
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from processor.worker.dispatch import Dispatch
     from processor.worker.number import LaneState, Number, OutboxMark
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 REASON = "internal_error"
 NOT_A_JOBS_FAULT = (OSError, MemoryError)
@@ -185,7 +186,7 @@ class Guard:
         if job is None:
             return
         place = (job.id, job.life, job.type, job.queue)
-        status = StatusRecord(*place, State.DEAD, now, job.attempt, desk.config.slot, error=info._replace(traceback=""))
+        status = StatusRecord(*place, State.DEAD, now, job.attempt, desk.config.slot, error=brief(info))
         number.announces.append(OutRecord(number.topics.status, job.id.encode(), encode(status)))
         number.recent.add(job.id, job.life, FINAL_HOP)
         # Nothing of it that is still to be written may bring it back; what is written is buried with its letter.

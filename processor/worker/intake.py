@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
+from processor import events
 from processor.broker.base import OutRecord, Record
 from processor.core.deaths import deaths_of
 from processor.core.live import LiveView
@@ -20,7 +20,7 @@ from processor.worker.desk import Desk
 from processor.worker.dispatch import Dispatch
 from processor.worker.number import LaneState, Number
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 _new = tuple.__new__
 

@@ -10,10 +10,10 @@ The owning thread never waits for any of this: it hands over chores and takes an
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from processor import events
 from processor.broker.base import Isolation, Member, TopicPartition
 from processor.core.retention import Retention
 from processor.errors import BrokerError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from processor.broker.base import Broker, Reader
     from processor.worker.config import WorkerConfig
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 FIRST_TENDING = 60.0
 """Seconds after the start for the first deletion, so that a worker that restarts often deletes too."""

@@ -13,12 +13,12 @@ One turn of the loop:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, cast
 
+from processor import events
 from processor.broker.base import Batch, Broker, GroupConsumer, Reader
 from processor.core.ordering import Spilled
 from processor.errors import (
@@ -55,7 +55,7 @@ from processor.worker.watchdog import Watchdog
 if TYPE_CHECKING:
     MakePool = Callable[[Desk, str, int, str], Pool]
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 LANE_ORDER = (Lane.HIGH, Lane.DUE, Lane.NORMAL, Lane.LOW)
 HAND_OVER_FLUSH = 5.0

@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
+from processor import events
 from processor.broker.base import OutRecord
 from processor.core.completer import FINAL_HOP
 from processor.core.control import CANCEL, JOB, TYPE, Change, why
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from processor.worker.ownership import Ownership
     from processor.worker.settle import Settlement
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 
 class Operators:

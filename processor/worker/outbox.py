@@ -6,8 +6,7 @@ whose records are not in it. Completions that come while a flush is on its way b
 
 from __future__ import annotations
 
-import logging
-
+from processor import events
 from processor.broker.base import OutRecord, TopicPartition
 from processor.core.live import step_key
 from processor.errors import BrokerError, InternalError, StaleMembership
@@ -21,7 +20,7 @@ from processor.worker.flush import FlushBatch, FlushResult, Part
 from processor.worker.number import Number, Standing
 from processor.worker.settle import Settlement
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 HOPELESS = 5
 """Flushes in a row that fail by a fault of the engine, after which their numbers are held: others may go on."""

@@ -7,10 +7,10 @@ land on different workers (measured: 8 of 8), and then steps run twice and key o
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from processor import events
 from processor.broker.base import Membership, Reader, TopicPartition
 from processor.core.deaths import Death, noted
 from processor.core.window import Window
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from processor.worker.dispatch import Dispatch
     from processor.worker.restore import Restored, Restorer
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 HELD_AT_FIRST = 10.0
 """Seconds that a held number rests before it is tried again."""

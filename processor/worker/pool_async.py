@@ -9,11 +9,11 @@ something the slot goes on in a new task, and whatever still happens to the old 
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections import deque
 from contextvars import copy_context
 
+from processor import events
 from processor.errors import ProcessEnded
 from processor.worker.attempt import Attempt
 from processor.worker.dispatch import Ending
@@ -21,7 +21,7 @@ from processor.worker.pool_threads import taken_back
 from processor.worker.runner import run_async
 from processor.worker.runtime import Inbox, Runtime
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 MOST_IN_A_ROW = 64
 """Jobs after which a slot lets others have the loop. Not after a time: handlers that wait would yield twice each."""

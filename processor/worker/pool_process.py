@@ -10,7 +10,6 @@ module does not import, a start hook raises) costs no job anything: the slot say
 
 from __future__ import annotations
 
-import logging
 import os
 import select
 import signal
@@ -20,6 +19,7 @@ import sys
 from collections import deque
 from contextlib import suppress
 
+from processor import events
 from processor.core.outcome import Crashed, Failed, Lost, Outcome, Yielded
 from processor.errors import DefinitionError, JobLost, JobYielded, ProcessEnded
 from processor.texts import message_of
@@ -38,7 +38,7 @@ from processor.worker.pool_threads import taken_back
 from processor.worker.runner import error_info
 from processor.worker.runtime import Actor, Inbox, Runtime, Signal
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 START_DELAYS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before a child that could not start is started again."""

@@ -8,17 +8,17 @@ one more thread wakes.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from contextvars import copy_context
 
+from processor import events
 from processor.errors import ProcessEnded
 from processor.worker.attempt import Attempt
 from processor.worker.dispatch import Ending
 from processor.worker.runner import outcome_of, run_sync
 from processor.worker.runtime import Actor, Inbox, Runtime, Signal
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 WORTH_WAKING = 0.000_2
 """Seconds from which on a job is worth a second thread for the next one."""

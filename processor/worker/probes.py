@@ -8,19 +8,19 @@ unless a host is given, since metrics name queues and job types.
 from __future__ import annotations
 
 import json
-import logging
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from processor import events
 from processor.errors import SettingsError
 from processor.worker.metrics import Scrape
 
 if TYPE_CHECKING:
     from processor.worker.loop import Worker
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 STUCK_AFTER = 5.0
 """Seconds without a turn of the loop after which a worker counts as stuck."""

@@ -6,10 +6,10 @@ answered together: one assignment for all partitions, and in each of them a scan
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from processor import events
 from processor.broker.base import Batch, Broker, Reader, Record, TopicPartition
 from processor.core.ordering import Spilled
 from processor.errors import BrokerError
@@ -18,7 +18,7 @@ from processor.worker.runtime import Inbox, Runtime
 if TYPE_CHECKING:
     from processor.worker.number import Number
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 AHEAD = 500
 """Records read at once."""

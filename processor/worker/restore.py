@@ -11,11 +11,11 @@ A dead slot's open transaction would hold all that back: `processor.worker.dead_
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from processor import events
 from processor.broker.base import Batch, Broker, Committed, Reader, TopicPartition
 from processor.core.checkpoint import KeyKind, SavedRecord, parse_key
 from processor.core.dedupe import DedupeMarks
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from processor.worker.config import WorkerConfig
     from processor.worker.number import Number
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 FETCH = 2000
 GONE = 3

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import traceback
 from typing import Protocol
 
+from processor import events
 from processor.callables import refuse_awaitable
 from processor.context import AsyncContext, Context
 from processor.context_port import AttemptPort, StepInDoubt
@@ -22,10 +22,10 @@ from processor.errors import HandlerMistake, JobInterrupted, NewerRecord, Proces
 from processor.job import ErrorInfo, Job
 from processor.policies import Discard, Retry
 from processor.states import State
-from processor.texts import message_of, name_of_class, plain, shown, traceback_of
+from processor.texts import message_of, name_of_class, place_of, plain, shown, traceback_of
 from processor.worker.registry import RunnableJob
 
-log = logging.getLogger("processor.job")
+log = events.logger("processor.job")
 
 
 class Running(AttemptPort, Protocol):
@@ -156,6 +156,7 @@ def _outcome_of(attempt: Running, error: BaseException) -> Outcome:
             "job_id": attempt.job.id,
             "job_type": attempt.job.type,
             "error": f"{info.kind}: {info.message}"[:500],
+            "at": place_of(info.traceback),
         },
     )
     if isinstance(error, HandlerMistake):

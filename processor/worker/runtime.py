@@ -7,7 +7,6 @@ time, picks the next by a seeded choice and moves a manual clock when all of the
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -15,11 +14,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from processor import events
 from processor.clock import Clock, SystemClock
 
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 
 class Signal(Protocol):

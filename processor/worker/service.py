@@ -11,7 +11,6 @@ The broker is made by the caller after any fork, and passed in: this floor knows
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -19,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from processor import events
 from processor.admin import verify_topics
 from processor.errors import DefinitionError, ProcessorError, UnknownQueue
 from processor.worker.config import QueueConfig, WorkerConfig
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from processor.broker.base import Broker, TopicSpec
     from processor.wire.settings import Settings
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 RECYCLED = 5
 """Exit code of a process that stopped in good order to be rid of attempts that nobody can end: start it anew."""

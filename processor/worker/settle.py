@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 
+from processor import events
 from processor.broker.base import OutRecord
 from processor.core.completer import FINAL_HOP
 from processor.core.deaths import GIVEN_UP
@@ -31,7 +31,7 @@ from processor.worker.number import Number, Standing
 from processor.worker.outcomes import name_of, stopped
 from processor.worker.parked import look_again_at
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 DEATH_DELAY = 1.0
 """Seconds before it is tried again after one."""

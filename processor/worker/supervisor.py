@@ -26,10 +26,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from processor import events
 from processor.worker.parentage import die_with_parent
 from processor.worker.slots import Slot
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 DELAYS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before the first, second, ... restart of a child that keeps dying young."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
+from processor import events
 from processor.broker.base import OutRecord
 from processor.core.deadlines import exceeded
 from processor.states import State
 from processor.worker.attempt import Stop
 from processor.worker.dispatch import Ending
+from processor.worker.garbage import GrowthWatch
 from processor.worker.number import Number, Standing
 from processor.worker.parked import ParkedJobs
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from processor.worker.ownership import Ownership
     from processor.worker.settle import Settlement
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 EVERY = 0.1
 LAZY_COMMIT = 0.5
@@ -38,6 +39,7 @@ class Sweep:
         self._settlement = settlement
         self._ownership = ownership
         self._parked = ParkedJobs(desk, settlement, ownership)
+        self._growth = GrowthWatch()
         self._next = 0.0
         self._next_lazy = 0.0
         self.stuck = False
@@ -48,6 +50,7 @@ class Sweep:
         if now < self._next:
             return
         self._next = now + EVERY
+        self._growth.turn(now)
         lazy = now >= self._next_lazy
         if lazy:
             self._next_lazy = now + LAZY_COMMIT

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
+from processor import events
 from processor.broker.base import Broker, OutRecord, Record
 from processor.core.completer import Completer
 from processor.core.forwarding import Home, home_of, onward
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from processor.worker.config import WorkerConfig
     from processor.worker.tally import Tally
 
-log = logging.getLogger(__name__)
+log = events.logger(__name__)
 
 LANES_KNOWN = 60.0
 """Seconds that the answer whether a lane exists is believed."""

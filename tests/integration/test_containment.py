@@ -12,6 +12,7 @@ import pytest
 
 from processor.states import State
 from processor.wire.codec import encode
+from processor.wire.records import DeadLetterRecord
 from tests.integration import bad_jobs
 from tests.integration.fleet import Fleet
 from tests.waiting import eventually
@@ -39,6 +40,16 @@ def run_all(fleet: Fleet, names: list[str], executor: str) -> dict[str, tuple[st
     return ids
 
 
+def letters_of(fleet: Fleet, ids: set[str]) -> dict[str, DeadLetterRecord]:
+    """The dead letters of these jobs, once all of them are there."""
+
+    def found() -> dict[str, DeadLetterRecord]:
+        letters = {letter.id: letter for letter in fleet.dead_letters()}
+        return letters if ids <= letters.keys() else {}
+
+    return eventually(found, 30, fleet.describe)
+
+
 @pytest.mark.parametrize("executor", bad_jobs.EXECUTORS)
 def test_handler_that_raises_anything_ends_its_own_job_alone(fleet: Fleet, executor: str) -> None:
     (worker,) = fleet.start_ready("a", concurrency=1)
@@ -46,7 +57,7 @@ def test_handler_that_raises_anything_ends_its_own_job_alone(fleet: Fleet, execu
     names = kinds("raise", executor)
     assert len(names) >= len(bad_jobs.RAISED)
     ids = run_all(fleet, names, executor)
-    letters = {letter.id: letter for letter in fleet.dead_letters()}
+    letters = letters_of(fleet, {bad for bad, _ in ids.values()})
     for name, (bad, fine) in ids.items():
         kind = name.split(".")[1]
         assert fleet.end_of(fine).state is State.SUCCEEDED, name

@@ -454,7 +454,7 @@ def test_after_a_large_state_was_left_by_break_nothing_wrong_is_saved(caplog: py
     ctx.finish()
     port.flush()
 
-    assert caplog.messages == ["loop.left.large_state"]
+    assert [record.msg for record in caplog.records] == ["loop.left.large_state"]
     again = Context(RecordingPort(log))
     assert (again.state(Tally).n, next(again.each("rows", numbers(9)))) == (1, 2)
 

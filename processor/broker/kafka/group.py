@@ -6,20 +6,20 @@ nothing is ever fetched here: a normal lane with a backlog would otherwise share
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
+from processor import events
 from processor.broker.base import Membership, RebalanceListener, TopicPartition
 from processor.broker.kafka import faults
 from processor.broker.kafka.config import Properties
 from processor.broker.kafka.health import ClientWatch
 from processor.errors import BrokerError, MemberFenced
 
-log = logging.getLogger("processor.broker.kafka")
+log = events.logger("processor.broker.kafka")
 
 INSTANCE_FENCED = frozenset(
     {KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID, KafkaError.FENCED_MEMBER_EPOCH}

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 from confluent_kafka import KafkaError
 
+from processor import events
 from processor.broker.kafka import faults
 from processor.errors import BrokerError
 
-log = logging.getLogger("processor.broker.kafka")
+log = events.logger("processor.broker.kafka")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -336,7 +336,7 @@ def test_idle_number_restores_in_o_live(monkeypatch: pytest.MonkeyPatch, caplog:
     with caplog.at_level(logging.INFO, "processor.worker.ownership"):
         scene.start("w-0")
         scene.until(scene.active)
-    read = [record.__dict__["records"] for record in caplog.records if record.message == "number.restored"]
+    read = [record.__dict__["records"] for record in caplog.records if record.msg == "number.restored"]
     assert read[-1] < 120
     scene.settle()
     scene.close()

@@ -10,6 +10,7 @@ from datetime import datetime
 
 import pytest
 
+from processor import events
 from processor.worker.logs import JsonLines, Repeats, TextLines, configure
 
 
@@ -25,7 +26,8 @@ def _logging_as_it_was() -> Iterator[None]:
 
 def record(event: str = "job.failed", level: int = logging.WARNING, **fields: object) -> logging.LogRecord:
     return logging.makeLogRecord(
-        {"name": "processor.worker.settle", "levelno": level, "levelname": logging.getLevelName(level), "msg": event}
+        {"name": "processor.worker.settle", "levelno": level, "levelname": logging.getLevelName(level)}
+        | {"msg": events.Event(event, fields)}
         | fields
     )
 
@@ -78,7 +80,7 @@ def test_repeats_are_held_back_and_counted() -> None:
 def test_lines_of_handlers_and_of_other_packages_are_never_held_back() -> None:
     repeats = Repeats(burst=1)
     for name in ("processor.job", "shop.jobs"):
-        made = record("row.imported", name=name)
+        made = logging.makeLogRecord({"name": name, "msg": "row.imported", "levelno": logging.WARNING})
         assert all(repeats.filter(made) for _ in range(50))
 
 
