@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import endurance, latency, order, retries, takeover, throughput
+from benchmarks import endurance, enqueue, latency, order, retries, takeover, throughput
 from benchmarks.rows import Row, failed, table, write
 from benchmarks.world import Kit
 from processor.broker.dev import DevBroker, DevBrokerConfig
@@ -28,6 +28,7 @@ BENCHES: dict[str, Callable[[Kit], list[Row]]] = {
     "steps": throughput.steps,
     "kill": takeover.kill,
     "scaling": takeover.scaling,
+    "enqueue": enqueue.many,
     "delays": retries.delays,
     "waiting": retries.waiting,
     "wave": retries.wave,

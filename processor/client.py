@@ -17,17 +17,16 @@ import os
 import sys
 import threading
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from processor import events
-from processor.broker.base import Broker, OutRecord, Producer
+from processor.broker.base import Broker, BulkProducer, OutRecord, Producer
 from processor.client_status import StatusTail, Track
 from processor.clock import Clock, SystemClock
 from processor.errors import BrokerError, EnqueueError, EnqueueUnconfirmed, ProcessorError, RecordRefused
 from processor.job import Job, Lane
-from processor.wire.codec import encode
+from processor.wire.codec import decode_job, encode
 from processor.wire.headers import routing_headers
 from processor.wire.topics import jobs_topic, status_topic
 
@@ -36,8 +35,8 @@ _SLICE = 0.01
 _IDS_SHOWN = 20
 _STATUS_PATIENCE = 60.0
 """Seconds until the status topic is tried again before an enqueue, once it could not be asked."""
-_IN_FLIGHT = 10_000
-"""Unconfirmed records of one `send_many`: more make it wait."""
+CHUNK = 20_000
+"""Records of one `send_many` that are confirmed together."""
 
 Pause = Callable[[threading.Event, float], object]
 """Waits for an event for at most so many seconds; a test with a clock of its own moves it."""
@@ -88,6 +87,12 @@ class Client:
         self._lock = threading.Lock()
         self._broker: Broker | None = None
         self._producer: Producer | None = None
+        self._bulk: BulkProducer | None = None
+        self._sending_many = threading.Lock()
+        """A bulk producer serves one stream at a time."""
+        self._unconfirmed: Sequence[str] = ()
+        """Of a stream, the ids of the chunk whose confirmation did not come."""
+        self._topics: dict[tuple[str, Lane], str] = {}
         self._tail: StatusTail | None = None
         self._pending: dict[_Ticket, None] = {}
         self._failed: dict[str, str] = {}
@@ -107,26 +112,68 @@ class Client:
             self._confirm(ticket, self.config.enqueue_timeout)
 
     def send_many(self, jobs: Iterable[tuple[Job, Lane, bool]]) -> int:
-        """Append a stream of (job, lane, derived), waiting while too many are unconfirmed; how many there were.
+        """Append a stream of (job, lane, derived); how many there were, when all are confirmed.
+
+        Confirmed by the `CHUNK`: of one that fails it is known which are confirmed, and which may not be.
 
         Raises:
-            EnqueueUnconfirmed, EnqueueError: as `send`, for the first that fails; those before it are confirmed.
+            EnqueueUnconfirmed, EnqueueError: as `send`; the chunks before are confirmed, `ids` names what is not.
         """
-        open_tickets: deque[_Ticket] = deque()
         count = 0
-        for job, lane, derived in jobs:
-            open_tickets.append(self._append(job, lane, derived=derived))
-            count += 1
-            while open_tickets and (len(open_tickets) >= _IN_FLIGHT or open_tickets[0].done.is_set()):
-                self._confirm(open_tickets.popleft(), self.config.enqueue_timeout)
-        for ticket in open_tickets:
-            self._confirm(ticket, self.config.enqueue_timeout)
+        ids: list[str] = []
+        with self._sending_many:
+            producer = self._bulk_opened()
+            try:
+                for job, lane, derived in jobs:
+                    producer.append(self._record(job, lane, derived=derived))
+                    ids.append(job.id)
+                    if len(ids) >= CHUNK:
+                        self._confirm_many(producer, ids)
+                        count += len(ids)
+                        ids = []
+            finally:
+                # Also when the stream itself raises: what it gave before is confirmed.
+                if ids:
+                    sent, ids = ids, []
+                    self._confirm_many(producer, sent)
+                    count += len(sent)
         return count
 
-    def _append(self, job: Job, lane: Lane, *, derived: bool) -> _Ticket:
-        topic = jobs_topic(self.config.namespace, job.queue, lane)
+    def _confirm_many(self, producer: BulkProducer, ids: Sequence[str]) -> None:
+        self._unconfirmed = ids
+        left, refused = producer.flush(self.config.enqueue_timeout)
+        if not left and not refused:
+            self._unconfirmed = ()
+            return
+        failed = {_id_of(record): error for record, error in refused}
+        if left:
+            # Which of them are there is not known; repeating one with its id is safe either way.
+            raise EnqueueUnconfirmed(ids[0], f"no acknowledgement within {self.config.enqueue_timeout:g} s", ids)
+        self._unconfirmed = ()
+        first = next((job_id for job_id in ids if job_id in failed), ids[0])
+        error = failed.get(first) or next(iter(failed.values()))
+        if isinstance(error, RecordRefused):
+            raise EnqueueError(
+                f"job {first} was refused: {error}", hint="do the topics exist? processor topics apply"
+            ) from error
+        raise EnqueueUnconfirmed(first, str(error), [job_id for job_id in ids if job_id in failed]) from error
+
+    def _bulk_opened(self) -> BulkProducer:
+        if self._bulk is None:
+            with self._lock:
+                _flush_at_exit()
+                self._bulk = self._broker_opened().bulk_producer()
+        return self._bulk
+
+    def _record(self, job: Job, lane: Lane, *, derived: bool) -> OutRecord:
+        topic = self._topics.get((job.queue, lane))
+        if topic is None:
+            topic = self._topics[job.queue, lane] = jobs_topic(self.config.namespace, job.queue, lane)
         key = (job.id if job.key is None else job.key).encode()
-        record = OutRecord(topic, key, encode(job), routing_headers(job, derived=derived))
+        return OutRecord(topic, key, encode(job), routing_headers(job, derived=derived))
+
+    def _append(self, job: Job, lane: Lane, *, derived: bool) -> _Ticket:
+        record = self._record(job, lane, derived=derived)
         ticket = _Ticket(job.id)
         producer = self._opened()
         self._pending[ticket] = None
@@ -208,8 +255,13 @@ class Client:
         if producer is not None:
             producer.flush(timeout)
             producer.poll(0)
+        many: Sequence[str] = ()
+        if self._bulk is not None and self._unconfirmed:
+            left, refused = self._bulk.flush(timeout)
+            many = self._unconfirmed if left else [_id_of(record) for record, _ in refused]
+            self._unconfirmed = many if left else ()
         failed, self._failed = self._failed, {}
-        return [*failed, *(ticket.id for ticket in list(self._pending))]
+        return [*failed, *(ticket.id for ticket in list(self._pending)), *many]
 
     def close(self) -> list[str]:
         """Flush and let go of the connections; ids of the jobs that may not have been sent. Using it again reopens."""
@@ -218,9 +270,11 @@ class Client:
         except BrokerError as error:
             _log.error("client.flush.failed", extra={"error": str(error)})
             left = [ticket.id for ticket in list(self._pending)]
-        producer, tail = self._producer, self._tail
-        self._producer = self._tail = None
-        self._pending = {}
+        producer, tail, bulk = self._producer, self._tail, self._bulk
+        self._producer = self._tail = self._bulk = None
+        self._pending, self._unconfirmed = {}, ()
+        if bulk is not None:
+            bulk.close()
         if tail is not None:
             tail.close()
         if producer is not None:
@@ -230,9 +284,13 @@ class Client:
 
     def forget_after_fork(self) -> None:
         """In the child of a fork: leave the parent's connections alone, for ever, and begin anew."""
-        for inherited in (self._producer, self._tail, self._broker):
+        for inherited in (self._producer, self._bulk, self._tail, self._broker):
             keep_for_ever(inherited)
         self._reset()
+
+
+def _id_of(record: OutRecord) -> str:
+    return decode_job(record.value or b"").id
 
 
 def keep_for_ever(inherited: object) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, NoReturn, TypeVar
+from typing import Generic, NoReturn, TypeVar, overload
 
 from processor.client_status import BEGINNING, StatusTail, Track
 from processor.errors import DefinitionError, JobFailed, JobNotFinished
@@ -172,3 +172,49 @@ def _error(record: StatusRecord) -> str:
     told = f"{record.error.kind}: {record.error.message}"
     place = record.error.traceback.strip().rpartition("\n")[2]
     return f"{told} ({place})" if place else told
+
+
+class Enqueued(Sequence[Handle[R]]):
+    """Many jobs that were enqueued together and are confirmed, in their order; their handles are made when asked for.
+
+    `ids` gives the ids. A fresh id takes 16 bytes here, one that was chosen the text that it is.
+    """
+
+    def __init__(self, handle: Callable[[str], Handle[R]]) -> None:
+        self._handle = handle
+        self._fresh = bytearray()
+        self._chosen: list[str] = []
+
+    def add(self, job_id: str, *, chosen: bool) -> None:
+        """One more; all of them are chosen, or none is."""
+        if chosen:
+            self._chosen.append(job_id)
+        else:
+            self._fresh += bytes.fromhex(job_id.replace("-", ""))
+
+    @property
+    def ids(self) -> Iterator[str]:
+        """The ids, in the order of the payloads."""
+        return (self._id(place) for place in range(len(self)))
+
+    def _id(self, place: int) -> str:
+        if self._chosen:
+            return self._chosen[place]
+        text = self._fresh[place * 16 : place * 16 + 16].hex()
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    def __len__(self) -> int:
+        return len(self._chosen) or len(self._fresh) // 16
+
+    @overload
+    def __getitem__(self, place: int) -> Handle[R]: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Handle[R]]: ...
+    def __getitem__(self, place: int | slice) -> Handle[R] | list[Handle[R]]:
+        places = range(len(self))[place]
+        if isinstance(places, range):
+            return [self._handle(self._id(each)) for each in places]
+        return self._handle(self._id(places))
+
+    def __repr__(self) -> str:
+        return f"<{len(self):,} enqueued jobs>"

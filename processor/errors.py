@@ -44,6 +44,8 @@ JobInterrupted (BaseException)  tells a handler to stop: JobYielded, JobLost
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class ProcessorError(Exception):
     """Base of all errors of this package.
@@ -200,11 +202,15 @@ class EnqueueUnconfirmed(EnqueueError):
 
     code = "enqueue_unconfirmed"
 
-    def __init__(self, job_id: str, reason: str) -> None:
+    def __init__(self, job_id: str, reason: str, ids: Sequence[str] = ()) -> None:
+        others = len(ids) - 1
         super().__init__(
-            f"job {job_id} is not confirmed: {reason}", hint="enqueue it again with this id; it will not run twice"
+            f"job {job_id} is not confirmed: {reason}" + (f" ({others:,} more, see .ids)" if others > 0 else ""),
+            hint="enqueue it again with this id; it will not run twice",
         )
         self.id = job_id
+        self.ids = list(ids) or [job_id]
+        """All that are not confirmed, in the order of their enqueue; those before them are."""
 
 
 class NameInvalid(EnqueueError):

@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 from processor.broker.base import OutRecord
 from processor.callables import kind_of, refuse_async
 from processor.client import Client
-from processor.client_handles import Handle
+from processor.client_handles import Enqueued, Handle
 from processor.context import AsyncContext, Context
 from processor.context_values import ResultCodec, encode_result, return_type
 from processor.errors import DefinitionError, PayloadInvalid, ResultType
@@ -180,10 +180,11 @@ class JobType(Generic[P, R]):
 
     def enqueue_many(
         self, payloads: Iterable[P], *, ids: Callable[[P], str] | None = None, lane: str = "normal"
-    ) -> int:
-        """Start a job for each payload; returns how many when all are confirmed.
+    ) -> Enqueued[R]:
+        """Start a job for each payload; returns when all are confirmed. Gives their ids and handles, in order.
 
-        Payloads are taken from the iterable as the log takes them, so it may be longer than memory.
+        Payloads are taken from the iterable as the log takes them, so it may be longer than memory; 16 bytes of each
+        job stay, its id.
 
         Args:
             payloads: what the handlers get.
@@ -191,17 +192,22 @@ class JobType(Generic[P, R]):
             lane: as `enqueue`.
 
         Raises:
-            PayloadInvalid, PayloadTooLarge, EnqueueUnconfirmed: for the first that fails; those before it are there.
+            PayloadInvalid, PayloadTooLarge, NameInvalid: for the first that cannot be a job; those before it are there.
+            EnqueueUnconfirmed: `ids` of the error names those that may not be there; those before them are.
         """
         chosen = self._lane(Enqueue(lane=lane))
         client = self._declared.client()
+        made: Enqueued[R] = Enqueued(self.handle)
 
         def jobs() -> Iterator[tuple[Job, Lane, bool]]:
             for payload in payloads:
-                job_id = uuid7(client.clock.now_ms()) if ids is None else ids(payload)
-                yield self._job(payload, job_id, client), chosen, ids is not None
+                job_id = uuid7(client.clock.now_ms()) if ids is None else checked_id(ids(payload))
+                job = self._job(payload, job_id, client)
+                made.add(job_id, chosen=ids is not None)
+                yield job, chosen, ids is not None
 
-        return client.send_many(jobs())
+        client.send_many(jobs())
+        return made
 
     def upgrade(self, version: int) -> Callable[[F], F]:
         """Decorator of a function that reads payloads of an older `version`: from its JSON to the model of today, or

@@ -225,6 +225,31 @@ class Producer(Protocol):
     def close(self) -> None: ...
 
 
+class BulkResult(NamedTuple):
+    """How a flush of a bulk producer went."""
+
+    left: int
+    """Records that are not acknowledged yet: they may be written or not, and may still be sent."""
+    refused: Sequence[tuple[OutRecord, BrokerError]] = ()
+    """Records that were not written (their topic, key and value), and why."""
+
+
+class BulkProducer(Protocol):
+    """Appends many records with idempotence and all in-sync replicas, without a word about each that arrives: that
+    costs as much as sending it. Used by one thread at a time.
+    """
+
+    def append(self, record: OutRecord) -> None:
+        """Hand a record over; waits while the local buffer is full."""
+        ...
+
+    def flush(self, timeout: float) -> BulkResult:
+        """Wait for acknowledgements of all that was appended since the last flush."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class TransactionalProducer(Protocol):
     """One transactional id. Used by one thread at a time. Every call may raise the errors of the module's docstring."""
 
@@ -347,6 +372,7 @@ class Broker(Protocol):
     """A cluster, and the clients that speak to it."""
 
     def producer(self) -> Producer: ...
+    def bulk_producer(self) -> BulkProducer: ...
     def transactional_producer(self, transactional_id: str) -> TransactionalProducer: ...
     def group_consumer(self, group: str, *, instance_id: str | None = None) -> GroupConsumer: ...
     def reader(self, *, isolation: Isolation = Isolation.COMMITTED) -> Reader: ...

@@ -21,7 +21,7 @@ from processor.broker.memory_admin import MemoryAdmin
 from processor.broker.memory_cluster import Cluster, MemoryLimits, Process
 from processor.broker.memory_consumer import MemoryGroupConsumer, MemoryReader
 from processor.broker.memory_faults import Frame, HeldFrame, HeldMarkers, PlannedError, ProcessKilled
-from processor.broker.memory_producer import MemoryProducer, MemoryTransactionalProducer
+from processor.broker.memory_producer import MemoryBulkProducer, MemoryProducer, MemoryTransactionalProducer
 from processor.broker.memory_wait import AdvancingWait, ThreadWait, WaitFor
 from processor.clock import Clock, SystemClock
 from processor.errors import BrokerError
@@ -55,6 +55,9 @@ class MemoryProcess:
 
     def producer(self) -> MemoryProducer:
         return MemoryProducer(self._cluster, self._process)
+
+    def bulk_producer(self) -> MemoryBulkProducer:
+        return MemoryBulkProducer(self.producer())
 
     def transactional_producer(self, transactional_id: str) -> MemoryTransactionalProducer:
         return MemoryTransactionalProducer(self._cluster, self._process, transactional_id)

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar, cast
 from processor.broker.base import (
     ANY_PARTITION,
     Acks,
+    BulkResult,
     Failure,
     Membership,
     OffsetCommit,
@@ -160,6 +161,29 @@ class _Stage(Enum):
     OPEN = auto()
     COMMITTING = auto()
     ABORTING = auto()
+
+
+class MemoryBulkProducer:
+    """`base.BulkProducer`, over a plain producer."""
+
+    def __init__(self, producer: MemoryProducer) -> None:
+        self._producer = producer
+        self._refused: list[tuple[OutRecord, BrokerError]] = []
+
+    def append(self, record: OutRecord) -> None:
+        self._producer.append(record, lambda error: self._delivered(record, error))
+
+    def flush(self, timeout: float) -> BulkResult:
+        left = self._producer.flush(timeout)
+        refused, self._refused = self._refused, []
+        return BulkResult(left, refused)
+
+    def close(self) -> None:
+        self._producer.close()
+
+    def _delivered(self, record: OutRecord, error: BrokerError | None) -> None:
+        if error is not None:
+            self._refused.append((record, error))
 
 
 class MemoryTransactionalProducer:

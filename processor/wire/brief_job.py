@@ -1,4 +1,4 @@
-"""Reading the short form of a job (schemas/brief/job.avsc), once per job and therefore by hand.
+"""Reading and writing the short form of a job (schemas/brief/job.avsc), once per job and therefore by hand.
 
 The bytes of a fresh job are seven fields in a row, and what repeats from job to job is looked up: 1.2 us where
 fastavro's walk of the schema is 4 to 5 (measured side by side). Whatever looks unusual here is left to fastavro, which
@@ -8,6 +8,7 @@ knows every rule and names every fault: this reader answers None and never raise
 from __future__ import annotations
 
 from processor.job import Job
+from processor.wire.brief_status import zigzag
 
 _TAIL = tuple(Job._field_defaults[name] for name in Job._fields[7:])
 _MIDDLES: dict[bytes, tuple[bytes, str, int, str]] = {}
@@ -117,3 +118,39 @@ def _moment(data: bytes, at: int) -> tuple[int, int]:
             _ERAS.clear()
         _ERAS[data[at + 2 : end]] = moment >> 13 << 13
     return moment, end
+
+
+_KINDS: dict[tuple[str, int, str], bytes] = {}
+"""The bytes of a job type, its version and its queue."""
+
+
+def encode_brief_job(head: bytes, job: Job) -> bytes:
+    """A fresh job behind `head`, as fastavro would write it (0.9 us where that takes 3.3).
+
+    Raises:
+        UnicodeEncodeError: a text holds half a surrogate pair.
+    """
+    job_id = job[0].encode()
+    kind = job[1:4]
+    middle = _KINDS.get(kind)
+    if middle is None:
+        if len(_KINDS) >= _MAX_KNOWN:
+            _KINDS.clear()
+        job_type, queue = job[1].encode(), job[3].encode()
+        middle = b"".join((_number(len(job_type)), job_type, _number(job[2]), _number(len(queue)), queue))
+        _KINDS[kind] = middle
+    payload, key = job[4], job[6]
+    size = len(job_id)
+    first = _SMALL[size] if size < 64 else _number(size)
+    parts = (head, first, job_id, middle, _number(len(payload)), payload, _number(job[5]))
+    if key is None:
+        return b"".join((*parts, b"\x00"))
+    data = key.encode()
+    return b"".join((*parts, b"\x02", _number(len(data)), data))
+
+
+def _number(value: int) -> bytes:
+    return _SMALL[value] if 0 <= value < 64 else zigzag(value)
+
+
+_SMALL = [zigzag(value) for value in range(64)]

@@ -23,7 +23,7 @@ from processor.errors import NewerRecord, RecordError, UndecodableRecord
 from processor.job import Carried, ErrorInfo, Failure, Job, LoopProgress
 from processor.states import State
 from processor.wire import schemas
-from processor.wire.brief_job import decode_brief_job
+from processor.wire.brief_job import decode_brief_job, encode_brief_job
 from processor.wire.brief_status import INDEX, brief_status, encode_brief_status
 from processor.wire.names import fault_of_id, is_id
 from processor.wire.records import (
@@ -218,7 +218,7 @@ def encode(record: AnyRecord) -> bytes:
         if type(record) is StatusRecord and record[_STATUS_BRIEF:] == _STATUS_TAIL:
             return encode_brief_status(_formats().status.brief_head, record)
         if type(record) is Job and record[_JOB_BRIEF:] == _JOB_TAIL:
-            return _encode_brief_job(record)
+            return encode_brief_job(_formats().job.brief_head, record)
         format_ = _formats().by_record[type(record)]
         values = record._asdict()
         format_.close(values)
@@ -236,14 +236,6 @@ def encode_success(job: Job, job_id: bytes, at: int, worker: str, result: bytes 
     """
     head = _formats().status.brief_head
     return brief_status(head, job_id, job.life, job.type, job.queue, _SUCCEEDED, at, job.attempt + 1, worker, result)
-
-
-def _encode_brief_job(job: Job) -> bytes:
-    format_ = _formats().job
-    sink = BytesIO()
-    sink.write(format_.brief_head)
-    schemaless_writer(sink, format_.brief, dict(zip(_JOB_FIELDS, job[:_JOB_BRIEF], strict=False)))
-    return sink.getvalue()
 
 
 def _printable(value: Any) -> Any:

@@ -273,3 +273,22 @@ def test_compaction_keeps_the_last_record_of_each_key_and_leaves_gaps(scene: Sce
     again = scene.reading(where, start=1)
     eventually(lambda: again.records, step=again.step)
     assert again.records[0].offset() == 4
+
+
+def test_a_bulk_producer_tells_only_what_failed(scene: Scene) -> None:
+    where = TopicPartition(scene.topic(), 0)
+    producer = scene.broker.bulk_producer()
+    for number in range(3000):
+        producer.append(OutRecord(where.topic, b"k", b"%d" % number, [("name", b"n%d" % number)]))
+    assert producer.flush(PATIENCE_S) == (0, [])
+    producer.append(OutRecord(where.topic, b"k", b"last", [("name", b"fine")]))
+    producer.append(OutRecord("no-such-topic-anywhere", b"k", b"lost", [("name", b"lost")]))
+    left, refused = producer.flush(PATIENCE_S)
+    assert left == 0
+    assert [(record.key, record.value) for record, _ in refused] == [(b"k", b"lost")]
+    assert isinstance(refused[0][1], RecordRefused)
+    assert producer.flush(PATIENCE_S) == (0, [])
+    producer.close()
+    reading = scene.reading(where)
+    eventually(lambda: len(reading.records) >= 3001, PATIENCE_S, step=reading.step)
+    assert [record.value() for record in reading.records] == [*(b"%d" % n for n in range(3000)), b"last"]

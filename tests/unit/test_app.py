@@ -317,9 +317,11 @@ def test_enqueue_by_name_uses_what_is_registered_or_the_queue_given(shop: Shop) 
 
 
 def test_a_stream_of_payloads_is_enqueued(shop: Shop) -> None:
-    count = shop.import_file.enqueue_many((Import(url=str(n)) for n in range(2000)), ids=lambda p: f"id-{p.url}")
+    made = shop.import_file.enqueue_many((Import(url=str(n)) for n in range(2000)), ids=lambda p: f"id-{p.url}")
 
-    assert count == 2000
+    assert len(made) == 2000
+    assert list(made.ids) == [f"id-{n}" for n in range(2000)]
+    assert (made[7].id, made[-1].id, [handle.id for handle in made[:2]]) == ("id-7", "id-1999", ["id-0", "id-1"])
     assert {job.id for job, _ in shop.jobs("bulk")} == {f"id-{n}" for n in range(2000)}
 
 
@@ -603,7 +605,8 @@ def open_pool() -> None: ...
 _RIGHT = """
 tally: Tally = import_file.enqueue(Import(url="u", customer="c"), lane="normal").result(timeout="1h")
 count: int = nightly.enqueue().result()
-many: int = import_file.enqueue_many([Import(url="u", customer="c")])
+many: list[str] = list(import_file.enqueue_many([Import(url="u", customer="c")]).ids)
+first: Tally = import_file.enqueue_many([Import(url="u", customer="c")])[0].result()
 
 async def produce() -> int:
     return await (await nightly.aenqueue()).aresult()
@@ -652,3 +655,35 @@ def test_mypy_accepts_right_code_and_refuses_wrong_payloads_and_results(tmp_path
         "ctx.spawn(import_file, p)",
         'return ctx.step("fetch", head, 5)',
     }
+
+
+def test_a_stream_that_is_not_confirmed_names_all_that_may_be_missing() -> None:
+    broker = MemoryBroker(limits=MemoryLimits(delivery_seconds=30))
+    app = App("shop", settings=Settings(), broker=broker)
+    app.bind(broker, Client(ClientConfig(namespace="shop", enqueue_timeout=0.05, close_timeout=0.05), lambda: broker))
+
+    @app.job("x", payload=Import)
+    def x(ctx: Context, p: Import) -> None: ...
+
+    broker.admin().create_topics(app.topic_plan())
+    payloads = [Import(url=str(n)) for n in range(5)]
+    x.enqueue_many(payloads)
+    broker.faults.outage(True)
+    with pytest.raises(EnqueueUnconfirmed, match="4 more") as caught:
+        x.enqueue_many(payloads, ids=lambda p: f"id-{p.url}")
+    assert caught.value.ids == [f"id-{n}" for n in range(5)]
+    assert caught.value.id == "id-0"
+    assert sorted(app.close()) == [f"id-{n}" for n in range(5)]
+
+
+def test_what_a_stream_gave_before_it_failed_is_there(shop: Shop) -> None:
+    def stream() -> Iterator[Import]:
+        yield from (Import(url=str(n)) for n in range(3))
+        raise OSError("the file ends here")
+
+    with pytest.raises(OSError, match="the file ends here"):
+        shop.import_file.enqueue_many(stream(), ids=lambda p: p.url)
+    bad = [Import(url="3"), Import(url="4"), "no payload"]
+    with pytest.raises(PayloadInvalid):
+        shop.import_file.enqueue_many(bad, ids=lambda p: getattr(p, "url", "x"))  # type: ignore[arg-type]  # the mistake
+    assert sorted(job.id for job, _ in shop.jobs("bulk")) == ["0", "1", "2", "3", "4"]

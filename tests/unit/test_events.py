@@ -181,6 +181,9 @@ def test_a_users_own_configuration_does_not_silence_alarms(output: io.StringIO) 
         assert "number=4" not in output.getvalue()
     finally:
         logging.getLogger("processor").setLevel(logging.NOTSET)
+        for other in logging.Logger.manager.loggerDict.values():
+            if isinstance(other, logging.Logger):
+                other.disabled = False
 
 
 def test_a_stream_that_takes_nothing_harms_nobody(capsys: Any) -> None:

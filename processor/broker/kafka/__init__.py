@@ -25,6 +25,7 @@ from processor.broker.base import Isolation
 from processor.broker.kafka import config as properties
 from processor.broker.kafka import faults
 from processor.broker.kafka.admin import KafkaAdmin
+from processor.broker.kafka.bulk import KafkaBulkProducer
 from processor.broker.kafka.config import KafkaConfig, from_settings
 from processor.broker.kafka.group import KafkaGroupConsumer
 from processor.broker.kafka.health import ClientWatch, Health, HealthWatch
@@ -55,6 +56,11 @@ class KafkaBroker:
     def producer(self) -> KafkaProducer:
         """A new plain producer."""
         return self._made(lambda watch: KafkaProducer(properties.producer(self.config), watch, self.config.bootstrap))
+
+    def bulk_producer(self) -> KafkaBulkProducer:
+        """A new producer of many records at a time."""
+        chosen = properties.bulk_producer(self.config)
+        return self._made(lambda watch: KafkaBulkProducer(chosen, watch, self.config.bootstrap))
 
     def transactional_producer(self, transactional_id: str) -> KafkaTransactionalProducer:
         """A new transactional producer; call `init` first."""

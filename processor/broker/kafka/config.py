@@ -222,6 +222,11 @@ def producer(config: KafkaConfig) -> Properties:
     }
 
 
+def bulk_producer(config: KafkaConfig) -> Properties:
+    """Properties of a producer of many records at a time: batches fill before they leave."""
+    return {**producer(config), "linger.ms": max(config.linger_ms, 5.0), "delivery.report.only.error": True}
+
+
 def transactional(config: KafkaConfig, transactional_id: str) -> Properties:
     """Properties of a transactional producer."""
     return {

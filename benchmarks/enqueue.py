@@ -1,0 +1,94 @@
+"""How many jobs a second a producer service publishes with `enqueue_many`, beside a hand-written producer."""
+
+from __future__ import annotations
+
+import io
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from functools import partial
+from statistics import median
+
+from confluent_kafka import Producer
+from fastavro import schemaless_writer
+
+from benchmarks.jobs import QUEUE, Mail
+from benchmarks.rows import Row, beside
+from benchmarks.world import Kit, world
+from processor.wire import schemas
+from processor.wire.codec import MARKER
+
+RUNS = 5
+
+
+def many(kit: Kit) -> list[Row]:
+    """A stream of payloads, A B A B, medians. The hand-written producer makes the same bytes of the same payloads with
+    the usual tools (pydantic, uuid, fastavro), and checks nothing. What it sends of bytes that are made already is said
+    beside it.
+    """
+    count = kit.some(100_000, 5_000)
+    ours: list[float] = []
+    bare: list[float] = []
+    ready: list[float] = []
+    with world(kit, "enqueue") as here:
+        job_type = here.app.job_types["noop"]
+        mails = [Mail(order_id=n, to="somebody@example.com", n=7) for n in range(count)]
+        producer = _producer(kit.bootstrap)
+        topic = here.lane()
+        for run in range(RUNS):
+            records = [_record(mail) for mail in mails]
+            ready.append(_rate(partial(_send, producer, topic, iter(records)), count))
+            bare.append(_rate(lambda: _send(producer, topic, map(_record, mails)), count))
+            ours.append(_rate(lambda: job_type.enqueue_many(iter(mails)), count))
+            kit.say(
+                f"enqueue_many, run {run + 1}: {ours[-1]:,.0f} jobs/s, by hand {bare[-1]:,.0f}, bytes {ready[-1]:,.0f}"
+            )
+    return [beside("enqueue_many", median(ours), median(bare), 0.6, "jobs/s")]
+
+
+Made = tuple[bytes, bytes, list[tuple[str, str | bytes | None]]]
+
+
+SCHEMA = schemas.load("job").brief or {}
+HEAD = MARKER + schemas.fingerprint(SCHEMA)
+
+
+def _record(mail: Mail) -> Made:
+    job_id = str(uuid.uuid4())
+    job = {
+        "id": job_id,
+        "type": "noop",
+        "version": 1,
+        "queue": QUEUE,
+        "payload": mail.model_dump_json().encode(),
+        "enqueued_at": time.time_ns() // 1_000_000,
+        "key": None,
+    }
+    sink = io.BytesIO()
+    sink.write(HEAD)
+    schemaless_writer(sink, SCHEMA, job)
+    return job_id.encode(), sink.getvalue(), [("job-id", job_id.encode()), ("job-type", b"noop")]
+
+
+def _send(producer: Producer, topic: str, records: Iterator[Made]) -> None:
+    for key, value, headers in records:
+        producer.produce(topic, value, key, headers=headers)
+    producer.flush()
+
+
+def _rate(send: Callable[[], object], count: int) -> float:
+    began = time.perf_counter()
+    send()
+    return count / (time.perf_counter() - began)
+
+
+def _producer(bootstrap: str) -> Producer:
+    return Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,
+            "linger.ms": 5,
+            "compression.type": "lz4",
+            "queue.buffering.max.messages": 1_000_000,
+        }
+    )
