@@ -19,15 +19,15 @@ from benchmarks import jobs
 from processor.broker.base import TopicPartition
 from processor.broker.kafka import KafkaBroker, from_settings
 from processor.core.control import Change
+from processor.engine.loop import Worker
+from processor.engine.queue_partition import PartitionPhase
+from processor.executors import make_pool
+from processor.executors.parent_death import die_with_parent
+from processor.process.service import ServeOptions, worker_config
+from processor.runtime import ThreadedRuntime
+from processor.runtime.gc_tuning import collect_seldom
 from processor.wire.records import ControlRecord
 from processor.wire.settings_sources import load_settings
-from processor.worker.garbage import collect_seldom
-from processor.worker.loop import Worker
-from processor.worker.number import Standing
-from processor.worker.parentage import die_with_parent
-from processor.worker.pools import make_pool
-from processor.worker.runtime import ThreadedRuntime
-from processor.worker.service import ServeOptions, worker_config
 
 LOOK = 0.005
 """Seconds between two looks at the counters."""
@@ -136,18 +136,18 @@ class Watch:
     def _note(self, now: float, finished: int) -> None:
         report = self.report
         if not report.active_at and report.assigned_at:
-            standings = {number.standing for number in list(self._worker.desk.numbers.values())}
-            if standings == {Standing.ACTIVE}:
+            standings = {number.phase for number in list(self._worker.state.numbers.values())}
+            if standings == {PartitionPhase.ACTIVE}:
                 report.active_at = now
                 say("active")
-        handed_out = any(shelf.outstanding for shelf in list(self._worker.dispatch.shelves.values()))
+        handed_out = any(ready_queue.outstanding for ready_queue in list(self._worker.dispatch.ready_queues.values()))
         if not report.began_at and (finished or handed_out):
             report.began_at, report.began_with, self._cpu = now, finished, time.process_time()
 
     def _flushed(self, now: float) -> bool:
         """Whether nothing waits for the log; seen twice, because freezing and flushing are not noted in one moment."""
         worker = self._worker
-        if worker.desk.oldest_record_at is not None or worker._flushing:
+        if worker.state.oldest_record_at is not None or worker._flushing:
             self._quiet_since = None
             return False
         if self._quiet_since is None:
@@ -161,7 +161,7 @@ class Watch:
         """The report, when the worker has ended."""
         self._over.set()
         self._thread.join()
-        tally, report = self._worker.desk.tally, self.report
+        tally, report = self._worker.state.counters, self.report
         report.finished = _succeeded(self._worker, self._order.expect_type)
         report.ended_at = report.ended_at or time.monotonic()
         report.events = dict(tally.events)
@@ -189,7 +189,7 @@ def pause_of(queue: str) -> Change:
 
 
 def _succeeded(worker: Worker, wanted: str | None) -> int:
-    counts = worker.desk.tally.finished.copy()
+    counts = worker.state.counters.finished.copy()
     return sum(n for (_, kind, outcome), n in counts.items() if outcome == "succeeded" and wanted in (None, kind))
 
 
@@ -204,8 +204,8 @@ def main() -> None:
     worker = Worker(ThreadedRuntime(), broker, config, jobs.app.job_types, make_pool)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     if order.paused:
-        worker.desk.gate.control.apply(pause_of(jobs.QUEUE))
-        worker.desk.gate.resting = worker.desk.gate.control.paused_queues
+        worker.state.gate.control.apply(pause_of(jobs.QUEUE))
+        worker.state.gate.resting = worker.state.gate.control.paused_queues
     collect_seldom()
     watch = Watch(worker, order)
     worker.run()

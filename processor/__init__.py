@@ -5,15 +5,18 @@ The table of contents, in the order of a job's life:
     app             `App`: queues and job types are declared; jobs are enqueued, and asked for later
     job_types       `JobType`: what `@app.job` makes of a handler
     policies        `Retry`, `Backoff` and what else may become of a failed job
-    payloads        payloads as JSON, checked and upgraded
-    client          sends jobs into their lane: acknowledged, or named
-    client_handles  `Handle`: status, progress and result of a job; client_status reads them
+    payloads        payloads as JSON, checked and upgraded; typed_json and fidelity see that data travels unchanged
+    client          sends jobs into their lane, and gives `Handle`s: status, progress and result
     wire            topics, records and their bytes, headers, settings
     broker          the log: the contract (base), Kafka, memory, a local Kafka for development
-    worker          takes jobs from the log, runs them, checkpoints and completes them in one transaction
-    context         what a handler touches: steps, loops, checkpoints; context_rules says how they resume
-    core            decisions without I/O: windows, live jobs, order, dedupe, topic plan
-    job, states, errors, clock      the vocabulary of all of them
+    engine          takes jobs from the log, checkpoints and completes them in one transaction; owns partitions
+    executors       run handlers: threads, an event loop, child processes
+    context         what a handler touches: steps, loops, checkpoints; context.rules says how they resume
+    core            decisions without I/O: verdicts, windows, live jobs, order, dedupe, topic plan
+    runtime         threads and inboxes, real ones and those of a simulation
+    process         a worker process: supervision, slots, signals, probes, metrics
+    admin, testing  what operators call; jobs without a broker
+    job, states, errors, clock      the vocabulary of all of them; texts, events and logs say what happens
     cli             the command line
 
 `import processor` loads nothing of that: names are loaded when they are used.
@@ -26,9 +29,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from processor.app import App as App
-    from processor.client_handles import Handle as Handle
-    from processor.client_handles import JobProgress as JobProgress
-    from processor.client_handles import JobStatus as JobStatus
+    from processor.client.handles import Handle as Handle
+    from processor.client.handles import JobProgress as JobProgress
+    from processor.client.handles import JobStatus as JobStatus
     from processor.context import AsyncContext as AsyncContext
     from processor.context import Context as Context
     from processor.errors import AttemptTimedOut as AttemptTimedOut
@@ -57,11 +60,11 @@ _EXPORTS = {
     "Dead": "policies",
     "Discard": "policies",
     "EnqueueUnconfirmed": "errors",
-    "Handle": "client_handles",
+    "Handle": "client.handles",
     "JobFailed": "errors",
     "JobNotFinished": "errors",
-    "JobProgress": "client_handles",
-    "JobStatus": "client_handles",
+    "JobProgress": "client.handles",
+    "JobStatus": "client.handles",
     "JobType": "job_types",
     "Park": "policies",
     "ProcessorError": "errors",

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, overloa
 
 from processor.broker.base import Broker, TopicSpec
 from processor.callables import refuse_async
-from processor.client import Client, ClientConfig, keep_for_ever
-from processor.client_handles import Handle
+from processor.client.handles import Handle
+from processor.client.sender import Client, ClientConfig, keep_for_ever
 from processor.core.topic_plan import topic_plan
 from processor.errors import DefinitionError, UnknownJobType, UnknownQueue
 from processor.job import Lane

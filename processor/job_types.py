@@ -13,10 +13,10 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 
 from processor.broker.base import OutRecord
 from processor.callables import kind_of, refuse_async
-from processor.client import Client
-from processor.client_handles import Enqueued, Handle
+from processor.client.handles import Enqueued, Handle
+from processor.client.sender import Client
 from processor.context import AsyncContext, Context
-from processor.context_values import ResultCodec, encode_result, return_type
+from processor.context.values import ResultCodec, encode_result, return_type
 from processor.errors import DefinitionError, PayloadInvalid, ResultType
 from processor.job import Job, Lane
 from processor.job_ids import checked_id, checked_key, checked_type, uuid7

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from processor.broker.dev import TEST_PROPERTIES, DevBroker, DevBrokerConfig
-from processor.broker.dev_artifacts import DEFAULT_VERSION
+from processor.broker.dev.artifacts import DEFAULT_VERSION
 
 # A busy machine is no failure: time limits belong to pytest-timeout. Derandomised: the same run for everybody.
 hypothesis_settings.register_profile("project", deadline=None, derandomize=True)

@@ -22,7 +22,7 @@ from processor.wire.names import fault_of_id
 if TYPE_CHECKING:
     from processor.admin import JobRow, SavedProgress
     from processor.app import App
-    from processor.client_handles import Handle
+    from processor.client.handles import Handle
     from processor.wire.records import StatusRecord
 
 FOR_EVER = ""

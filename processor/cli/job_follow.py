@@ -20,7 +20,7 @@ from processor.states import State
 
 if TYPE_CHECKING:
     from processor.app import App
-    from processor.client_status import Track
+    from processor.client.status import Track
     from processor.wire.records import StatusRecord
 
 SLICE = 0.2

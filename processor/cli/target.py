@@ -89,7 +89,7 @@ def load_app(name: str | None) -> App:
         DefinitionError: no name was given, or there is no such module, attribute or app.
     """
     from processor.app import App
-    from processor.worker.loading import load_application
+    from processor.executors.loading import load_application
 
     if not name:
         raise DefinitionError("which app?", hint="give --app MODULE:APP or set PROCESSOR_APP, e.g. shop.jobs:app")

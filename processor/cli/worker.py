@@ -15,10 +15,10 @@ from processor.cli.output import Output
 if TYPE_CHECKING:
     from processor.app import App
     from processor.broker.base import Broker
+    from processor.engine.config import WorkerConfig
+    from processor.process.probes import Address
+    from processor.process.slots import Slot
     from processor.wire.settings import Settings
-    from processor.worker.config import WorkerConfig
-    from processor.worker.probes import Address
-    from processor.worker.slots import Slot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ def worker(**flags: Any) -> None:
     SIGTERM or Ctrl-C stops in good order: running jobs save and yield, and other workers go on with them. A second one
     stops at once. SIGHUP restarts the processes one after the other.
     """
-    from processor.worker.logs import configure
+    from processor.logs import configure
 
     chosen = Flags(**flags)
     configure(chosen.log_format)
@@ -74,10 +74,10 @@ def worker(**flags: Any) -> None:
 
 def _run(flags: Flags) -> int:
     from processor.cli.target import load_app
-    from processor.worker.probes import parse_address
-    from processor.worker.service import ServeOptions, worker_config
-    from processor.worker.slots import take_slots
-    from processor.worker.supervisor import Supervisor
+    from processor.process.probes import parse_address
+    from processor.process.service import ServeOptions, worker_config
+    from processor.process.slots import take_slots
+    from processor.process.supervisor import Supervisor
 
     app = load_app(flags.app_path)
     # Before any fork, so that no child needs to: importing makes no client and no thread.
@@ -111,7 +111,7 @@ def _serve(
 ) -> int:
     """One worker process, from here on with a Kafka of its own."""
     from processor.errors import TopicError
-    from processor.worker.service import serve
+    from processor.process.service import serve
 
     broker = _broker(settings)
     # Handlers that start jobs speak to the cluster that the flags name.

@@ -7,10 +7,13 @@ it began and how it ended is always there.
 
 from __future__ import annotations
 
+import hashlib
+import traceback
 from collections.abc import Sequence
 
+from processor.errors import ProcessorError
 from processor.job import ErrorInfo, Failure
-from processor.texts import place_of
+from processor.texts import message_of, name_of_class, place_of, plain, traceback_of
 
 BUDGET = 64 * 1024
 """Bytes of text that the failures of a life may take in its record."""
@@ -62,3 +65,18 @@ def _size(failure: Failure) -> int:
 
 def _bytes(text: str) -> int:
     return len(text.encode("utf-8", "replace"))
+
+
+def error_info(error: BaseException) -> ErrorInfo:
+    """An exception as strings, with a fingerprint that is the same for the same error at the same place.
+
+    Never raises: whatever the exception's own code does, what comes out is plain and bounded.
+    """
+    kind = name_of_class(type(error))
+    frames = traceback.extract_tb(error.__traceback__)
+    place = "|".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.name}" for frame in frames[-3:])
+    digest = hashlib.blake2b(f"{kind}|{place}".encode(errors="replace"), digest_size=6).hexdigest()
+    message = message_of(error)
+    if isinstance(error, ProcessorError) and error.hint:
+        message = plain(f"{message} ({message_of(error.hint)})")
+    return ErrorInfo(kind, message, traceback_of(error), digest)

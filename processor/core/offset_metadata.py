@@ -92,10 +92,10 @@ def encode(meta: OffsetMetadata, committed: int, limit: int = LIMIT) -> Encoded:
     tail = ",".join(f"{base36(epoch)}.{base36(mark - committed)}" for epoch, mark in meta.deaths)
     tail = f";{tail}" if tail else ""
     parts: list[str] = []
-    room = limit - len(head) - len(tail) + 1  # the first range has no comma before it
+    budget = limit - len(head) - len(tail) + 1  # the first range has no comma before it
     for part in _encoded_ranges(meta.ranges, committed):
-        room -= len(part) + 1
-        if room < 0:
+        budget -= len(part) + 1
+        if budget < 0:
             break
         parts.append(part)
     return Encoded(head + ",".join(parts) + tail, len(meta.ranges) - len(parts))

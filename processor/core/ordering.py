@@ -3,10 +3,10 @@
 Every key that is held has a *line*: who holds it, and who waits behind. A free key has none, so memory is bounded by
 the live keys. Every call is O(1), whatever waits (amortised for entries that left their line early, see below).
 
-*Depth.* A line is kept whole at its front, as far as there is `Room`. Behind that only (lane, offset) of each job is
-kept, as one integer: it is spilled. So reading never has to stop for a blocked key, and a blocked key blocks no other
-key, at any depth. When the whole part of a moving line gets short, `wants` names the next spilled ones, many at a time;
-the worker reads them again and puts them back with `refill`. A spilled job whose turn comes first is read on its own.
+*Depth.* A line is kept whole at its front, as far as the `MemoryBudget` goes. Behind that only (lane, offset) of each
+job is kept, as one integer: it is spilled. So reading never has to stop for a blocked key, and a blocked key blocks no
+other key, at any depth. When the whole part of a moving line gets short, `wants` names the next spilled ones, many at a
+time; the worker reads them again and puts them back with `refill`. A spilled job whose turn comes first is read alone.
 
 *Lending.* A job that waits for its children lends its key to them, else a child of the same key would wait for its
 parent for ever. So holders form a stack: the parent below, one child at a time on top. Only children of the lender may
@@ -22,7 +22,7 @@ from enum import Enum
 from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
-from processor.core.room import Room
+from processor.core.memory_budget import MemoryBudget
 
 E = TypeVar("E")
 
@@ -94,10 +94,10 @@ class KeyOrder(Generic[E]):
     `finished` says who is next, and `wants` what should be read again. Jobs without a key never come here.
     """
 
-    __slots__ = ("_lanes", "_lines", "_room", "_spilled", "_waiting", "_waiting_bytes")
+    __slots__ = ("_budget", "_lanes", "_lines", "_spilled", "_waiting", "_waiting_bytes")
 
-    def __init__(self, room: Room | None = None) -> None:
-        self._room = room or Room()
+    def __init__(self, budget: MemoryBudget | None = None) -> None:
+        self._budget = budget or MemoryBudget()
         """Shared with the other numbers of a worker."""
         self._lines: dict[str, _Line[E]] = {}
         self._lanes: list[str] = []
@@ -185,7 +185,7 @@ class KeyOrder(Generic[E]):
         if top.id is None and not (asked and top.place in asked):
             places.append(top.place)
         if line.spilled and not asked:
-            target = min(self._room.share(), REFILL)
+            target = min(self._budget.share(), REFILL)
             if line.kept <= target // 2:
                 places += self._front(line, target - line.kept)
         if not places:
@@ -204,7 +204,7 @@ class KeyOrder(Generic[E]):
         top = line.holders[-1]
         if top.id is None and top.place == packed:
             return Again.NEXT
-        if self._front(line, 1) == [packed] and self._room.fits(line.kept, line.kept_bytes, size):
+        if self._front(line, 1) == [packed] and self._budget.fits(line.kept, line.kept_bytes, size):
             return Again.WAITS
         return Again.STAYS
 
@@ -252,12 +252,12 @@ class KeyOrder(Generic[E]):
     def drop_all(self) -> None:
         """The number is given up: forget everything."""
         self._lines.clear()
-        self._room.give(self._waiting_bytes, self._waiting)
+        self._budget.give(self._waiting_bytes, self._waiting)
         self._waiting = self._waiting_bytes = self._spilled = 0
 
     def _wait(self, line: _Line[E], waiting: _Waiting[E], place: Spilled) -> None:
         # Behind a spilled one everything is spilled: it could not start before that one anyway.
-        if not line.spilled and self._room.fits(line.kept, line.kept_bytes, waiting.size):
+        if not line.spilled and self._budget.fits(line.kept, line.kept_bytes, waiting.size):
             self._keep(line, waiting)
         else:
             if line.spilled is None:
@@ -281,7 +281,7 @@ class KeyOrder(Generic[E]):
         line.kept_bytes += waiting.size
         self._waiting += 1
         self._waiting_bytes += waiting.size
-        self._room.take(waiting.size)
+        self._budget.take(waiting.size)
 
     def _front(self, line: _Line[E], count: int) -> list[int]:
         """Packed places of the first spilled jobs of a line."""
@@ -345,7 +345,7 @@ class KeyOrder(Generic[E]):
             line.kept_bytes -= waiting.size
             self._waiting -= 1
             self._waiting_bytes -= waiting.size
-            self._room.give(waiting.size)
+            self._budget.give(waiting.size)
             line.holders.append(_Holder(waiting.id))
         self._leave_siblings(line, waiting)
         return entry

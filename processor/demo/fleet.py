@@ -122,7 +122,7 @@ def wait_until_frozen(seconds: float = 0.2) -> None:
 # Tied to its starter before it does anything else.
 _LAUNCHER = """
 import sys
-from processor.worker.parentage import die_with_parent
+from processor.executors.parent_death import die_with_parent
 die_with_parent(int(sys.argv.pop(1)))
 from processor.cli.main import main
 main()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from processor.admin import apply_topics
 from processor.broker.dev import DEFAULT_VERSION, DevBroker, DevBrokerConfig
-from processor.broker.dev_artifacts import cache_dir, fetch, locked
+from processor.broker.dev.artifacts import cache_dir, fetch, locked
 from processor.demo.corpus import Corpus, Piece, Words, choose_definitions, rounds_for, standard_library
 from processor.demo.count import PlainCount
 from processor.demo.fleet import Fleet, wait_until_frozen
@@ -28,9 +28,9 @@ from processor.demo.report import Reckoning
 from processor.demo.screen import Screen
 from processor.demo.watch import Watch
 from processor.errors import ProcessorError
+from processor.logs import configure
 from processor.wire.records import StatusRecord
 from processor.wire.settings_sources import load_settings
-from processor.worker.logs import configure
 
 WORDS_SECONDS = 20.0
 """Processor time that counting may take, as measured here at the start."""

@@ -21,8 +21,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from processor.broker.dev import TEST_PROPERTIES, DevBroker, DevBrokerConfig, DevBrokerFailed, PortTaken, versions
-from processor.broker.dev_artifacts import Artifact, ArtifactRefused, fetch, locked
-from processor.broker.dev_java import JavaUnusable
+from processor.broker.dev.artifacts import Artifact, ArtifactRefused, fetch, locked
+from processor.broker.dev.java import JavaUnusable
 from processor.cli.broker import broker as broker_command
 from processor.errors import DevBrokerError
 

@@ -14,8 +14,8 @@ import pytest
 
 from processor.broker.base import OutRecord, TopicSpec, TransactionalProducer
 from processor.broker.kafka import KafkaBroker, KafkaConfig
+from processor.engine.producers import initialised
 from processor.errors import BrokerUnavailable, RetriableBrokerError
-from processor.worker.producers import initialised
 from tests.conftest import Kafka
 from tests.waiting import eventually
 

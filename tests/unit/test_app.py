@@ -18,7 +18,7 @@ import processor
 from processor import App, AsyncContext, Context
 from processor.broker.base import OutRecord, TopicPartition
 from processor.broker.memory import MemoryBroker, MemoryLimits
-from processor.client import Client, ClientConfig
+from processor.client.sender import Client, ClientConfig
 from processor.clock import ManualClock
 from processor.context import ContextLimits
 from processor.core.dedupe import child_id

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from processor import events
 from processor.context import Context
-from processor.worker.logs import LINE, JsonLines, Lines, TextLines, configure
+from processor.logs import LINE, JsonLines, Lines, TextLines, configure
 from tests.integration.bad_jobs import RAISED, Chatty, Mute, Speechless
 from tests.unit.recording_port import RecordingPort
 
@@ -90,7 +90,7 @@ def output() -> Iterator[io.StringIO]:
 def test_an_odd_field_is_one_readable_line(output: io.StringIO, fmt: str, kind: str) -> None:
     configure(fmt, stream=output)
     Context(RecordingPort()).log.warning("it happened", extra={"odd": ODD[kind](), "plain": 7})
-    events.logger("processor.worker.test").error("test.event", extra={"odd": ODD[kind](), "job_id": "j-1"})
+    events.logger("processor.engine.test").error("test.event", extra={"odd": ODD[kind](), "job_id": "j-1"})
     text = output.getvalue()
     text.encode()
     *lines, rest = text.split("\n")
@@ -159,17 +159,17 @@ def test_a_foreign_formatter_shows_what_matters() -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
-    root = logging.getLogger("processor.worker.foreign")
+    root = logging.getLogger("processor.engine.foreign")
     root.addHandler(handler)
     fields = {"other": 1, "error": "ValueError: no", "job_type": "import.file", "job_id": "j-1"}
-    events.logger("processor.worker.foreign").error("job.failed", extra=fields)
+    events.logger("processor.engine.foreign").error("job.failed", extra=fields)
     root.removeHandler(handler)
     assert stream.getvalue() == "ERROR job.failed job_id=j-1 job_type=import.file error=ValueError: no other=1\n"
 
 
 def test_a_users_own_configuration_does_not_silence_alarms(output: io.StringIO) -> None:
     """`disable_existing_loggers` is True by default."""
-    log = events.logger("processor.worker.alarms")
+    log = events.logger("processor.engine.alarms")
     configure("text", stream=output)
     logging.config.dictConfig({"version": 1})
     assert log.logger.disabled

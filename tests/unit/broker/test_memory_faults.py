@@ -8,7 +8,7 @@ import pytest
 
 from processor.broker.base import Batch, Committed, OffsetCommit, OutRecord, TopicPartition, TopicSpec
 from processor.broker.memory import AdvancingWait, Frame, MemoryBroker, MemoryLimits, ProcessKilled
-from processor.broker.memory_producer import MemoryTransactionalProducer
+from processor.broker.memory.producer import MemoryTransactionalProducer
 from processor.clock import ManualClock
 from processor.errors import (
     AbortRequired,

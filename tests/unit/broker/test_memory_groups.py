@@ -9,9 +9,9 @@ import pytest
 
 from processor.broker.base import Committed, Membership, OffsetCommit, TopicPartition, TopicSpec
 from processor.broker.memory import MemoryBroker, MemoryProcess, ProcessKilled
-from processor.broker.memory_consumer import MemoryGroupConsumer
-from processor.broker.memory_groups import MembershipMoment
-from processor.broker.memory_producer import MemoryTransactionalProducer
+from processor.broker.memory.consumer import MemoryGroupConsumer
+from processor.broker.memory.groups import MembershipMoment
+from processor.broker.memory.producer import MemoryTransactionalProducer
 from processor.clock import ManualClock
 from processor.errors import AbortRequired, BrokerError, MemberFenced
 

@@ -6,7 +6,7 @@ import pytest
 
 from processor.broker.base import Committed, Isolation, OffsetCommit, OutRecord, TopicPartition, TopicSpec
 from processor.broker.memory import AdvancingWait, MemoryBroker
-from processor.broker.memory_producer import MemoryTransactionalProducer
+from processor.broker.memory.producer import MemoryTransactionalProducer
 from processor.clock import ManualClock
 from processor.errors import (
     AbortRequired,

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from processor.broker.base import Membership, OffsetCommit, OutRecord, TopicPartition
-from processor.cli import doctor_checks
+from processor.cli.doctor import checks as doctor_checks
 from processor.cli.doctor import doctor
-from processor.cli.doctor_patient import Patient, Verdict
+from processor.cli.doctor.subject import DoctorContext, Verdict
 from processor.job import Job
 from processor.states import State
 from tests.unit.cli.shop import AT, Shop
@@ -116,11 +116,11 @@ def test_jobs_that_wait_for_long_are_a_warning(shop: Shop, monkeypatch: pytest.M
 
 def test_records_of_the_future_are_clocks_that_differ(shop: Shop) -> None:
     shop.status("j1", State.RUNNING)
-    patient = Patient(app=shop.app, has_code=True)
+    patient = DoctorContext(app=shop.app, has_code=True)
     (finding,) = doctor_checks.check_clocks(patient)
     assert finding.verdict is Verdict.OK
 
-    class Slow(Patient):
+    class Slow(DoctorContext):
         now_ms = patient.now_ms - 60_000
 
     (finding,) = doctor_checks.check_clocks(Slow(app=shop.app, has_code=True))
@@ -135,18 +135,18 @@ def test_a_transaction_that_stays_open_is_named(shop: Shop) -> None:
     producer.append([OutRecord("shop.status", b"j1", b"x", None, 3)])
     producer.wait_acks(1)
     paused: list[float] = []
-    (finding,) = doctor_checks.check_transactions(Patient(app=shop.app, has_code=True, pause=paused.append))
+    (finding,) = doctor_checks.check_transactions(DoctorContext(app=shop.app, has_code=True, pause=paused.append))
     assert (finding.verdict, finding.details["partitions"]) == (Verdict.WARN, ["shop.status-3"])
     assert paused == [doctor_checks.OPEN]
     (finding,) = doctor_checks.check_transactions(
-        Patient(app=shop.app, has_code=True, pause=lambda _: producer.commit(1))
+        DoctorContext(app=shop.app, has_code=True, pause=lambda _: producer.commit(1))
     )
     assert finding.verdict is Verdict.OK
 
 
 def test_a_bare_namespace_is_compared_with_itself(shop: Shop) -> None:
-    patient = Patient(app=shop.app, has_code=False)
+    patient = DoctorContext(app=shop.app, has_code=False)
     assert [finding.verdict for finding in doctor_checks.check_topics(patient)] == [Verdict.OK]
-    elsewhere = Patient(app=type(shop.app)("elsewhere", broker=shop.broker), has_code=False)
+    elsewhere = DoctorContext(app=type(shop.app)("elsewhere", broker=shop.broker), has_code=False)
     (finding,) = doctor_checks.check_topics(elsewhere)
     assert (finding.verdict, finding.exit_code) == (Verdict.FAIL, 4)

@@ -47,15 +47,15 @@ def test_metadata_survives_its_text(case: tuple[OffsetMetadata, int]) -> None:
 
 @given(metas(), st.integers(0, 600))
 @quick
-def test_over_the_limit_the_last_ranges_are_dropped_and_said_so(case: tuple[OffsetMetadata, int], room: int) -> None:
+def test_over_the_limit_the_last_ranges_are_dropped_and_said_so(case: tuple[OffsetMetadata, int], budget: int) -> None:
     meta, committed = case
     bare = len(encode(replace(meta, ranges=()), committed).text)
-    encoded = encode(meta, committed, bare + room)
-    assert len(encoded.text) <= bare + room
+    encoded = encode(meta, committed, bare + budget)
+    assert len(encoded.text) <= bare + budget
     back = decode(encoded.text, committed)
     assert back is not None
     assert back.ranges == meta.ranges[: len(meta.ranges) - encoded.dropped]
-    assert encoded.overflow is (encoded.dropped > 0) is not fits(meta, committed, bare + room)
+    assert encoded.overflow is (encoded.dropped > 0) is not fits(meta, committed, bare + budget)
 
 
 @given(st.text() | st.from_regex(r"kjp[0-9];[0-9a-z;,._%-]*"), OFFSETS)

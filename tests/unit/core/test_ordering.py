@@ -8,8 +8,8 @@ from collections import defaultdict, deque
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from processor.core.memory_budget import MemoryBudget
 from processor.core.ordering import REFILL, Again, KeyOrder, Reclaimed, Spilled
-from processor.core.room import Room
 
 quick = settings(max_examples=150, derandomize=True, deadline=None)
 
@@ -37,7 +37,7 @@ def read_again(order: KeyOrder[str], key: str, nxt: str | Spilled | Reclaimed | 
 )
 @quick
 def test_jobs_of_a_key_run_one_at_a_time_in_order(actions: list[tuple[bool, str]], records: int, size: int) -> None:
-    order = KeyOrder[str](Room(records, size))
+    order = KeyOrder[str](MemoryBudget(records, size))
     arrived: dict[str, list[str]] = defaultdict(list)
     started: dict[str, list[str]] = defaultdict(list)
     running: dict[str, str] = {}
@@ -73,8 +73,8 @@ class Refilled:
     """Numbers that share a room, one for each key, with a worker that reads again what they want."""
 
     def __init__(self, records: int, size: int) -> None:
-        self.room = Room(records, size)
-        self.orders = {key: KeyOrder[str](self.room) for key in "kmn"}
+        self.budget = MemoryBudget(records, size)
+        self.orders = {key: KeyOrder[str](self.budget) for key in "kmn"}
         self.arrived: dict[str, list[str]] = defaultdict(list)
         self.started: dict[str, list[str]] = defaultdict(list)
         self.running: dict[str, str | None] = {}
@@ -140,17 +140,17 @@ def test_refilled_lines_keep_their_order(
         elif what == "answer" and made.asks:
             made.answer(draw.randrange(len(made.asks)))
         whole = sum(order.waiting_count for order in made.orders.values())
-        assert (made.room.records, made.room.bytes) == (whole, 10 * whole)
+        assert (made.budget.records, made.budget.bytes) == (whole, 10 * whole)
         assert whole <= records
         assert 10 * whole <= size
     made.finish()
     assert made.started == made.arrived
-    assert (made.room.records, made.room.bytes) == (0, 0)
+    assert (made.budget.records, made.budget.bytes) == (0, 0)
     assert all(order.spilled_count == order.held_keys == 0 for order in made.orders.values())
 
 
 def test_short_line_is_refilled_many_at_a_time() -> None:
-    order = KeyOrder[str](Room(8 * 1000))
+    order = KeyOrder[str](MemoryBudget(8 * 1000))
     for number in range(5_000):
         offer(order, "k", str(number))
     asked = []
@@ -171,7 +171,7 @@ def test_short_line_is_refilled_many_at_a_time() -> None:
 
 
 def test_read_again_job_that_needs_no_run_leaves_its_line() -> None:
-    order = KeyOrder[str](Room(8))
+    order = KeyOrder[str](MemoryBudget(8))
     for number in range(4):
         offer(order, "k", str(number))
     assert order.finished("k", "0") == "1"
@@ -184,7 +184,7 @@ def test_read_again_job_that_needs_no_run_leaves_its_line() -> None:
 
 
 def test_spilled_child_that_is_read_again_still_takes_the_lent_key() -> None:
-    order = KeyOrder[str](Room(8))
+    order = KeyOrder[str](MemoryBudget(8))
     for number in range(3):
         offer(order, "k", str(number))
     offer(order, "k", "3", parent="1")
@@ -204,7 +204,7 @@ def test_spilled_child_that_is_read_again_still_takes_the_lent_key() -> None:
 
 
 def test_blocked_key_blocks_no_other_key() -> None:
-    order = KeyOrder[str](Room(2, 1000))
+    order = KeyOrder[str](MemoryBudget(2, 1000))
     order.block("k", "0")
     for number in range(1, 10_001):
         assert not offer(order, "k", str(number))
@@ -219,7 +219,7 @@ def test_blocked_key_blocks_no_other_key() -> None:
 
 def test_parent_and_child_of_one_key_both_finish() -> None:
     for bound in (0, 10):
-        order = KeyOrder[str](Room(bound))
+        order = KeyOrder[str](MemoryBudget(bound))
         assert offer(order, "k", "1")
         assert not offer(order, "k", "2"), "a stranger"
         assert not offer(order, "k", "3", parent="1"), "the parent runs on until it waits"
@@ -285,7 +285,7 @@ def test_restored_jobs_hold_their_keys_before_anything_is_read() -> None:
 
 
 def test_a_spilled_job_that_needs_no_run_frees_its_key() -> None:
-    order = KeyOrder[str](Room(0))
+    order = KeyOrder[str](MemoryBudget(0))
     assert offer(order, "k", "1")
     assert not offer(order, "k", "2")
     assert order.finished("k", "1") == Spilled("normal", 2)
@@ -309,7 +309,7 @@ def test_unknown_holders_and_keys_change_nothing() -> None:
 @quick
 def test_a_family_of_one_key_always_comes_to_its_end(births: list[int], bound: int) -> None:
     """Every job waits for all its children; each child is of the same key, strangers in between."""
-    order = KeyOrder[str](Room(bound))
+    order = KeyOrder[str](MemoryBudget(bound))
     children: dict[str, set[str]] = defaultdict(set)
     jobs: list[str] = []
     parents: dict[str, str] = {}

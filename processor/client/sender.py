@@ -1,0 +1,330 @@
+"""The producing side: jobs go into their lane, and come back as handles.
+
+An enqueue returns when all in-sync replicas have the record. If that is not confirmed in time, `EnqueueUnconfirmed`
+says so with the job's id: the record may be there or not, and the producer may still send it. Nothing is dropped in
+silence: what was enqueued without waiting is flushed by `close` and at exit, and named if that fails.
+
+After a fork the child must not touch the parent's librdkafka threads (they do not exist there): it forgets them and
+opens its own at the next use. What the parent had not sent yet is the parent's to send.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import math
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from processor import events
+from processor.broker.base import Broker, BulkProducer, OutRecord, Producer
+from processor.client.status import StatusTail, Track
+from processor.clock import Clock, SystemClock
+from processor.errors import BrokerError, EnqueueError, EnqueueUnconfirmed, ProcessorError, RecordRefused
+from processor.job import Job, Lane
+from processor.wire.codec import decode_job, encode
+from processor.wire.headers import routing_headers
+from processor.wire.topics import jobs_topic, status_topic
+
+_log = events.logger(__name__)
+_SLICE = 0.01
+_IDS_SHOWN = 20
+_STATUS_PATIENCE = 60.0
+"""Seconds until the status topic is tried again before an enqueue, once it could not be asked."""
+CHUNK = 20_000
+"""Records of one `send_many` that are confirmed together."""
+
+Pause = Callable[[threading.Event, float], object]
+"""Waits for an event for at most so many seconds; a test with a clock of its own moves it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig:
+    """Times in seconds, sizes in bytes."""
+
+    namespace: str
+    enqueue_timeout: float = 30.0
+    """How long an enqueue waits for its acknowledgement."""
+    close_timeout: float = 30.0
+    """How long `close` waits for what is not acknowledged yet."""
+    payload_max_bytes: int = 1_000_000
+
+
+class _Ticket:
+    """A record on its way."""
+
+    __slots__ = ("done", "error", "id")
+
+    def __init__(self, job_id: str) -> None:
+        self.id = job_id
+        self.done = threading.Event()
+        self.error: BrokerError | None = None
+
+
+class Client:
+    """Sends jobs of one namespace and reads their status. Thread-safe; opens the broker at its first use."""
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        open_broker: Callable[[], Broker],
+        *,
+        clock: Clock | None = None,
+        pause: Pause = threading.Event.wait,
+    ) -> None:
+        self.config = config
+        self.clock = clock or SystemClock()
+        self._open_broker = open_broker
+        self._pause = pause
+        self._reset()
+        _clients.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._broker: Broker | None = None
+        self._producer: Producer | None = None
+        self._bulk: BulkProducer | None = None
+        self._sending_many = threading.Lock()
+        """A bulk producer serves one stream at a time."""
+        self._unconfirmed: Sequence[str] = ()
+        """Of a stream, the ids of the chunk whose confirmation did not come."""
+        self._topics: dict[tuple[str, Lane], str] = {}
+        self._tail: StatusTail | None = None
+        self._pending: dict[_Ticket, None] = {}
+        self._failed: dict[str, str] = {}
+        self._no_status_before = -math.inf
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+
+    def send(self, job: Job, lane: Lane, *, derived: bool = False, wait: bool = True) -> None:
+        """Append a job to its lane.
+
+        Raises:
+            EnqueueUnconfirmed: not acknowledged in time; sending it again with its id is safe.
+            EnqueueError: the broker can never take this record.
+        """
+        ticket = self._append(job, lane, derived=derived)
+        if wait:
+            self._confirm(ticket, self.config.enqueue_timeout)
+
+    def send_many(self, jobs: Iterable[tuple[Job, Lane, bool]]) -> int:
+        """Append a stream of (job, lane, derived); how many there were, when all are confirmed.
+
+        Confirmed by the `CHUNK`: of one that fails it is known which are confirmed, and which may not be.
+
+        Raises:
+            EnqueueUnconfirmed, EnqueueError: as `send`; the chunks before are confirmed, `ids` names what is not.
+        """
+        count = 0
+        ids: list[str] = []
+        with self._sending_many:
+            producer = self._bulk_opened()
+            try:
+                for job, lane, derived in jobs:
+                    producer.append(self._record(job, lane, derived=derived))
+                    ids.append(job.id)
+                    if len(ids) >= CHUNK:
+                        self._confirm_many(producer, ids)
+                        count += len(ids)
+                        ids = []
+            finally:
+                # Also when the stream itself raises: what it gave before is confirmed.
+                if ids:
+                    sent, ids = ids, []
+                    self._confirm_many(producer, sent)
+                    count += len(sent)
+        return count
+
+    def _confirm_many(self, producer: BulkProducer, ids: Sequence[str]) -> None:
+        self._unconfirmed = ids
+        left, refused = producer.flush(self.config.enqueue_timeout)
+        if not left and not refused:
+            self._unconfirmed = ()
+            return
+        failed = {_id_of(record): error for record, error in refused}
+        if left:
+            # Which of them are there is not known; repeating one with its id is safe either way.
+            raise EnqueueUnconfirmed(ids[0], f"no acknowledgement within {self.config.enqueue_timeout:g} s", ids)
+        self._unconfirmed = ()
+        first = next((job_id for job_id in ids if job_id in failed), ids[0])
+        error = failed.get(first) or next(iter(failed.values()))
+        if isinstance(error, RecordRefused):
+            raise EnqueueError(
+                f"job {first} was refused: {error}", hint="do the topics exist? processor topics apply"
+            ) from error
+        raise EnqueueUnconfirmed(first, str(error), [job_id for job_id in ids if job_id in failed]) from error
+
+    def _bulk_opened(self) -> BulkProducer:
+        if self._bulk is None:
+            with self._lock:
+                _flush_at_exit()
+                self._bulk = self._broker_opened().bulk_producer()
+        return self._bulk
+
+    def _record(self, job: Job, lane: Lane, *, derived: bool) -> OutRecord:
+        topic = self._topics.get((job.queue, lane))
+        if topic is None:
+            topic = self._topics[job.queue, lane] = jobs_topic(self.config.namespace, job.queue, lane)
+        key = (job.id if job.key is None else job.key).encode()
+        return OutRecord(topic, key, encode(job), routing_headers(job, derived=derived))
+
+    def _append(self, job: Job, lane: Lane, *, derived: bool) -> _Ticket:
+        record = self._record(job, lane, derived=derived)
+        ticket = _Ticket(job.id)
+        producer = self._opened()
+        self._pending[ticket] = None
+        producer.append(record, lambda error: self._delivered(ticket, error))
+        return ticket
+
+    def _delivered(self, ticket: _Ticket, error: BrokerError | None) -> None:
+        ticket.error = error
+        self._pending.pop(ticket, None)
+        if error is not None:
+            self._failed[ticket.id] = str(error)
+            _log.error("client.job.not_sent", extra={"job_id": ticket.id, "error": str(error)})
+        ticket.done.set()
+
+    def _confirm(self, ticket: _Ticket, timeout: float) -> None:
+        """Wait for the acknowledgement: some producers report on their own thread, some only when polled."""
+        deadline = self.clock.monotonic() + timeout
+        producer = self._opened()
+        producer.poll(0)
+        while not ticket.done.is_set():
+            left = deadline - self.clock.monotonic()
+            if left <= 0:
+                raise EnqueueUnconfirmed(ticket.id, f"no acknowledgement within {timeout:g} s")
+            self._pause(ticket.done, min(left, _SLICE))
+            producer.poll(0)
+        if ticket.error is None:
+            return
+        self._failed.pop(ticket.id, None)  # the caller hears of it now
+        if isinstance(ticket.error, RecordRefused):
+            raise EnqueueError(
+                f"job {ticket.id} was refused: {ticket.error}", hint="do the topics exist? processor topics apply"
+            ) from ticket.error
+        raise EnqueueUnconfirmed(ticket.id, str(ticket.error)) from ticket.error
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    def tail(self) -> StatusTail:
+        """The shared reader of the status topic."""
+        with self._lock:
+            if self._tail is None:
+                self._tail = StatusTail(self._broker_opened, status_topic(self.config.namespace), self.clock)
+            return self._tail
+
+    def track(self, job_id: str) -> Track | None:
+        """A track of a job about to be enqueued; None if the status topic cannot be asked: the handle then asks later,
+        and reads from the topic's beginning.
+        """
+        if self.clock.monotonic() < self._no_status_before:
+            return None
+        try:
+            tail = self.tail()
+            tail.sample()
+            return tail.track(job_id, None)
+        except ProcessorError as error:
+            self._no_status_before = self.clock.monotonic() + _STATUS_PATIENCE
+            _log.info("client.status.unavailable", extra={"job_id": job_id, "error": str(error)})
+            return None
+
+    # -- opening and closing ---------------------------------------------------------------------------------------
+
+    def _broker_opened(self) -> Broker:
+        if self._broker is None:
+            self._broker = self._open_broker()
+        return self._broker
+
+    def _opened(self) -> Producer:
+        producer = self._producer
+        if producer is None:
+            with self._lock:
+                producer = self._producer
+                if producer is None:
+                    _flush_at_exit()
+                    producer = self._producer = self._broker_opened().producer()
+        return producer
+
+    def flush(self, timeout: float) -> list[str]:
+        """Wait for acknowledgements; ids of the jobs that have none yet, or were refused since the last flush."""
+        producer = self._producer
+        if producer is not None:
+            producer.flush(timeout)
+            producer.poll(0)
+        many: Sequence[str] = ()
+        if self._bulk is not None and self._unconfirmed:
+            left, refused = self._bulk.flush(timeout)
+            many = self._unconfirmed if left else [_id_of(record) for record, _ in refused]
+            self._unconfirmed = many if left else ()
+        failed, self._failed = self._failed, {}
+        return [*failed, *(ticket.id for ticket in list(self._pending)), *many]
+
+    def close(self) -> list[str]:
+        """Flush and let go of the connections; ids of the jobs that may not have been sent. Using it again reopens."""
+        try:
+            left = self.flush(self.config.close_timeout)
+        except BrokerError as error:
+            _log.error("client.flush.failed", extra={"error": str(error)})
+            left = [ticket.id for ticket in list(self._pending)]
+        producer, tail, bulk = self._producer, self._tail, self._bulk
+        self._producer = self._tail = self._bulk = None
+        self._pending, self._unconfirmed = {}, ()
+        if bulk is not None:
+            bulk.close()
+        if tail is not None:
+            tail.close()
+        if producer is not None:
+            producer.close()
+        self._broker = None
+        return left
+
+    def forget_after_fork(self) -> None:
+        """In the child of a fork: leave the parent's connections alone, for ever, and begin anew."""
+        for inherited in (self._producer, self._bulk, self._tail, self._broker):
+            keep_for_ever(inherited)
+        self._reset()
+
+
+def _id_of(record: OutRecord) -> str:
+    return decode_job(record.value or b"").id
+
+
+def keep_for_ever(inherited: object) -> None:
+    """Never destroy this: a librdkafka client waits for its threads then, which the child of a fork does not have."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+
+
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+_exit_is_guarded = threading.Event()
+
+
+def _flush_at_exit() -> None:
+    # Registered at the first use, not at import: importing has no effect.
+    if not _exit_is_guarded.is_set():
+        _exit_is_guarded.set()
+        atexit.register(_close_all)
+
+
+def _close_all() -> None:
+    """Nothing enqueued is dropped in silence: what cannot be sent at exit is named on stderr."""
+    for client in list(_clients):
+        left = client.close()
+        if left:
+            shown = ", ".join(left[:_IDS_SHOWN])
+            more = f" and {len(left) - _IDS_SHOWN} more" if len(left) > _IDS_SHOWN else ""
+            namespace = client.config.namespace
+            sys.stderr.write(f"processor: {len(left)} enqueued jobs of {namespace} were not confirmed: {shown}{more}\n")
+
+
+def _after_fork_in_child() -> None:
+    for client in list(_clients):
+        client.forget_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

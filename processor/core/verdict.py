@@ -1,0 +1,36 @@
+"""What becomes of a job whose attempt has failed: the policy's verdict as an outcome. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+
+from processor.core.failures import error_info
+from processor.core.outcome import Discarded, Failed, Outcome, Parked, Retried
+from processor.core.retry import GiveUp, TryAgain, judge
+from processor.job import ErrorInfo, Job
+from processor.policies import Discard, Retry
+from processor.states import State
+
+
+def judged(policy: Retry | None, job: Job, error: BaseException, now: int, info: ErrorInfo | None = None) -> Outcome:
+    """What a failed attempt means for its job, by the policy of its type."""
+    info = info or error_info(error)
+    age = max(now - job.enqueued_at, 0) / 1000
+    verdict = judge(policy, error, attempt=job.attempt + 1, age=age, draw=lambda: _draw(job))
+    if isinstance(verdict, TryAgain):
+        return Retried(info, verdict.delay)
+    if isinstance(verdict, GiveUp):
+        return Failed(_noted(info, verdict.note), verdict.reason)
+    if isinstance(verdict, Discard):
+        return Discarded(_noted(info, verdict.reason))
+    return Parked(State.WAITING, verdict.reason or f"{info.kind}: {info.message}"[:500], None, info)
+
+
+def _noted(info: ErrorInfo, note: str) -> ErrorInfo:
+    return info._replace(message=f"{info.message} [{note}]" if info.message else note) if note else info
+
+
+def _draw(job: Job) -> float:
+    """A random number from 0 up to 1 that is the same whoever decides, so that two copies of a retry are equal."""
+    digest = hashlib.blake2b(f"{job.id}\n{job.life}\n{job.attempt}".encode(), digest_size=6).digest()
+    return int.from_bytes(digest, "big") / 2**48

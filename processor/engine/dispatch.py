@@ -1,0 +1,288 @@
+"""Which attempt goes to which pool, and when: the local backlog of each queue and the keys that jobs wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+from processor.core.deaths import QUARANTINE
+from processor.core.ordering import Reclaimed, Spilled
+from processor.core.outcome import Outcome
+from processor.engine.attempt import Attempt
+from processor.engine.queue_partition import LaneState, PartitionPhase, QueuePartition
+from processor.engine.ready_queue import ReadyQueue, is_due
+
+if TYPE_CHECKING:
+    from processor.engine.state import EngineState
+
+
+class Ending(Enum):
+    """What a pool can do about an attempt that does not listen."""
+
+    COMES = "comes"
+    """It will be posted like any other: its process was killed, its coroutine cancelled."""
+    LEFT = "left"
+    """Nobody can end its thread: it is left behind, and another one takes its place."""
+    STUCK = "stuck"
+    """It holds up all others of its pool."""
+
+
+class Pool(Protocol):
+    """Runs attempts of one queue with one kind of executor; posts each to the owner's inbox when it has ended."""
+
+    slots: int
+
+    def submit(self, attempts: list[Attempt]) -> None: ...
+
+    def nudge(self) -> None:
+        """Called every turn of the loop: wake somebody if work waits and hands are idle."""
+        ...
+
+    def recall(self) -> list[Attempt]:
+        """Give back what nobody has begun, in its order."""
+        ...
+
+    def end(self, attempt: Attempt, why: str) -> Ending:
+        """End an attempt that was told to stop and did not."""
+        ...
+
+    def left_behind(self) -> int:
+        """Attempts that could not be ended, were given up, and still run."""
+        ...
+
+    def stop(self, timeout: float) -> bool:
+        """End the pool; whether everything in it ended in time."""
+        ...
+
+
+class Settles(Protocol):
+    """What becomes of an attempt that is not to start as it is; `processor.engine.outcomes.Outcomes`."""
+
+    def park_unknown(self, attempt: Attempt) -> None: ...
+    def end_unstarted(self, attempt: Attempt, outcome: Outcome) -> None: ...
+    def name(self, attempt: Attempt) -> None: ...
+
+
+class Dispatch:
+    """Hands attempts to the pools, a little ahead of their slots, and keeps the order of keys."""
+
+    def __init__(
+        self,
+        engine: EngineState,
+        make_pool: Callable[[str, int, str], Pool],
+        refetch: Callable[[QueuePartition, str, Sequence[Spilled]], None],
+    ) -> None:
+        self._engine = engine
+        self._make_pool = make_pool
+        self._refetch = refetch
+        self._gate = engine.gate
+        self.ready_queues: dict[tuple[str, str], ReadyQueue] = {}
+        self._settles: Settles
+
+    def settle_by(self, settles: Settles) -> None:
+        """Who deals with those that do not start; it is made later, since it starts others."""
+        self._settles = settles
+
+    def ready(self, attempt: Attempt, *, follows: bool = False) -> None:
+        """The attempt may start as soon as a slot is free. `follows`: it has waited for its key."""
+        if attempt.settled:
+            self.release_key(attempt.number, attempt.job.key, attempt.job.id)  # it has ended where it waited
+            return
+        job_type = attempt.job_type
+        if job_type is None:
+            if not (self._gate.looks_at(attempt) and self._turned_away(attempt)):
+                self._settles.park_unknown(attempt)
+            return
+        number, lane = attempt.number, attempt.lane
+        if number.cautious is not None and lane is not None and attempt.origin.offset >= lane.durable_mark:
+            number.cautious.append((attempt, follows))
+            number.touched = self._engine.urgent = True
+            self._engine.wrote(0, 0)
+            return
+        kind = "async" if job_type.kind == "async" else job_type.executor
+        if attempt.deaths >= QUARANTINE:
+            kind = "quarantine" if self._engine.config.quarantine else f"alone-{kind}"
+        queue = number.queue.name
+        ready_queue = self.ready_queues.get((queue, kind))
+        if ready_queue is None:
+            ready_queue = self._new_ready_queue(queue, kind)
+        attempt.ready_queue = ready_queue
+        if follows:
+            ready_queue.followers.append(attempt)
+        elif is_due(attempt):
+            ready_queue.due.append(attempt)
+        else:
+            ready_queue.waiting.append(attempt)
+
+    def read_durably(self, number: QueuePartition, marks: Sequence[tuple[LaneState, int]]) -> None:
+        """The log says how far a cautious number has read: what is below may start."""
+        for lane, mark in marks:
+            lane.durable_mark = max(lane.durable_mark, mark)
+        held, number.cautious = number.cautious or [], None
+        over = self._engine.clock.monotonic() >= number.cautious_until
+        if not over:
+            number.cautious = []
+        for attempt, follows in held:
+            if not attempt.settled:
+                self.ready(attempt, follows=follows)
+
+    def _new_ready_queue(self, queue: str, kind: str) -> ReadyQueue:
+        pool = self._make_pool(queue, self._engine.queues[queue].concurrency, kind)
+        ready_queue = self.ready_queues[queue, kind] = ReadyQueue(pool, alone=kind.startswith(("quarantine", "alone")))
+        return ready_queue
+
+    def hand_out(self) -> int:
+        """Give the pools what they have room for; how many attempts were handed out."""
+        handed = 0
+        resting = self._gate.resting
+        for (queue, _), ready_queue in self.ready_queues.items():
+            room = ready_queue.turn()
+            if room > 0 and ready_queue.ready and queue not in resting:
+                handed += self._hand_out(ready_queue, room)
+            if ready_queue.outstanding:
+                ready_queue.pool.nudge()
+        return handed
+
+    def _hand_out(self, ready_queue: ReadyQueue, room: int) -> int:
+        waiting, followers, due = ready_queue.waiting, ready_queue.followers, ready_queue.due
+        gate = self._gate
+        batch: list[Attempt] = []
+        while len(batch) < room and (waiting or followers or due):
+            attempt = ready_queue.next() if followers or due else waiting.popleft()
+            # Jobs of a number that was given up meanwhile are not ours to start; one that was cancelled has ended.
+            number = attempt.number
+            if (
+                number.assignment == attempt.assignment
+                and number.phase is PartitionPhase.ACTIVE
+                and not attempt.settled
+            ):
+                try:
+                    if gate.looks_at(attempt) and self._turned_away(attempt):
+                        continue
+                except Exception as error:  # noqa: BLE001  (the owner's guard)
+                    self._engine.guard.job(attempt, error, number.outbox_mark())
+                    continue
+                batch.append(attempt)
+                number.running += 1
+        if batch:
+            job = batch[0].job
+            due_at = job.enqueued_at if job.due_at is None else job.due_at
+            self._engine.counters.waited(job.queue, max(self._engine.clock.now_ms() - due_at, 0) / 1000)
+        ready_queue.running.update(dict.fromkeys(batch))
+        if ready_queue.alone:
+            for attempt in batch:
+                mark = attempt.number.outbox_mark()
+                try:
+                    self._settles.name(attempt)
+                    attempt.number.named.append(attempt)
+                except Exception as error:  # noqa: BLE001  (as above)
+                    self._engine.guard.job(attempt, error, mark)
+        else:
+            ready_queue.pool.submit(batch)
+        return len(batch)
+
+    def named(self, attempts: Sequence[Attempt]) -> None:
+        """Suspects that are in the log by their own names now: they start."""
+        for attempt in attempts:
+            if attempt.ready_queue is not None and not attempt.settled:
+                attempt.ready_queue.pool.submit([attempt])
+
+    def _turned_away(self, attempt: Attempt) -> bool:
+        """Whether it may not start any more; then it ends here."""
+        outcome = self._gate.outcome(attempt, self._engine.clock.now_ms())
+        if outcome is not None:
+            self._settles.end_unstarted(attempt, outcome)
+        return outcome is not None
+
+    def ended(self, attempt: Attempt) -> None:
+        """A pool gave an attempt back."""
+        if attempt.ready_queue is not None:
+            attempt.ready_queue.ended(attempt)
+            attempt.number.running -= 1
+
+    def give_back(self, attempt: Attempt) -> None:
+        """Its pool is done with it, or never got it: its slot is free."""
+        if attempt in attempt.number.named:
+            attempt.number.named.remove(attempt)
+        if attempt.ready_queue is not None and attempt in attempt.ready_queue.running:
+            self.ended(attempt)
+
+    def interrupt(self, wanted: Callable[[Attempt], bool]) -> None:
+        """Ask running attempts to save and yield: their jobs go on later. Those that nobody has begun come back."""
+        for ready_queue in self.ready_queues.values():
+            recalled = [attempt for attempt in ready_queue.pool.recall() if attempt in ready_queue.running]
+            ready_queue.back(recalled)
+            for attempt in recalled:
+                attempt.number.running -= 1
+            for attempt in ready_queue.running:
+                if wanted(attempt):
+                    attempt.interrupted = True
+            ready_queue.pool.nudge()
+
+    def offer_key(self, attempt: Attempt, key: str) -> bool:
+        """Whether the attempt holds its key now and may start; else it waits for it, whole or as its place only."""
+        number, origin = attempt.number, attempt.origin
+        order = number.order
+        spilled = order.spilled_count
+        place = Spilled(origin.topic, origin.offset)
+        if order.offer(key, attempt.job.id, attempt, place, len(attempt.raw), attempt.job.parent):
+            return True
+        if order.spilled_count > spilled:
+            # Kept as its offset: the memory is free again, and reading goes on for other keys.
+            self._engine.forget(attempt)
+        return False
+
+    def release_key(self, number: QueuePartition, key: str | None, holder: str | None) -> None:
+        """A job is done with its ordering key: the next of that key may start."""
+        if key is None:
+            return
+        order = number.order
+        try:
+            follower = order.finished(key, holder)
+        except Exception as error:  # noqa: BLE001  (the owner's guard)
+            # Who is next is not known any more; the log knows.
+            self._engine.guard.number(number, "a key was freed", error)
+            return
+        if follower is None:
+            return
+        if not isinstance(follower, Spilled | Reclaimed):
+            self.ready(follower, follows=True)
+        places = order.wants(key)
+        if places:
+            if isinstance(follower, Spilled) and len(places) > 1:
+                # Its turn has come: it does not wait until the others are found.
+                self._refetch(number, key, places[:1])
+                places = places[1:]
+            self._refetch(number, key, places)
+
+    def lacks(self, *, due: bool = False) -> int:
+        """How many records should be read: 0 if no slot would take what they bring. `due`: of the `due` lanes.
+
+        A reader serves all queues, and what it brings next may be for any kind of executor: one that has not enough is
+        reason to read on, even if the others get more than they need. The bounds of what is in flight hold anyway.
+        """
+        # What suspects leave room for says nothing about the others.
+        ready_queues = [
+            (queue, ready_queue) for (queue, _), ready_queue in self.ready_queues.items() if not ready_queue.alone
+        ]
+        lacks = max((ready_queue.lacks_due if due else ready_queue.lacks for _, ready_queue in ready_queues), default=0)
+        if lacks > 0:
+            return lacks
+        known = {queue for queue, _ in ready_queues}
+        return self._engine.config.fetch_records if any(n.queue.name not in known for n in self._engine.active()) else 0
+
+    @property
+    def outstanding(self) -> int:
+        """Attempts in the hands of pools."""
+        return sum(ready_queue.outstanding for ready_queue in self.ready_queues.values())
+
+    def has_free_slot(self, queue: str) -> bool:
+        """Whether a job of this queue would start at once, in at least one kind of executor."""
+        ready_queues = [ready_queue for (name, _), ready_queue in self.ready_queues.items() if name == queue]
+        return not ready_queues or any(ready_queue.outstanding < ready_queue.pool.slots for ready_queue in ready_queues)
+
+    @property
+    def waiting(self) -> int:
+        """Attempts that may start and wait for a slot."""
+        return sum(ready_queue.ready for ready_queue in self.ready_queues.values())

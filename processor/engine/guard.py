@@ -1,0 +1,216 @@
+"""The owner's guard: an exception while one job is handled ends that job or holds its number, never the process.
+
+It should not come to this: what handlers give was checked and encoded where they ran. But a fault of the engine, or a
+record that nobody thought of, must not take everybody's work down, again and again after each restart. So whatever is
+done here for one job is done under a guard. In this order:
+
+1. What the job has put into the outbox in this act is taken back; unless its end is complete there, then it stays.
+2. It becomes a dead letter `internal_error` with its progress and the traceback, as any failed job does.
+3. If that fails as well: a dead letter with its raw bytes.
+4. If even that fails, or if it is the machine that has no more to give: its number is held, with an alarm. Of a held
+   number nothing is written, so nothing is lost: the next owner begins with what the log says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from processor import events
+from processor.broker.base import OutRecord, Record
+from processor.core.completer import FINAL_HOP
+from processor.core.failures import brief, error_info
+from processor.core.outcome import Failed
+from processor.core.write_set import Origin
+from processor.errors import BrokerError, RecordError
+from processor.job import Job
+from processor.states import State
+from processor.wire.codec import decode_job, encode
+from processor.wire.records import StatusRecord
+
+if TYPE_CHECKING:
+    from processor.engine.attempt import Attempt
+    from processor.engine.dispatch import Dispatch
+    from processor.engine.queue_partition import LaneState, OutboxMark, QueuePartition
+    from processor.engine.state import EngineState
+
+log = events.logger(__name__)
+
+REASON = "internal_error"
+NOT_A_JOBS_FAULT = (OSError, MemoryError)
+"""The machine has no more files, threads or memory: no job is to end for that."""
+
+
+class Ends(Protocol):
+    """What ends a job in the usual way; `processor.engine.outcomes.Outcomes`."""
+
+    def end(self, attempt: Attempt) -> None: ...
+    def leave(self, attempt: Attempt) -> None: ...
+
+
+class Guard:
+    """Ends the one job, or holds the one partition, whose handling raised. On the owning thread."""
+
+    def __init__(
+        self, engine: EngineState, dispatch: Dispatch, ends: Ends, hold: Callable[[QueuePartition, str], None]
+    ) -> None:
+        self._engine = engine
+        self._dispatch = dispatch
+        self._ends = ends
+        self._hold = hold
+
+    def job(self, attempt: Attempt, error: Exception, mark: OutboxMark, *, runs: bool = False) -> None:
+        """Something went wrong while this job was handled.
+
+        Args:
+            attempt: of the job.
+            error: what was raised.
+            mark: of the number's outbox, from before this act.
+            runs: a pool has it in its hands, and gives it back later.
+        """
+        number = attempt.number
+        self._tell(number, attempt.job.id, error)
+        attempt.settled = True
+        if attempt.assignment != number.assignment:
+            if not runs:
+                self._dispatch.give_back(attempt)
+            return
+        if isinstance(error, NOT_A_JOBS_FAULT):
+            self.number(number, f"job {attempt.job.id}", error)
+            return
+        try:
+            if not attempt.over:
+                number.roll_back(mark)
+                self._end(attempt, error)
+            if runs:
+                attempt.lost = attempt.interrupted = True
+            else:
+                self._dispatch.give_back(attempt)
+            self._ends.leave(attempt)
+        except Exception as second:  # noqa: BLE001  (the guard's own last word)
+            self.number(number, f"job {attempt.job.id}", second)
+
+    def record(self, lane: LaneState, record: Record, error: Exception, mark: OutboxMark) -> None:
+        """Something went wrong while a record was admitted."""
+        number, offset = lane.number, record.offset() or 0
+        known = [*number.attempts.values(), *number.successors.values()]
+        attempt = next((a for a in known if a.origin.topic == lane.topic and a.origin.offset == offset), None)
+        if attempt is not None:
+            if number.successors.get(attempt.job.id) is attempt:
+                del number.successors[attempt.job.id]
+            self.job(attempt, error, mark)
+            return
+        raw = record.value() or b""
+        job = _decoded(raw)
+        self._tell(number, "" if job is None else job.id, error)
+        if isinstance(error, NOT_A_JOBS_FAULT):
+            self.number(number, f"the record at {lane.topic}-{lane.partition}@{offset}", error)
+            return
+        if lane.window.is_complete(offset):
+            return  # all that it was to write is in the outbox
+        try:
+            number.roll_back(mark)
+            self._keep_raw(number, job, Origin(lane.topic, lane.partition, offset), record.key(), raw, error)
+            lane.window.complete(offset)
+            lane.changed = True
+            if job is not None and job.key is not None:
+                self._dispatch.release_key(number, job.key, job.id)
+        except Exception as second:  # noqa: BLE001  (as above)
+            self.number(number, f"the record at {lane.topic}-{lane.partition}@{offset}", second)
+
+    def live(self, number: QueuePartition, job_id: str, raw: bytes, error: Exception) -> None:
+        """Something went wrong with a job that lives in the checkpoint topic and does not run."""
+        self._tell(number, job_id, error)
+        if isinstance(error, NOT_A_JOBS_FAULT):
+            self.number(number, f"job {job_id}", error)
+            return
+        try:
+            job = _decoded(raw) or Job(job_id, "", 0, number.queue.name, b"", 0)
+            number.attempts.pop(job_id, None)
+            self._keep_raw(number, job, Origin(*number.checkpoints, -1), job_id.encode(), raw, error)
+            self._forget(number, job_id)
+            if job.key is not None:
+                self._dispatch.release_key(number, job.key, job_id)
+        except Exception as second:  # noqa: BLE001  (as above)
+            self.number(number, f"job {job_id}", second)
+
+    def number(self, number: QueuePartition, doing: str, error: Exception) -> None:
+        """Something went wrong that is nobody's alone: this number rests until it is assigned anew, with an alarm."""
+        info = error_info(error)
+        log.error("number.internal_error", extra={"number": number.partition, "doing": doing}, exc_info=error)
+        self._hold(number, f"{doing}: {info.kind}: {info.message}")
+
+    def number_act(self, number: QueuePartition, doing: str, act: Callable[[], object]) -> None:
+        """Do something with a number; if that goes wrong, only this number is held.
+
+        Raises:
+            BrokerError: the cluster's fault is not the number's.
+        """
+        try:
+            act()
+        except BrokerError:
+            raise
+        except Exception as error:  # noqa: BLE001  (the guard itself)
+            self.number(number, doing, error)
+
+    def _end(self, attempt: Attempt, error: Exception) -> None:
+        number, job = attempt.number, attempt.job
+        mark = number.outbox_mark()
+        attempt.outcome, attempt.moved = Failed(error_info(error), REASON), None
+        try:
+            self._ends.end(attempt)
+        except Exception as second:  # noqa: BLE001  (as above)
+            if attempt.over:
+                return
+            self._tell(number, job.id, second)
+            number.roll_back(mark)
+            self._keep_raw(number, job, attempt.origin, job.id.encode(), attempt.raw, error)
+            lane = attempt.lane
+            if lane is not None:
+                lane.window.complete(attempt.origin.offset)
+                lane.changed = True
+                attempt.lane = None
+            attempt.over = True
+        self._forget(number, job.id)
+
+    def _keep_raw(
+        self, number: QueuePartition, job: Job | None, origin: Origin, key: bytes | None, raw: bytes, error: Exception
+    ) -> None:
+        """A dead letter with the bytes as they are, and the end of the job if it is one."""
+        engine, info = self._engine, error_info(error)
+        now = engine.clock.now_ms()
+        text = f"{info.kind}: {info.message}\n{info.traceback}"
+        letter = engine.completer.undecodable(number.topics.dlq, origin, key, raw, REASON, text, now)
+        number.creates.append(letter)
+        engine.wrote(2, len(letter.value or b""))
+        engine.counters.events[f"dead_letter.{REASON}"] += 1
+        if job is None:
+            return
+        place = (job.id, job.life, job.type, job.queue)
+        status = StatusRecord(*place, State.DEAD, now, job.attempt, engine.config.slot, error=brief(info))
+        number.announces.append(OutRecord(number.topics.status, job.id.encode(), encode(status)))
+        number.recent.add(job.id, job.life, FINAL_HOP)
+        # Nothing of it that is still to be written may bring it back; what is written is buried with its letter.
+        number.saves = [saved for saved in number.saves if saved.record.id != job.id]
+        number.burials.extend(number.live.keys_of(job.id))
+
+    @staticmethod
+    def _forget(number: QueuePartition, job_id: str) -> None:
+        number.parked.pop(job_id, None)
+        number.parkings.pop(job_id, None)
+        number.looked_for.discard(job_id)
+
+    def _tell(self, number: QueuePartition, job_id: str, error: Exception) -> None:
+        self._engine.counters.events["internal_errors"] += 1
+        log.error(
+            "job.internal_error",
+            extra={"job_id": job_id, "queue": number.queue.name, "number": number.partition},
+            exc_info=error,
+        )
+
+
+def _decoded(raw: bytes) -> Job | None:
+    try:
+        return decode_job(raw)
+    except RecordError:
+        return None

@@ -1,0 +1,222 @@
+"""From a record of a lane to an attempt: may it run, must it wait, or is it a copy of something already done?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from processor import events
+from processor.broker.base import OutRecord, Record
+from processor.core.deaths import deaths_of
+from processor.core.live import LiveView
+from processor.core.ordering import Again, Spilled
+from processor.core.write_set import Origin
+from processor.engine.attempt import Attempt
+from processor.engine.dispatch import Dispatch
+from processor.engine.queue_partition import LaneState, QueuePartition
+from processor.engine.state import EngineState
+from processor.errors import RecordError
+from processor.job import Job, Progress, Step, StepPhase
+from processor.wire.codec import decode_checkpoint, decode_job, decode_step
+from processor.wire.headers import DERIVED, header
+from processor.wire.records import CheckpointRecord
+
+log = events.logger(__name__)
+
+_new = tuple.__new__
+
+
+class Intake:
+    """Applies fetched records to their numbers."""
+
+    def __init__(self, engine: EngineState, dispatch: Dispatch) -> None:
+        self._engine = engine
+        self._dispatch = dispatch
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Records of one fetch, in their order."""
+        lanes = self._engine.lanes
+        for record in records:
+            # A lane that was given up may still have a record on its way: nobody here works on it.
+            lane = lanes.get((record.topic(), record.partition()))  # type: ignore[arg-type]  # None only for errors
+            if lane is not None and lane.window.add(record.offset()):  # type: ignore[arg-type]  # as above
+                try:
+                    self._take(lane, record)
+                except Exception as error:  # noqa: BLE001  (the owner's guard)
+                    self._engine.guard.record(lane, record, error, lane.number.outbox_mark())
+
+    def take_again(self, lane: LaneState, key: str, place: Spilled, record: Record) -> None:
+        """A spilled record that was read again: its turn has come, or it waits whole from now on."""
+        mark = lane.number.outbox_mark()
+        try:
+            again = lane.number.order.again(key, place, len(record.value() or b""))
+            if again is not Again.STAYS:
+                self._take(lane, record, again)
+        except Exception as error:  # noqa: BLE001  (as above)
+            self._engine.guard.record(lane, record, error, mark)
+
+    def _take(self, lane: LaneState, record: Record, again: Again | None = None) -> None:
+        number = lane.number
+        raw = record.value() or b""
+        offset: int = record.offset()  # type: ignore[assignment]  # None only for errors
+        try:
+            job = decode_job(raw)
+        except RecordError as error:
+            self._undecodable(lane, offset, record, error)
+            return
+        derived = offset < lane.mark_below or header(record.headers(), DERIVED) is not None
+        job_id = job.id
+        if derived or job_id in number.attempts or job_id in number.live:
+            self._take_known(lane, offset, job, raw, derived=derived, again=again)
+            return
+        # A named tuple's own constructor is a call more, and this is done for every record.
+        origin = _new(Origin, (lane.topic, lane.partition, offset))
+        self._admit(self._engine.attempt(number, lane, origin, job, raw), again)
+
+    def _take_known(
+        self, lane: LaneState, offset: int, job: Job, raw: bytes, *, derived: bool, again: Again | None
+    ) -> None:
+        """A job that may have been seen before: dropped, resumed, or put behind its own earlier life."""
+        number = lane.number
+        view = number.live.view(job.id)
+        if self._is_copy(number, job, view, derived):
+            self._drop(lane, offset, job, view)
+            if again is Again.NEXT:
+                self._dispatch.release_key(number, job.key, None)
+            elif again is Again.WAITS and job.key is not None:
+                number.order.skip(job.key)
+            return
+        if again is Again.WAITS and job.id in number.attempts:
+            return  # behind its own earlier life: it stays spilled until its turn
+        attempt = self._engine.attempt(number, lane, Origin(lane.topic, lane.partition, offset), job, raw)
+        attempt.derived = derived
+        resume(attempt, view)
+        attempt.deaths = job.deaths
+        if lane.deaths:
+            attempt.deaths += deaths_of(lane.deaths, offset, number.live.saved_in(job.id))
+        if job.id in number.attempts:
+            waits = number.successors.get(job.id)
+            if waits is not None:
+                if (waits.job.life, waits.job.hop) >= (job.life, job.hop):
+                    self._drop(lane, offset, job, None)
+                    return
+                self._drop_waiting(waits)
+            number.successors[job.id] = attempt
+            if again is Again.NEXT:
+                self._dispatch.release_key(number, job.key, None)
+            return
+        self._admit(attempt, again)
+
+    def _admit(self, attempt: Attempt, again: Again | None) -> None:
+        self._engine.take(attempt)
+        if attempt.job.key is None or self._gets_key(attempt, again):
+            self._dispatch.ready(attempt, follows=again is Again.NEXT)
+
+    def _gets_key(self, attempt: Attempt, again: Again | None) -> bool:
+        """Whether the attempt may go on; else it waits for its key, in memory or as its place only."""
+        number, job = attempt.number, attempt.job
+        key: str = job.key  # type: ignore[assignment]  # asked only for jobs with a key
+        order = number.order
+        if again is Again.NEXT:
+            order.hold(key, job.id)
+            return True
+        if again is Again.WAITS:
+            order.refill(key, job.id, attempt, len(attempt.raw))
+            return False
+        return self._dispatch.offer_key(attempt, key)
+
+    def _is_copy(self, number: QueuePartition, job: Job, view: LiveView | None, derived: bool) -> bool:
+        """The drop rule on (id, life, hop): live with an equal or higher one, ended, promoted, or marked as done."""
+        mine = (job.life, job.hop)
+        running = number.attempts.get(job.id)
+        if running is not None and (running.job.life, running.job.hop) >= mine:
+            return True
+        if view is not None:
+            theirs = (view.life, view.hop)
+            if theirs > mine or (theirs == mine and view.job is not None) or (view.ended and view.life == job.life):
+                return True
+        if not derived:
+            return False
+        return number.recent.get(job.id) >= mine or number.marks.seen(job.id, job.life, job.hop)
+
+    def _drop_waiting(self, attempt: Attempt) -> None:
+        """A later life has come before this one could begin."""
+        attempt.settled = True
+        if attempt.lane is not None:
+            self._drop(attempt.lane, attempt.origin.offset, attempt.job, None)
+
+    def _drop(self, lane: LaneState, offset: int, job: Job, view: LiveView | None) -> None:
+        """Complete a copy without running it. An end whose status may be missing sends it again."""
+        engine = self._engine
+        lane.window.complete(offset)
+        lane.changed = True
+        engine.counters.events["dropped_copies"] += 1
+        if view is not None and view.ended and view.progress is not None:
+            final = decode_checkpoint(view.progress).final
+            if final is not None:
+                number = lane.number
+                number.announces.append(OutRecord(number.topics.status, job.id.encode(), final))
+                number.later.extend(number.live.keys_of(job.id))
+                engine.wrote(1, len(final))
+        log.debug("job.copy_dropped", extra={"job_id": job.id, "topic": lane.topic, "offset": offset})
+
+    def _undecodable(self, lane: LaneState, offset: int, record: Record, error: RecordError) -> None:
+        """Keep the raw bytes as a dead letter; the partition goes on."""
+        engine, number = self._engine, lane.number
+        origin = Origin(lane.topic, lane.partition, offset)
+        out = engine.completer.undecodable(
+            number.topics.dlq, origin, record.key(), record.value(), error.code, str(error), engine.clock.now_ms()
+        )
+        number.creates.append(out)
+        lane.window.complete(offset)
+        lane.changed = True
+        engine.wrote(1, len(out.value or b""))
+        engine.counters.events[f"dead_letter.{error.code}"] += 1
+        log.error(
+            "record.undecodable",
+            extra={"topic": lane.topic, "partition": lane.partition, "offset": offset, "error": str(error)},
+        )
+
+
+def resume(attempt: Attempt, view: LiveView | None) -> None:
+    """Give an attempt what the log holds of its job: what its own record carries, and what the checkpoint topic has.
+
+    What travels in the record was taken from the checkpoint topic when it left: so it counts more than what is there of
+    an earlier hop, which only waits to be buried, and less than what this hop saved.
+    """
+    job, carried = attempt.job, attempt.job.carried
+    progress: Progress | None = None
+    steps: dict[str, Step] = {}
+    if carried is not None and carried.progress is not None:
+        progress = progress_of(decode_checkpoint(carried.progress))
+        steps = {step.name: step for step in map(_step, carried.steps or ())}
+    if view is not None and view.life == job.life:
+        record = None if view.progress is None or view.ended else decode_checkpoint(view.progress)
+        leftover = progress is not None and (record is None or record.hop < job.hop or _is_away(record))
+        saved = {name: _step(value) for name, value in view.steps.items()}
+        if leftover:
+            steps = {**saved, **steps}
+        else:
+            steps = {**steps, **saved}
+            progress = progress if record is None else progress_of(record)
+            attempt.saved = view.progress is not None or view.job is not None or bool(saved)
+        attempt.promoted = view.job is not None
+    if progress is not None:
+        attempt.resumed = attempt.latest = attempt.written = progress
+    if steps:
+        attempt.steps = steps
+        attempt.step_names = dict(steps)
+
+
+def _is_away(record: CheckpointRecord) -> bool:
+    """Whether the progress was left by a job that is on its way through the retry chain."""
+    return record.home_offset < 0 and record.home_topic != "" and ".retry." in record.home_topic
+
+
+def progress_of(record: CheckpointRecord) -> Progress:
+    """What a checkpoint record saved."""
+    return Progress(record.cursor, record.state, record.loops or {}, record.done, record.total)
+
+
+def _step(value: bytes) -> Step:
+    record = decode_step(value)
+    return Step(record.name, StepPhase(record.phase), record.result, record.error)

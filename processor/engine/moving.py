@@ -1,0 +1,94 @@
+"""A job leaves its number for a while: it is tried again later, from a copy of its record in the retry chain.
+
+The copy goes out with the flush that completes the record it is a copy of: a job moves in one transaction or not at
+all, its progress with it. `processor.core.completer.Completer.move` decides what that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from processor.broker.base import OutRecord
+from processor.core.write_set import Saved, WriteSet
+from processor.engine.attempt import Attempt
+from processor.engine.dispatch import Dispatch
+from processor.engine.queue_partition import QueuePartition
+from processor.engine.state import EngineState
+from processor.job import Carried, ErrorInfo, Job
+
+
+class Moving:
+    """Sends the job of a failed attempt into the retry chain. On the owning thread."""
+
+    def __init__(self, engine: EngineState, dispatch: Dispatch) -> None:
+        self._engine = engine
+        self._dispatch = dispatch
+
+    def out(self, attempt: Attempt, error: ErrorInfo, delay: float, *, deaths: int) -> Job:
+        """Put the copy of an attempt's job into the outbox, to come back in `delay` seconds; the job as it leaves."""
+        engine, number, job = self._engine, attempt.number, attempt.job
+        now = engine.clock.now_ms()
+        saved, children = self.taken(attempt)
+        move = engine.completer.move(
+            number.topics,
+            job,
+            error,
+            now + round(delay * 1000),
+            saved=saved,
+            version=number.version(job)._replace(hop=job.hop + 1),
+            stays=self.keeps_key(attempt),
+            marked=attempt.derived,
+            deaths=deaths,
+            now=now,
+        )
+        if attempt.derived:
+            number.marks.mark(job.id, job.life, job.hop, now)
+        self.put(number, job, move.writes, children)
+        engine.counters.events["moved.retry"] += 1
+        return move.job
+
+    @staticmethod
+    def keeps_key(attempt: Attempt) -> bool:
+        """Whether the job's key waits for it while it waits for its retry."""
+        return attempt.job.key is not None and attempt.number.queue.order == "block"
+
+    @staticmethod
+    def taken(attempt: Attempt) -> tuple[Saved | None, Sequence[OutRecord]]:
+        """What is known of an attempt's progress now that it has ended, and the children it leaves behind."""
+        drained = attempt.drain(final=True)
+        for step in drained.steps:
+            attempt.step_names = {**(attempt.step_names or {}), step.name: step}
+        # What an earlier hop left behind and is not buried yet counts as well: it ends with this one.
+        written = attempt.saved or (attempt.job.hop > 0 and attempt.job.id in attempt.number.live)
+        if not (written or attempt.latest is not None or attempt.step_names):
+            return None, drained.children
+        steps = list((attempt.step_names or {}).values())
+        return Saved(attempt.latest, steps, attempt.promoted, written, drained.steps), drained.children
+
+    def put(self, number: QueuePartition, job: Job, writes: WriteSet, children: Sequence[OutRecord]) -> None:
+        """Records of an end or a move go into the outbox."""
+        later = writes.later
+        if later and job.hop:
+            later = list(dict.fromkeys([*number.live.keys_of(job.id), *later]))
+        number.creates.extend(children)
+        number.creates.extend(writes.creates)
+        number.saves.extend(writes.saves)
+        number.announces.extend(writes.announces)
+        number.later.extend(later)
+        outs = [*children, *writes.creates, *writes.announces, *(saved.out for saved in writes.saves)]
+        self._engine.wrote(len(outs), sum(len(out.value or b"") for out in outs))
+
+    @staticmethod
+    def takes_up(number: QueuePartition, job: Job) -> None:
+        """A job begins to save again: what was to be buried of an earlier hop is written over instead."""
+        if job.hop and (number.burials or number.later):
+            mine = set(number.live.keys_of(job.id))
+            number.burials = [key for key in number.burials if key not in mine]
+            number.later = [key for key in number.later if key not in mine]
+
+    def note_failure(self, attempt: Attempt, error: ErrorInfo, now: int) -> Job:
+        """An attempt failed, and its job waits here: count it in the job's own record."""
+        job = attempt.job
+        failures = self._engine.completer.failures(job, error, now)
+        self._engine.rewrite(attempt, job._replace(attempt=job.attempt + 1, carried=Carried(failures)))
+        return attempt.job

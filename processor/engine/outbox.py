@@ -1,0 +1,241 @@
+"""Freezing what the numbers have to say into a batch, and applying how its flush went.
+
+Records, windows and offsets of a number are frozen together, by the owning thread, so a batch never commits an offset
+whose records are not in it. Completions that come while a flush is on its way belong to the next one.
+"""
+
+from __future__ import annotations
+
+from processor import events
+from processor.broker.base import OutRecord, TopicPartition
+from processor.core.live import step_key
+from processor.engine.dispatch import Dispatch
+from processor.engine.flush import FlushBatch, FlushResult, Part
+from processor.engine.outcomes import Outcomes
+from processor.engine.queue_partition import PartitionPhase, QueuePartition
+from processor.engine.state import EngineState
+from processor.errors import BrokerError, InternalError, StaleMembership
+from processor.job import ErrorInfo, Failure
+from processor.states import TERMINAL, State
+from processor.wire.codec import decode_dead_letter, decode_status, encode
+from processor.wire.records import DeadLetterRecord
+
+log = events.logger(__name__)
+
+HOPELESS = 5
+"""Flushes in a row that fail by a fault of the engine, after which their numbers are held: others may go on."""
+FLUSHABLE = frozenset({PartitionPhase.CLAIMING, PartitionPhase.ACTIVE, PartitionPhase.YIELDING})
+
+
+class Outbox:
+    """Freezes records, windows and offsets into a batch, and applies how its flush went."""
+
+    def __init__(self, engine: EngineState, dispatch: Dispatch, outcomes: Outcomes) -> None:
+        self._engine = engine
+        self._dispatch = dispatch
+        self._outcomes = outcomes
+        self._watch_all = False
+        self._internal = 0
+        """Flushes in a row that failed by a fault of the engine."""
+
+    def freeze(self) -> FlushBatch[Part] | None:
+        """Step 1 of a flush: everything there is now, with the membership of the last callback. None: nothing to do."""
+        engine = self._engine
+        if engine.membership is None:
+            return None
+        parts = []
+        for number in list(engine.numbers.values()):
+            try:
+                if self._has_work(number):
+                    parts.append(self._part(number))
+            except Exception as error:  # noqa: BLE001  (the owner's guard)
+                engine.guard.number(number, "its flush was being made", error)
+        engine.outbox_records = engine.outbox_bytes = 0
+        engine.oldest_record_at = None
+        engine.urgent = False
+        engine.group_commit.began()
+        if not parts:
+            return None
+        return FlushBatch(
+            parts=parts,
+            group=engine.config.group,
+            membership=engine.membership,
+            watch_all=self._watch_all,
+            records=sum(len(part.creates) + len(part.announces) for part in parts),
+        )
+
+    @staticmethod
+    def _has_work(number: QueuePartition) -> bool:
+        if number.phase not in FLUSHABLE:
+            return False
+        return number.touched or number.has_records or any(lane.changed for lane in number.lanes.values())
+
+    def _part(self, number: QueuePartition) -> Part:
+        for attempt in number.news:
+            if not attempt.settled and attempt.assignment == number.assignment:
+                mark = number.outbox_mark()
+                try:
+                    self._outcomes.write_news(attempt)
+                except Exception as error:  # noqa: BLE001  (as above)
+                    self._engine.guard.job(attempt, error, mark, runs=True)
+        number.news.clear()
+        topics = number.topics
+        carried = self._carried(number)
+        saves, number.saves = number.saves, []
+        step_burials, number.step_burials = number.step_burials, []
+        # A job that came back from the retry chain writes over what was to be buried of its earlier hop.
+        anew = {saved.out.key for saved in saves} if number.burials else ()
+        burials = [key for key in number.burials if key not in anew]
+        burials += [step_key(job_id, name) for job_id, name in step_burials]
+        number.burials = []
+        creates = [OutRecord(topics.checkpoints, key, value, None, number.partition) for key, value in carried]
+        creates += [saved.out for saved in saves]
+        creates += number.creates
+        announces = number.announces
+        announces += [OutRecord(topics.checkpoints, key, None, None, number.partition) for key in burials]
+        part = Part(
+            number=number,
+            assignment=number.assignment,
+            creates=creates,
+            announces=announces,
+            saves=saves,
+            carried=[key for key, _ in carried],
+            burials=burials,
+            step_burials=step_burials,
+            later=number.later,
+            syncs=number.syncs,
+            offsets=number.offsets(all_lanes=number.touched or number.cautious is not None),
+            marks=[] if number.cautious is None else [(n, n.window.read_mark) for n in number.lanes.values()],
+            named=number.named,
+            checkpoint_end=number.checkpoint_end,
+        )
+        number.named = []
+        number.creates, number.announces, number.later, number.syncs = [], [], [], []
+        number.touched = False
+        return part
+
+    @staticmethod
+    def _carried(number: QueuePartition) -> list[tuple[bytes, bytes]]:
+        """Old live records to write again before anything newer, so that a restore stays O(live)."""
+        if number.phase is not PartitionPhase.ACTIVE or not number.live.live_records:
+            return []
+        return number.live.carry_candidates(number.checkpoint_end)
+
+    def committed(self, result: FlushResult[Part]) -> list[QueuePartition]:
+        """Apply a successful flush. Returns the numbers it touched that are still owned."""
+        engine = self._engine
+        self._watch_all = False
+        self._internal = 0
+        engine.counters.events["flush.committed"] += 1
+        engine.counters.sample(engine.counters.flush_seconds, result.seconds)
+        engine.counters.sample(engine.counters.flush_records, result.batch.records)
+        owned: list[QueuePartition] = []
+        engine.group_commit.let_go(sum(len(part.syncs) for part in result.batch.parts), engine.clock.monotonic())
+        for part in result.batch.parts:
+            for sync in part.syncs:
+                sync.release()
+            number = part.number
+            if part.assignment != number.assignment:
+                self._dispatch.named(part.named)
+                continue
+            try:
+                self._apply(part, result)
+                owned.append(number)
+            except Exception as error:  # noqa: BLE001  (as above)
+                engine.guard.number(number, "its flush was committed", error)
+        return owned
+
+    def _apply(self, part: Part, result: FlushResult[Part]) -> None:
+        number, live = part.number, part.number.live
+        for key in part.carried:
+            live.carried(key, part.checkpoint_end)
+        for out, record in part.saves:
+            live.put(out.key or b"", out.value or b"", part.checkpoint_end, record)
+        for key in part.burials:
+            live.remove(key)
+        number.burials.extend(part.later)
+        if part.marks:
+            self._dispatch.read_durably(number, part.marks)
+        if part.named:
+            self._dispatch.named(part.named)
+        acked = result.acks.offsets.get(TopicPartition(number.topics.checkpoints, number.partition))
+        if acked is not None:
+            number.checkpoint_end = max(number.checkpoint_end, acked + 1)
+        number.committed_at = number.progress_at = self._engine.clock.monotonic()
+
+    def failed(self, result: FlushResult[Part]) -> None:
+        """Put what still counts back to the front, in order. Work of an assignment that is over is dropped."""
+        engine = self._engine
+        engine.counters.events["flush.failed"] += 1
+        refused = {id(failure.record): failure.error for failure in result.acks.failures}
+        # An abort that names no record, and is not about the group, may be about a record: ask for reports next time.
+        self._watch_all = not refused and not isinstance(result.error, StaleMembership)
+        self._internal = self._internal + 1 if result.internal else 0
+        hopeless = self._internal >= HOPELESS
+        for part in result.batch.parts:
+            if part.assignment != part.number.assignment:
+                for sync in part.syncs:
+                    sync.attempt.lost = sync.attempt.interrupted = True
+                    sync.release()
+                self._dispatch.named(part.named)
+                continue
+            try:
+                if hopeless and result.error is not None:
+                    raise InternalError(f"its flush failed {self._internal} times in a row: {result.error}")
+                self._put_back(part, refused)
+            except Exception as error:  # noqa: BLE001  (as above)
+                engine.guard.number(part.number, "its flush had failed", error)
+        engine.wrote(result.batch.records, 0)
+
+    def _put_back(self, part: Part, refused: dict[int, BrokerError]) -> None:
+        number = part.number
+        saved = {id(out) for out, _ in part.saves}
+        buried = set(part.burials)
+        checkpoints = number.topics.checkpoints
+        creates = [record for record in part.creates if id(record) not in saved and record.topic != checkpoints]
+        announces = [record for record in part.announces if record.topic != checkpoints or record.key not in buried]
+        written = [*creates, *announces, *(out for out, _ in part.saves)]
+        creates += [self._unsendable(number, out, refused[id(out)]) for out in written if id(out) in refused]
+        announces += [
+            self._said_small(number, out, refused[id(out)])
+            for out in announces
+            if id(out) in refused and out.topic == number.topics.status
+        ]
+        number.creates[:0] = [record for record in creates if id(record) not in refused]
+        number.announces[:0] = [record for record in announces if id(record) not in refused]
+        number.saves[:0] = [save for save in part.saves if id(save.out) not in refused]
+        steps = {step_key(job_id, name) for job_id, name in part.step_burials}
+        number.burials[:0] = [key for key in part.burials if key not in steps]
+        number.step_burials[:0] = part.step_burials
+        number.later[:0] = part.later
+        number.syncs[:0] = part.syncs
+        number.named[:0] = part.named
+        self._engine.group_commit.waits(len(part.syncs))
+        number.touched = True
+
+    @staticmethod
+    def _said_small(number: QueuePartition, record: OutRecord, error: BrokerError) -> OutRecord:
+        """In place of a status that the broker refused: whoever waits for the job must hear how it ended."""
+        status = decode_status(record.value or b"")
+        why = ErrorInfo("unsendable", f"its status of {len(record.value or b'')} bytes was refused: {error}")
+        if status.state in TERMINAL:
+            status = status._replace(state=State.DEAD)
+        return OutRecord(number.topics.status, record.key, encode(status._replace(result=None, error=why, note=None)))
+
+    def _unsendable(self, number: QueuePartition, record: OutRecord, error: BrokerError) -> OutRecord:
+        """A small dead letter in place of a record that the broker will never take; everything else goes on."""
+        log.error("flush.unsendable", extra={"topic": record.topic, "error": str(error)})
+        self._engine.counters.events["dead_letter.unsendable"] += 1
+        now = self._engine.clock.now_ms()
+        small = None
+        if record.topic == number.topics.dlq and record.value is not None:
+            letter = decode_dead_letter(record.value)
+            small = letter._replace(job=None, raw=None, progress=None, steps=None)
+        if small is None:
+            job_id = (record.key or b"").decode(errors="replace")
+            origin = (record.topic, number.partition, -1)
+            small = DeadLetterRecord(job_id, "unsendable", now, self._engine.config.slot, *origin)
+        what = f"{len(record.value or b'')} bytes for {record.topic}: {error}"
+        failure = Failure("unsendable", what, worker=self._engine.config.slot, at=now)
+        small = small._replace(failures=[*(small.failures or ()), failure])
+        return OutRecord(number.topics.dlq, record.key, encode(small), [("reason", b"unsendable")])

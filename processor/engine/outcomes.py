@@ -1,0 +1,394 @@
+"""What the owner does with what attempts report: outcomes become write sets, news waits for the next freeze."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from processor import events
+from processor.broker.base import OutRecord
+from processor.core.completer import FINAL_HOP
+from processor.core.deaths import GIVEN_UP
+from processor.core.outcome import (
+    Crashed,
+    Discarded,
+    Ended,
+    Failed,
+    Lost,
+    Outcome,
+    Parked,
+    Retried,
+    Succeeded,
+    Yielded,
+)
+from processor.core.write_set import SavedOut
+from processor.engine.attempt import Attempt, Sync
+from processor.engine.dispatch import Dispatch
+from processor.engine.moving import Moving
+from processor.engine.parked import look_again_at
+from processor.engine.queue_partition import PartitionPhase, QueuePartition
+from processor.engine.state import EngineState
+from processor.engine.stops import name_of, stopped
+from processor.job import ErrorInfo, Progress
+from processor.states import State
+
+log = events.logger(__name__)
+
+DEATH_DELAY = 1.0
+"""Seconds before it is tried again after one."""
+
+
+class Outcomes:
+    """Turns what attempts report into records of the outbox."""
+
+    def __init__(self, engine: EngineState, dispatch: Dispatch) -> None:
+        self._engine = engine
+        self._dispatch = dispatch
+        self.moving = Moving(engine, dispatch)
+        self._handlers: dict[type, Callable[[Attempt], None]] = {
+            Succeeded: self.end,
+            Failed: self.end,
+            Discarded: self.end,
+            Ended: self.end,
+            Retried: self._retried,
+            Yielded: self._yielded,
+            Lost: self._lost,
+            Parked: self._parked,
+            Crashed: self._crashed,
+        }
+
+    def all_reported(self, attempts: Iterable[Attempt]) -> None:
+        """As `reported`, for many: those that succeeded and saved nothing, nearly all there are, go through at once."""
+        engine, ended = self._engine, self._dispatch.ended
+        succeeded, now = engine.completer.succeeded, engine.clock.now_ms()
+        counters = engine.counters
+        records = size = 0
+        for attempt in attempts:
+            outcome, number = attempt.outcome, attempt.number
+            if (
+                type(outcome) is not Succeeded
+                or attempt.settled
+                or attempt.derived
+                or attempt.saved
+                or attempt._ops
+                or attempt.lost
+                or number.assignment != attempt.assignment
+            ):
+                mark = number.outbox_mark()
+                try:
+                    self.reported(attempt)
+                except Exception as error:  # noqa: BLE001  (the owner's guard)
+                    engine.guard.job(attempt, error, mark)
+                continue
+            attempt.settled = True
+            before = len(number.announces)
+            try:
+                ended(attempt)
+                job = attempt.job
+                out = succeeded(number.topics, job, outcome, now)
+                number.announces.append(out)
+                records += 1
+                size += len(out[2])  # type: ignore[arg-type]  # a status has a value
+                lane = attempt.lane
+                if lane is not None:
+                    lane.window.complete(attempt.origin[2])
+                    lane.changed = True
+                attempt.over = True
+                counters.finished[number.queue.name, job.type, "succeeded"] += 1
+                counters.ran(job.type, attempt.run_seconds)
+                self.leave(attempt)
+            except Exception as error:  # noqa: BLE001  (as above)
+                engine.guard.job(attempt, error, number.outbox_mark()._replace(announces=before))
+        if records:
+            engine.wrote(records, size)
+
+    def reported(self, attempt: Attempt) -> None:
+        """An attempt was posted: it has ended, or it has news for the next flush."""
+        if attempt.settled:
+            self._dispatch.give_back(attempt)  # it was ended without its handler
+            return
+        if attempt.outcome is None:
+            attempt.number.news.append(attempt)
+            self._engine.wrote(0, 0)
+            return
+        attempt.settled = True
+        self._dispatch.ended(attempt)
+        if attempt.lost or attempt.number.assignment != attempt.assignment:
+            # The number moved away: a result that comes now belongs to nobody (design: dropped by assignment).
+            self._engine.counters.events["late_results"] += 1
+            return
+        if attempt.stop is not None:
+            attempt.outcome = stopped(attempt, attempt.stop, self._engine.clock.now_ms())
+        self._handlers[type(attempt.outcome)](attempt)
+
+    def end_by_force(self, attempt: Attempt) -> None:
+        """Its thread does not listen and cannot be ended: the job ends without it, what it still does is nobody's."""
+        assert attempt.stop is not None
+        attempt.outcome = stopped(attempt, attempt.stop, self._engine.clock.now_ms())
+        attempt.settled = True
+        self._dispatch.ended(attempt)
+        self._apply(attempt)
+        attempt.lost = attempt.interrupted = True
+
+    def end_unstarted(self, attempt: Attempt, outcome: Outcome) -> None:
+        """End a job that may not start: its kill date has come, it is too late for it, or somebody cancelled it."""
+        attempt.outcome = outcome
+        attempt.settled = True
+        self._apply(attempt)
+
+    def _apply(self, attempt: Attempt) -> None:
+        mark = attempt.number.outbox_mark()
+        try:
+            self._handlers[type(attempt.outcome)](attempt)
+        except Exception as error:  # noqa: BLE001  (as above)
+            self._engine.guard.job(attempt, error, mark)
+
+    def name(self, attempt: Attempt) -> None:
+        """A suspect is to run alone: from now on its own record counts the deaths."""
+        self._engine.rewrite(attempt, attempt.job._replace(deaths=attempt.deaths))
+        self.promote(attempt)
+
+    def synced(self, sync: Sync) -> None:
+        """Somebody waits until what an attempt saved is durable."""
+        attempt = sync.attempt
+        if attempt.lost or attempt.number.assignment != attempt.assignment:
+            attempt.lost = attempt.interrupted = True
+            sync.release()
+            return
+        attempt.number.syncs.append(sync)
+        self._engine.wrote(0, 0)
+        self._engine.group_commit.waits()
+
+    def park_unknown(self, attempt: Attempt) -> None:
+        """No such job type here: perhaps the deploy that brings it is under way."""
+        until = self._engine.clock.now_ms() + int(self._engine.config.unknown_type_patience * 1000)
+        self.end_unstarted(attempt, Parked(State.WAITING, f"unknown job type {attempt.job.type!r}", until))
+
+    def give_up(self, attempt: Attempt, reason: str, message: str) -> None:
+        """End a job that never ran, as dead."""
+        self.end_unstarted(attempt, Failed(ErrorInfo(reason, message), reason))
+
+    def write_news(self, attempt: Attempt, *, final: bool = False) -> None:
+        """Put what an attempt reported since the last time into its number's outbox."""
+        drained = attempt.drain(final=final)
+        number, job, engine = attempt.number, attempt.job, self._engine
+        progress = drained.progress
+        if progress is None and drained.steps and not attempt.saved:
+            # A job's progress is written no later than its first step: steps alone belong to nobody.
+            progress = attempt.latest or Progress()
+            attempt.written = attempt.latest
+        if not attempt.saved and (progress is not None or drained.steps):
+            self.moving.takes_up(number, job)
+        completer, topics = engine.completer, number.topics
+        size = 0
+        if progress is not None:
+            saved = self._progress(attempt, progress)
+            number.saves.append(saved)
+            attempt.saved = True
+            size += len(saved.out.value or b"")
+            engine.counters.events["checkpoints"] += 1
+        if drained.steps:
+            names = attempt.step_names
+            if names is None:
+                names = attempt.step_names = {}
+            for step in drained.steps:
+                saved = completer.step(topics, job, step, number.version(job))
+                number.saves.append(saved)
+                names[step.name] = step
+                size += len(saved.out.value or b"")
+            engine.counters.events["steps"] += len(drained.steps)
+        for name in drained.forgotten:
+            if attempt.step_names is not None and attempt.step_names.pop(name, None) is not None:
+                number.step_burials.append((job.id, name))
+        number.creates.extend(drained.children)
+        records = len(drained.steps) + len(drained.children) + (progress is not None)
+        if records:
+            engine.wrote(records, size + sum(len(child.value or b"") for child in drained.children))
+
+    def end(self, attempt: Attempt) -> None:
+        """The job is over: everything that this writes, in one flush with the completion of its offset."""
+        engine, number, job, outcome = self._engine, attempt.number, attempt.job, attempt.outcome
+        assert outcome is not None
+        now = engine.clock.now_ms()
+        saved, children = self.moving.taken(attempt)
+        writes = engine.completer.end(
+            number.topics,
+            job,
+            attempt.raw,
+            attempt.origin,
+            outcome,
+            saved=saved,
+            version=number.version(job),
+            marked=attempt.derived,
+            now=now,
+        )
+        if attempt.derived:
+            number.marks.mark(job.id, job.life, FINAL_HOP, now)
+        self._say(attempt, now)
+        self.moving.put(number, job, writes, children)
+        self._complete(attempt)
+        attempt.over = True
+        counters = engine.counters
+        counters.finished[number.queue.name, job.type, name_of(outcome)] += 1
+        counters.ran(job.type, attempt.run_seconds)
+        self.leave(attempt)
+
+    def _say(self, attempt: Attempt, now: int) -> None:
+        """Count a dead letter, and alert whoever should hear of this end."""
+        engine, number, job, outcome = self._engine, attempt.number, attempt.job, attempt.outcome
+        kind = text = ""
+        if isinstance(outcome, Failed):
+            engine.counters.events[f"dead_letter.{outcome.reason}"] += 1
+            if outcome.reason == "crash_loop":
+                kind, text = "crash_loop", f"job {job.id} ({job.type}) ended its process again and again"
+        elif isinstance(outcome, Ended) and outcome.state is State.KILLED:
+            kind, text = "killed", f"job {job.id} ({job.type}) was not done by its kill date"
+        if kind:
+            number.creates.append(engine.completer.alert(number.topics, kind, job, text, now))
+            log.error("job.alert", extra={"job_id": job.id, "job_type": job.type, "kind": kind})
+
+    def _yielded(self, attempt: Attempt) -> None:
+        """Save what was reached; the offset stays open. The next owner goes on, or this one once the pause is over."""
+        self.write_news(attempt, final=True)
+        attempt.number.touched = True
+        self._count(attempt, "yielded")
+        self._engine.forget(attempt)
+        if attempt.number.phase is PartitionPhase.ACTIVE:
+            again = attempt.again()
+            self._engine.take(again)
+            self._dispatch.ready(again)
+
+    def _lost(self, attempt: Attempt) -> None:
+        self._count(attempt, "yielded")
+        self._engine.forget(attempt)
+
+    def _count(self, attempt: Attempt, outcome: str) -> None:
+        self._engine.counters.finished[attempt.number.queue.name, attempt.job.type, outcome] += 1
+
+    def _parked(self, attempt: Attempt) -> None:
+        """The job's whole record goes into the checkpoint topic; it waits there without a slot."""
+        parked = attempt.outcome
+        if not isinstance(parked, Parked):
+            return
+        engine, number, job = self._engine, attempt.number, attempt.job
+        now = engine.clock.now_ms()
+        if parked.until is not None and attempt.parked_until is not None:
+            # Tried again, by this owner or the next: the patience counts from the first time.
+            if now >= attempt.parked_until:
+                self.give_up(attempt, "unknown_type" if attempt.job_type is None else "newer_record", parked.reason)
+                return
+            parked = parked._replace(until=attempt.parked_until)
+        self.write_news(attempt, final=True)
+        if parked.error is not None:
+            job = self.moving.note_failure(attempt, parked.error, now)
+        record = self.promote(attempt, parked).record
+        number.parkings[job.id] = (record.epoch, record.sequence)
+        status = engine.completer.status(job, parked.state, now, note=parked.reason, attempt=job.attempt)
+        number.announces.append(OutRecord(number.topics.status, job.id.encode(), status))
+        engine.wrote(1, len(status))
+        number.parked[job.id] = look_again_at(job, parked.until)
+        if engine.gate.control.concerns(job.id, job.type):
+            number.looked_for.add(job.id)
+        engine.counters.events["parked"] += 1
+        if attempt.started_at is not None:
+            self._count(attempt, "parked")
+        engine.forget(attempt)
+        log.warning("job.parked", extra={"job_id": job.id, "job_type": job.type, "reason": parked.reason})
+
+    def promote(self, attempt: Attempt, parked: Parked | None = None) -> SavedOut:
+        """Move a job into the checkpoint topic: its lane offset completes with the flush that carries its record."""
+        engine, number = self._engine, attempt.number
+        was_promoted, attempt.promoted = attempt.promoted, True
+        saves = number.saves
+        if not attempt.saved:
+            self.moving.takes_up(number, attempt.job)
+            latest = attempt.latest or Progress()
+            attempt.written = attempt.latest
+            saves.append(self._progress(attempt, latest))
+        elif not was_promoted:
+            # Its home is the checkpoint topic now.
+            saves.append(self._progress(attempt, attempt.written or Progress()))
+        attempt.saved = True
+        version = number.version(attempt.job)
+        promotion = engine.completer.promotion(
+            number.topics, attempt.job, attempt.raw, attempt.origin, version, engine.clock.now_ms(), parked
+        )
+        saves.append(promotion)
+        engine.wrote(2, len(promotion.out.value or b""))
+        if not was_promoted:
+            self._complete(attempt)
+            if attempt.derived:
+                mark = engine.completer.mark(number.topics, attempt.job, engine.clock.now_ms(), attempt.job.hop)
+                number.creates.append(mark)
+                number.marks.mark(attempt.job.id, attempt.job.life, attempt.job.hop, engine.clock.now_ms())
+            engine.counters.events["promoted"] += 1
+        return promotion
+
+    def _progress(self, attempt: Attempt, progress: Progress) -> SavedOut:
+        number, job = attempt.number, attempt.job
+        return self._engine.completer.checkpoint(
+            number.topics,
+            job,
+            attempt.origin,
+            attempt.promoted,
+            progress,
+            number.version(job),
+            self._engine.clock.now_ms(),
+        )
+
+    def _retried(self, attempt: Attempt) -> None:
+        if isinstance(attempt.outcome, Retried):
+            self._moves(attempt, attempt.outcome.error, attempt.outcome.delay, deaths=0)
+
+    def _crashed(self, attempt: Attempt) -> None:
+        """The process that ran it died. That burns no attempt; the third time without progress it is given up."""
+        detail = attempt.outcome.detail if isinstance(attempt.outcome, Crashed) else ""
+        error = ErrorInfo("child_died", detail)
+        deaths = 1 if attempt.progressed_here else max(attempt.deaths, attempt.job.deaths) + 1
+        if deaths >= GIVEN_UP:
+            error = error._replace(message=f"its process died {deaths} times without progress, at last: {detail}")
+            attempt.outcome = Failed(error, "crash_loop")
+            self.end(attempt)
+            return
+        self._moves(attempt, error, DEATH_DELAY, deaths=deaths)
+
+    def _moves(self, attempt: Attempt, error: ErrorInfo, delay: float, *, deaths: int) -> None:
+        """It is tried again later, from a copy of its record."""
+        attempt.moved = self.moving.out(attempt, error, delay, deaths=deaths)
+        self._complete(attempt)
+        attempt.over = True
+        self._engine.counters.ran(attempt.job.type, attempt.run_seconds)
+        self._count(attempt, "died" if deaths else "retried")
+        self.leave(attempt)
+
+    def _complete(self, attempt: Attempt) -> None:
+        lane = attempt.lane
+        if lane is not None:
+            lane.window.complete(attempt.origin.offset)
+            lane.changed = True
+            attempt.lane = None
+
+    def leave(self, attempt: Attempt) -> None:
+        """Its place, its key and what waits behind it are free. A second time changes nothing."""
+        number, job = attempt.number, attempt.job
+        hop = FINAL_HOP if attempt.moved is None else job.hop
+        self._engine.forget(attempt)
+        number.recent.add(job.id, job.life, hop)
+        if job.key is not None and (attempt.moved is None or not self.moving.keeps_key(attempt)):
+            self._dispatch.release_key(number, job.key, job.id)
+        if number.successors:
+            self._start_successor(number, job.id, (job.life, hop))
+
+    def _start_successor(self, number: QueuePartition, job_id: str, over: tuple[int, int]) -> None:
+        """A later record of a job that was live has waited; `over`: (life, hop) up to which nothing is to run."""
+        successor = number.successors.pop(job_id, None)
+        if successor is None:
+            return
+        if (successor.job.life, successor.job.hop) <= over:
+            self._engine.counters.events["dropped_copies"] += 1
+            self._complete(successor)
+            self._engine.wrote(0, 0)
+            return
+        self._engine.take(successor)
+        key = successor.job.key
+        if key is None or self._dispatch.offer_key(successor, key):
+            self._dispatch.ready(successor)

@@ -1,0 +1,188 @@
+"""What the parts of the owning thread share: the numbers it owns, their lanes, and how much is in flight.
+
+Everything here is touched by the owning thread alone; other threads reach it through `inbox`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from processor import events
+from processor.broker.base import Broker, Membership
+from processor.context.port import ContextLimits
+from processor.core.completer import Completer
+from processor.core.group_commit import GroupCommit
+from processor.core.memory_budget import MemoryBudget
+from processor.core.write_set import Origin, Topics
+from processor.engine.attempt import Attempt, AttemptShared
+from processor.engine.config import QueueConfig, WorkerConfig
+from processor.engine.counters import Counters
+from processor.engine.gate import Gate
+from processor.engine.queue_partition import LaneState, PartitionPhase, QueuePartition
+from processor.errors import RecordError
+from processor.job import Job, Lane
+from processor.runtime import Inbox, Runtime
+from processor.wire.codec import encode
+from processor.wire.topics import checkpoints_topic, dedupe_topic, dlq_topic, jobs_topic, status_topic
+
+if TYPE_CHECKING:
+    from processor.engine.guard import Guard
+    from processor.engine.registry import JobTypes
+
+
+log = events.logger(__name__)
+
+
+class EngineState:
+    """The partitions that a worker owns, their lanes, and how much is in flight."""
+
+    def __init__(self, runtime: Runtime, broker: Broker, config: WorkerConfig, registry: JobTypes) -> None:
+        self.runtime = runtime
+        self.clock = runtime.clock
+        self.broker = broker
+        self.config = config
+        self.registry = registry
+        self.completer = Completer(config.slot)
+        self.counters = Counters()
+        self.gate = Gate()
+        self.inbox: Inbox[object] = Inbox(runtime)
+        limits = ContextLimits(
+            checkpoint_max_bytes=config.checkpoint_max_bytes,
+            result_max_bytes=config.result_max_bytes,
+            payload_max_bytes=config.payload_max_bytes,
+        )
+        self.shared = AttemptShared(self.inbox, runtime.clock, limits, runtime.signal, config.unknown_type_patience)
+        self.membership: Membership | None = None
+        """The group metadata of the last assign or revoke callback; flushes present this and nothing fresher."""
+        self.numbers: dict[tuple[str, int], QueuePartition] = {}
+        self.claimed: dict[tuple[str, int], int] = {}
+        """The last epoch of every number that this process has owned."""
+        self.lanes: dict[tuple[str, int], LaneState] = {}
+        """Lane partitions of active numbers, by (topic, partition)."""
+        self.queues = {queue.name: queue for queue in config.queues}
+        self.normal_topics = {jobs_topic(config.namespace, q.name, Lane.NORMAL): q for q in config.queues}
+        self.budget = MemoryBudget(config.inflight_max_records // 2, config.inflight_max_bytes // 2)
+        """For jobs that wait for their keys: half of what may be in flight, so that the other half can always run."""
+        self.inflight_records = 0
+        self.inflight_bytes = 0
+        self.outbox_records = 0
+        self.outbox_bytes = 0
+        self.oldest_record_at: float | None = None
+        """When the oldest record of the outbox was put there (monotonic seconds)."""
+        self.urgent = False
+        """A flush is wanted at once: nothing of a number can start before it is claimed."""
+        self.group_commit = GroupCommit()
+        """Of those who wait for durability."""
+        self.guard: Guard
+        """Set by the loop: it needs the parts that end jobs and hold numbers."""
+        self._assignments = 0
+
+    def new_number(self, queue: QueueConfig, partition: int) -> QueuePartition:
+        """Begin an assignment."""
+        ns = self.config.namespace
+        topics = Topics(
+            status_topic(ns),
+            dlq_topic(ns),
+            checkpoints_topic(ns, queue.name),
+            dedupe_topic(ns, queue.name),
+            partition,
+            ns,
+        )
+        self._assignments += 1
+        dedupe_ms = int(self.config.dedupe_window * 1000)
+        number = QueuePartition(queue, partition, self._assignments, topics, self.config.slot, self.budget, dedupe_ms)
+        for lane in queue.lanes:
+            number.lanes[lane] = LaneState(number, lane, jobs_topic(ns, queue.name, lane), partition)
+        self.numbers[queue.name, partition] = number
+        number.own_epoch = self.claimed.get((queue.name, partition), 0)
+        return number
+
+    def drop_number(self, number: QueuePartition) -> None:
+        """End an assignment: whatever still runs for it no longer counts."""
+        if self.numbers.get((number.queue.name, number.partition)) is number:
+            del self.numbers[number.queue.name, number.partition]
+        for lane in number.lanes.values():
+            if self.lanes.get(lane.key) is lane:
+                del self.lanes[lane.key]
+        number.assignment = -1
+        self.abandon(number)
+
+    def abandon(self, number: QueuePartition) -> None:
+        """Whatever runs for this number counts no more, and hears of it."""
+        for attempt in number.attempts.values():
+            attempt.lost = attempt.interrupted = True
+            self._forget_load(attempt)
+        for attempt in number.named:
+            if attempt.ready_queue is not None:
+                attempt.ready_queue.pool.submit([attempt])  # it comes back as lost, and its slot is free
+        number.named.clear()
+        number.attempts.clear()
+        number.order.drop_all()
+        for sync in number.syncs:
+            sync.release()
+        number.syncs.clear()
+
+    def take(self, attempt: Attempt) -> None:
+        """An attempt now weighs on the worker."""
+        attempt.number.attempts[attempt.job.id] = attempt
+        self.inflight_records += 1
+        self.inflight_bytes += len(attempt.raw)
+
+    def forget(self, attempt: Attempt) -> None:
+        """It no longer does."""
+        number = attempt.number
+        if number.attempts.get(attempt.job.id) is attempt:
+            del number.attempts[attempt.job.id]
+            self._forget_load(attempt)
+
+    def _forget_load(self, attempt: Attempt) -> None:
+        self.inflight_records -= 1
+        self.inflight_bytes -= len(attempt.raw)
+
+    def rewrite(self, attempt: Attempt, job: Job) -> None:
+        """What is known of its job has changed: its record is another one from now on."""
+        self.inflight_bytes -= len(attempt.raw)
+        attempt.job, attempt.raw = job, encode(job)
+        self.inflight_bytes += len(attempt.raw)
+
+    def wrote(self, records: int, size: int) -> None:
+        """Records went into the outbox."""
+        self.outbox_records += records
+        self.outbox_bytes += size
+        if self.oldest_record_at is None:
+            self.oldest_record_at = self.clock.monotonic()
+
+    def keep_unreadable(
+        self, number: QueuePartition, topic: str, offset: int, key: bytes, value: bytes, error: RecordError
+    ) -> None:
+        """A checkpoint or mark that does not decode: its raw bytes go to the dead letters, its job does without."""
+        origin = Origin(topic, number.partition, offset)
+        now = self.clock.now_ms()
+        out = self.completer.undecodable(number.topics.dlq, origin, key, value, error.code, str(error), now)
+        number.creates.append(out)
+        self.wrote(1, len(value))
+        self.counters.events[f"dead_letter.{error.code}"] += 1
+        log.error(
+            "checkpoint.unreadable",
+            extra={"topic": origin.topic, "partition": origin.partition, "offset": offset, "error": str(error)},
+        )
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the worker may take more from the log."""
+        config = self.config
+        return (
+            self.inflight_records < config.inflight_max_records
+            and self.inflight_bytes < config.inflight_max_bytes
+            and self.outbox_records < config.outbox_max_records
+            and self.outbox_bytes < config.outbox_max_bytes
+        )
+
+    def active(self) -> Iterator[QueuePartition]:
+        """Numbers whose jobs may run."""
+        return (number for number in self.numbers.values() if number.phase is PartitionPhase.ACTIVE)
+
+    def attempt(self, number: QueuePartition, lane: LaneState | None, origin: Origin, job: Job, raw: bytes) -> Attempt:
+        """A new attempt of a job read at `origin`."""
+        return Attempt(self.shared, number, lane, origin, job, raw, self.registry.get(job.type))

@@ -1,0 +1,296 @@
+"""What runs in a child of the process executor: `python -m processor.executors.child APP FD PARENT LOG`.
+
+The main thread runs handlers, one at a time. A reader thread takes what the worker says: jobs, and the wish to stop. A
+sender thread carries reports to the worker, so that a checkpoint costs the handler no more than in a thread; reports
+that come while it sends leave together, and of several progresses only the newest.
+
+When the worker ends, so does this process: by the kernel, and by the end of the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
+from typing import NoReturn
+
+from processor import events
+from processor.broker.base import OutRecord
+from processor.clock import Clock, SystemClock
+from processor.context.port import ContextLimits
+from processor.core.failures import error_info
+from processor.core.outcome import Failed, Outcome, Parked
+from processor.engine.registry import RunnableJob
+from processor.errors import JobLost, JobYielded, UnknownJobType
+from processor.executors.child_frames import (
+    Assigned,
+    Channel,
+    Frame,
+    Report,
+    pack_outcome,
+    pack_report,
+    unpack_assigned,
+)
+from processor.executors.loading import Application, load_application
+from processor.executors.parent_death import die_with_parent
+from processor.executors.runner import outcome_of, run_async, run_sync
+from processor.job import Job, Progress, Step
+from processor.logs import configure
+from processor.runtime.gc_tuning import GrowthWatch
+from processor.states import State
+from processor.texts import message_of
+
+log = events.logger(__name__)
+
+
+class ChildPort:
+    """The attempt, as the context in this process sees it. Implements `processor.context.port.AttemptPort`."""
+
+    def __init__(self, assigned: Assigned, wake: Callable[[], None]) -> None:
+        checkpoint, result, payload = assigned.limits
+        self.job: Job = assigned.job
+        self.fencing_token = assigned.fencing_token
+        self.resumed = assigned.resumed
+        self.steps: Mapping[str, Step] = assigned.steps
+        self.patience = assigned.patience
+        self.clock: Clock = SystemClock()
+        self.limits = ContextLimits(checkpoint_max_bytes=checkpoint, result_max_bytes=result, payload_max_bytes=payload)
+        self.interrupted = False
+        self.lost = self.told = False
+        self.synced: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.wants_sync = False
+        self.unsendable: Failed | None = None
+        """Something that the handler reported could not be sent: how the attempt ends."""
+        self.job_type: RunnableJob | None = None
+        self._wake = wake
+        self._ops: deque[tuple[str, object]] = deque()
+        self._latest = self.resumed
+        self._sent = self.resumed
+        self._save = False
+        self._reported: tuple[float, float | None, str | None] | None = None
+        self._beat = False
+
+    @property
+    def runnable(self) -> RunnableJob:
+        """The job type."""
+        if self.job_type is None:
+            raise UnknownJobType(f"the child process knows no job type {self.job.type!r}")
+        return self.job_type
+
+    # --- the handler's side --------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise if the worker wants the job to stop."""
+        if self.lost:
+            raise JobLost(self.job.id)
+        if self.interrupted:
+            self.told = True
+            raise JobYielded(self.job.id)
+
+    def note(self, progress: Progress) -> None:
+        """Not worth a frame: it travels with the next one, at the latest with the outcome."""
+        self._latest = progress
+
+    def save(self, progress: Progress) -> None:
+        self._latest = progress
+        if not self._save:
+            self._save = True
+            self._wake()
+
+    def save_step(self, step: Step) -> None:
+        self._ops.append(("step", step))
+        self._wake()
+
+    def forget_steps(self, names: Sequence[str]) -> None:
+        if names:
+            self._ops.append(("forget", tuple(names)))
+
+    def spawn(self, record: OutRecord, child_id: str) -> None:
+        self._ops.append(("child", record))
+        self._wake()
+
+    def progressed(self, done: float, total: float | None, note: str | None) -> None:
+        # Whatever number type a handler counts in: the frame takes plain ones.
+        self._reported = (float(done), None if total is None else float(total), None if note is None else str(note))
+        self._wake()
+
+    def heartbeat(self) -> None:
+        self._beat = True
+        self._wake()
+
+    def sync(self) -> None:
+        """Wait until all that was saved is durable."""
+        self.check()
+        self.wants_sync = True
+        self._wake()
+        how = self.synced.get()
+        if how == "lost":
+            self.lost = self.interrupted = True
+        elif how == "yielded":
+            self.interrupted = True
+        if how != "durable":
+            self.check()
+
+    async def async_sync(self) -> None:
+        """As `sync`, for the event loop."""
+        await asyncio.to_thread(self.sync)
+
+    # --- the sender's side ---------------------------------------------------------------------------------------
+
+    def drain(self) -> Report | None:
+        """What is new, None if nothing. Reads the progress last: it must not be older than what is forgotten."""
+        steps: list[Step] = []
+        children: list[OutRecord] = []
+        forgotten: list[str] = []
+        for _ in range(len(self._ops)):
+            kind, value = self._ops.popleft()
+            if kind == "step":
+                steps.append(value)  # type: ignore[arg-type]  # tagged by kind
+            elif kind == "child":
+                children.append(value)  # type: ignore[arg-type]  # tagged by kind
+            else:
+                forgotten.extend(value)  # type: ignore[arg-type]  # tagged by kind
+        beat, self._beat = self._beat, False
+        reported, self._reported = self._reported, None
+        save, self._save = self._save, False
+        latest = self._latest
+        progress = latest if latest is not self._sent else None
+        self._sent = latest
+        report = Report(steps, children, progress, save, forgotten, reported, beat)
+        return report if any(report) else None
+
+
+class Child:
+    """The process that runs handlers for a worker: its main loop, its reader and its sender."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._jobs: queue.SimpleQueue[Assigned] = queue.SimpleQueue()
+        self._port: ChildPort | None = None
+        self._sending = threading.Lock()
+        self._news = threading.Event()
+
+    def serve(self, app: Application) -> NoReturn:
+        """Run what the worker sends, for ever."""
+        threading.Thread(target=self._listen, name="worker-says", daemon=True).start()
+        threading.Thread(target=self._carry, name="reports", daemon=True).start()
+        self._channel.send(("ready",))
+        # What the start hooks have set; each attempt runs in a copy.
+        context = copy_context()
+        growth = GrowthWatch()
+        while True:
+            assigned = self._jobs.get()
+            port = self._port
+            assert port is not None  # set by the reader before it hands the job over
+            outcome = context.copy().run(self._run, port, app.job_types.get(assigned.job.type))
+            with self._sending:
+                self._port = None
+                self._send_end(port, outcome)
+            growth.turn(time.monotonic())
+
+    def _send_end(self, port: ChildPort, outcome: Outcome) -> None:
+        try:
+            self._send(("end", pack_report(port.drain() or Report()), pack_outcome(outcome)))
+        except Exception as error:  # noqa: BLE001  (as in `_carry`)
+            self._send(("end", pack_report(Report()), pack_outcome(Failed(error_info(error), "internal_error"))))
+
+    def _run(self, port: ChildPort, job_type: RunnableJob | None) -> Outcome:
+        if job_type is None:
+            # The code on disk is older than what the worker has imported: a deploy is under way.
+            until = port.clock.now_ms() + int(port.patience * 1000)
+            return Parked(State.WAITING, f"the child process knows no job type {port.job.type!r}", until)
+        port.job_type = job_type
+        try:
+            # Handlers for the event loop come here only as suspects: alone in a process, where no other dies with them.
+            outcome = asyncio.run(run_async(port)) if job_type.kind == "async" else run_sync(port)
+        except BaseException as error:  # noqa: BLE001  (a SystemExit in a task that the handler made ends its loop)
+            outcome = outcome_of(port, error)
+        return outcome if port.unsendable is None else port.unsendable
+
+    def _listen(self) -> None:
+        while True:
+            frame = self._channel.receive()
+            if frame is None:
+                # The worker is gone: whatever runs here counts for nobody any more.
+                os._exit(1)
+            self._heard(frame)
+
+    def _heard(self, frame: Frame) -> None:
+        kind = frame[0]
+        if kind == "job":
+            assigned = unpack_assigned(frame)
+            self._port = ChildPort(assigned, self._news.set)
+            self._jobs.put(assigned)
+            return
+        port = self._port
+        if port is None:
+            return
+        if kind == "stop":
+            port.lost = port.lost or frame[1]
+            port.interrupted = True
+        elif kind == "synced":
+            port.synced.put(frame[1])
+
+    def _carry(self) -> None:
+        while True:
+            self._news.wait()
+            self._news.clear()
+            port = self._port
+            try:
+                with self._sending:
+                    self._send_news()
+            except Exception as error:
+                # What the handler reported cannot be sent, so this attempt cannot succeed: it does not know yet.
+                log.exception("child.report_failed")
+                if port is not None:
+                    port.unsendable = Failed(error_info(error), "internal_error")
+                    port.interrupted = True
+                    port.synced.put("yielded")
+
+    def _send_news(self) -> None:
+        port = self._port
+        if port is None:
+            return
+        # Looked at first: what was reported before the wish is part of the report.
+        sync, port.wants_sync = port.wants_sync, False
+        report = port.drain()
+        if report is not None or sync:
+            self._send(("sync" if sync else "news", pack_report(report or Report())))
+
+    def _send(self, frame: Frame) -> None:
+        try:
+            self._channel.send(frame)
+        except OSError:
+            os._exit(1)
+
+
+def main(arguments: Sequence[str]) -> NoReturn:
+    """Be a child process."""
+    app_path, descriptor, parent, log_format = arguments
+    die_with_parent(int(parent))
+    if log_format:
+        configure(log_format)
+    # Ctrl-C in a terminal reaches the whole process group; the worker decides what becomes of its jobs.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = Channel(socket.socket(fileno=int(descriptor)))
+    try:
+        app = load_application(app_path)
+        for hook in app.start_hooks:
+            hook()
+    except BaseException as error:
+        channel.send(("refused", f"{type(error).__name__}: {message_of(error)}"))
+        log.exception("child.start_failed", extra={"app": app_path})
+        os._exit(1)
+    Child(channel).serve(app)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,99 @@
+"""Finding the user's app by name: `shop.jobs:app`, or `jobs.py:app` for a file. Workers, their children and the command
+line all load it here, so that a name that works in one works in all.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol, TypeGuard
+
+from processor.engine.registry import JobTypes
+from processor.errors import DefinitionError
+
+_EXAMPLE = "for example shop.jobs:app, or jobs.py:app for a file"
+
+
+class Application(Protocol):
+    """What a worker needs of the user's app; `processor.App` is one."""
+
+    namespace: str
+    start_hooks: list[Callable[[], object]]
+
+    @property
+    def job_types(self) -> JobTypes: ...
+    @property
+    def queues(self) -> Mapping[str, Any]: ...
+
+
+def load_application(path: str) -> Application:
+    """Import `MODULE:APP`. MODULE is a module's name, looked for in the working directory too, or a path to a `.py`
+    file. Without `:APP` the name is `app`, else the only app of the module.
+
+    Raises:
+        DefinitionError: it is not there; the message says what was tried. Errors of the module itself pass through.
+    """
+    name, _, attribute = path.rpartition(":") if ":" in path else (path, "", "")
+    if not name:
+        raise DefinitionError(f"{path!r} names no module", hint=f"write MODULE:APP, {_EXAMPLE}")
+    module = _load_file(Path(name)) if name.endswith(".py") else _load_module(name)
+    return _application_of(module, name, attribute)
+
+
+def _load_module(name: str) -> ModuleType:
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # Only "this module is not there" is ours to explain; one that it imports in vain is the user's own error.
+        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+            raise
+        raise DefinitionError(
+            f"no module {error.name!r}: looked in {folder} and {len(sys.path) - 1} more folders of the Python path",
+            hint=f"start in the folder that holds it, or install it; {_EXAMPLE}",
+        ) from error
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise DefinitionError(f"no file {path.resolve()}", hint=f"give a module or a file, {_EXAMPLE}")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    # Under its own name, as if it were imported from its folder: then what it defines can be found by name again.
+    return importlib.import_module(path.stem)
+
+
+def _application_of(module: ModuleType, name: str, attribute: str) -> Application:
+    found = {key: value for key, value in vars(module).items() if _is_application(value)}
+    if attribute:
+        value = getattr(module, attribute, None)
+        if _is_application(value):
+            return value
+        what = (
+            f"{attribute} of {name} is of type {type(value).__name__}, not an App" if hasattr(module, attribute) else ""
+        )
+        raise DefinitionError(what or f"{name} has no {attribute!r}", hint=_suggest(name, found))
+    if "app" in found:
+        return found["app"]
+    if len({id(app) for app in found.values()}) == 1:
+        return next(iter(found.values()))
+    raise DefinitionError(f"{name} has {len(found) or 'no'} apps and none is called 'app'", hint=_suggest(name, found))
+
+
+def _is_application(value: object) -> TypeGuard[Application]:
+    return not isinstance(value, type) and all(
+        hasattr(value, part) for part in ("namespace", "start_hooks", "job_types", "queues")
+    )
+
+
+def _suggest(name: str, found: Mapping[str, object]) -> str:
+    if found:
+        return "did you mean " + " or ".join(f"{name}:{key}" for key in found) + "?"
+    return f'declare one there: app = App("shop"); then {name}:app'

@@ -1,0 +1,373 @@
+"""Handlers in child processes: one pool for each queue, as many children as it ever needed at once, up to its slots.
+
+Each slot is a thread of the worker with one child. The child is started when the slot gets its first job and kept warm.
+The thread hands it a job, applies what it reports to the real `Attempt`, and posts the attempt when it has ended. So
+for the owning thread a job in a child looks like any other.
+
+A child that dies ends its job as `Crashed`; the slot starts a new one for the next job. A child that cannot start (its
+module does not import, a start hook raises) costs no job anything: the slot says so and tries again, ever more slowly.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from contextlib import suppress
+
+from processor import events
+from processor.core.failures import error_info
+from processor.core.outcome import Crashed, Failed, Lost, Outcome, Yielded
+from processor.engine.attempt import Attempt
+from processor.engine.config import WorkerConfig
+from processor.engine.dispatch import Ending
+from processor.errors import DefinitionError, JobLost, JobYielded, ProcessEnded
+from processor.executors.child_frames import (
+    Assigned,
+    Channel,
+    Report,
+    pack_assigned,
+    unpack_outcome,
+    unpack_report,
+)
+from processor.executors.threads import taken_back
+from processor.runtime import Actor, Inbox, Runtime, Signal
+from processor.texts import message_of
+
+log = events.logger(__name__)
+
+START_DELAYS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Seconds before a child that could not start is started again."""
+LOOK_EVERY = 0.05
+"""Seconds between two looks, while a slot waits to start a child again, whether its job is still wanted."""
+
+
+class ProcessPool:
+    """Runs `def` handlers in child processes. Implements `processor.engine.dispatch.Pool`.
+
+    Raises:
+        DefinitionError: there is no name under which a child could import the app.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        inbox: Inbox[object],
+        name: str,
+        slots: int,
+        config: WorkerConfig,
+    ) -> None:
+        if config.app_path is None:
+            raise DefinitionError(
+                "process executors need the app importable by name",
+                hint="start the worker with MODULE:APP, so that its child processes can import the handlers",
+            )
+        self.slots = slots
+        self.runtime = runtime
+        self.inbox = inbox
+        self.app_path = config.app_path
+        self.env = config.child_env
+        self.log_format = config.child_log_format
+        self.backlog: deque[Attempt] = deque()
+        self.idle: deque[Signal] = deque()
+        self.stopping = False
+        self._name = name
+        self._slots: list[_Slot] = []
+        self._actors: list[Actor] = []
+
+    def submit(self, attempts: list[Attempt]) -> None:
+        self.backlog.extend(attempts)
+        self.nudge()
+
+    def nudge(self) -> None:
+        for slot in self._slots:
+            slot.pass_on_interrupt()
+        for _ in range(len(self.backlog)):
+            if not self._wake_one():
+                return
+
+    def kill(self, attempt: Attempt, why: str) -> bool:
+        """End the child that runs this attempt, whatever it is doing; False if none does. Ends it as `Crashed(why)`."""
+        return any(slot.kill(attempt, why) for slot in self._slots)
+
+    def recall(self) -> list[Attempt]:
+        return taken_back(self.backlog)
+
+    def end(self, attempt: Attempt, why: str) -> Ending:
+        self.kill(attempt, why)
+        return Ending.COMES
+
+    def left_behind(self) -> int:
+        return 0  # a child process can always be killed
+
+    def stop(self, timeout: float) -> bool:
+        self.stopping = True
+        self.backlog.clear()
+        for slot in self._slots:
+            slot.end_child("the worker stops")
+        while self.idle:
+            self.idle.pop().set()
+        deadline = self.runtime.clock.monotonic() + timeout
+        return all(actor.join(max(deadline - self.runtime.clock.monotonic(), 0.0)) for actor in self._actors)
+
+    def _wake_one(self) -> bool:
+        try:
+            self.idle.pop().set()
+        except IndexError:
+            if len(self._slots) >= self.slots:
+                return False
+            slot = _Slot(self)
+            try:
+                self._actors.append(self.runtime.start(f"{self._name}-{len(self._slots)}", slot.work))
+            except RuntimeError as error:
+                # No more threads to be had: the next nudge tries again.
+                slot.close()
+                log.error("thread.not_started", extra={"pool": self._name, "error": str(error)})
+                return False
+            self._slots.append(slot)
+        return True
+
+
+class _Slot:
+    """A thread of the worker and its child process."""
+
+    def __init__(self, pool: ProcessPool) -> None:
+        self._pool = pool
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Channel | None = None
+        self._attempt: Attempt | None = None
+        self._told = (False, False)
+        """(interrupted, lost), as the child knows them."""
+        self._why = ""
+        """Why we killed the child, if we did."""
+        self._wake_r, self._wake_w = os.pipe()
+        os.set_blocking(self._wake_w, False)
+        self._asked = (False, False)
+        """The last flags that the owning thread rang the bell for."""
+
+    # --- the owning thread ---------------------------------------------------------------------------------------
+
+    def pass_on_interrupt(self) -> None:
+        """Ring if the attempt is to stop and the child does not know yet."""
+        attempt = self._attempt
+        if attempt is None:
+            return
+        flags = (attempt.interrupted, attempt.lost)
+        if flags != (False, False) and flags != self._asked:
+            self._asked = flags
+            with suppress(BlockingIOError):
+                os.write(self._wake_w, b"!")
+
+    def kill(self, attempt: Attempt, why: str) -> bool:
+        if self._attempt is not attempt:
+            return False
+        self.end_child(why)
+        return True
+
+    def end_child(self, why: str) -> None:
+        process = self._process
+        if process is not None and process.poll() is None:
+            self._why = why
+            process.kill()
+
+    # --- the slot's thread ---------------------------------------------------------------------------------------
+
+    def work(self) -> None:
+        """Run attempts until the pool stops."""
+        pool = self._pool
+        bell = pool.runtime.signal()
+        while not pool.stopping:
+            try:
+                attempt = pool.backlog.popleft()
+            except IndexError:
+                pool.idle.append(bell)
+                # Work that came between the look and the offer to be woken: the owner's next nudge wakes this one.
+                if not pool.stopping:
+                    bell.wait(None)
+                continue
+            self._run(attempt)
+        self._drop_child()
+
+    def _run(self, attempt: Attempt) -> None:
+        runtime = self._pool.runtime
+        self._told = self._asked = (False, False)
+        self._attempt = attempt
+        began = runtime.stopwatch()
+        try:
+            outcome = self._outcome(attempt)
+        except ProcessEnded:
+            raise
+        except BaseException as error:
+            log.exception("child.slot_disturbed", extra={"job_id": attempt.job.id})
+            self.end_child("its worker could not follow what it said")
+            self._crashed()
+            outcome = Failed(error_info(error), "internal_error")
+        self._attempt = None
+        attempt.outcome = outcome
+        attempt.run_seconds = runtime.stopwatch() - began
+        self._pool.inbox.post(attempt)
+
+    def _outcome(self, attempt: Attempt) -> Outcome:
+        channel = self._ready_channel(attempt)
+        if channel is None:
+            return Lost() if attempt.lost else Yielded()
+        attempt.started_at = self._pool.runtime.clock.monotonic()
+        try:
+            channel.send(pack_assigned(_assigned(attempt)))
+            outcome = self._listen(attempt, channel)
+        except OSError:
+            outcome = None
+        return self._crashed() if outcome is None else outcome
+
+    def _listen(self, attempt: Attempt, channel: Channel) -> Outcome | None:
+        """Apply what the child says until the attempt has ended; None if the child did."""
+        while True:
+            frame = channel.next_buffered()
+            if frame is None:
+                readable, _, _ = select.select([channel.fileno(), self._wake_r], [], [])
+                if self._wake_r in readable:
+                    os.read(self._wake_r, 4096)
+                self._tell(attempt, channel)
+                if channel.fileno() in readable and not channel.fill():
+                    return None
+                continue
+            apply(attempt, unpack_report(frame[1]))
+            if frame[0] == "end":
+                return unpack_outcome(frame[2])
+            if frame[0] == "sync":
+                channel.send(("synced", _synced(attempt)))
+
+    def _tell(self, attempt: Attempt, channel: Channel) -> None:
+        flags = (attempt.interrupted, attempt.lost)
+        if flags != self._told and flags != (False, False):
+            self._told = flags
+            channel.send(("stop", attempt.lost))
+
+    # --- starting and ending the child ---------------------------------------------------------------------------
+
+    def _ready_channel(self, attempt: Attempt) -> Channel | None:
+        """The channel to a child that is ready; None if the attempt is not wanted any more."""
+        failures = 0
+        while not (attempt.interrupted or self._pool.stopping):
+            if self._process is not None and self._process.poll() is not None:
+                # It died between two jobs, which harmed nobody.
+                log.warning("child.died_idle", extra={"pid": self._process.pid, "cause": self._crashed().detail})
+            if self._channel is not None:
+                return self._channel
+            why = self._start()
+            if why is None:
+                continue
+            delay = START_DELAYS[min(failures, len(START_DELAYS) - 1)]
+            failures += 1
+            log.error("child.start_failed", extra={"app": self._pool.app_path, "error": why, "again_in": delay})
+            self._wait(attempt, delay)
+        return None
+
+    def _wait(self, attempt: Attempt, seconds: float) -> None:
+        clock, bell = self._pool.runtime.clock, self._pool.runtime.signal()
+        until = clock.monotonic() + seconds
+        while clock.monotonic() < until and not (attempt.interrupted or self._pool.stopping):
+            bell.wait(LOOK_EVERY)
+
+    def _start(self) -> str | None:
+        """Start a child and wait until it is ready; why it is not, else."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-m", "processor.executors.child"]
+            self._why = ""
+            # Started from this thread, which lives as long as the pool: Linux ends a child with the *thread* that
+            # started it.
+            try:
+                self._process = subprocess.Popen(
+                    [*command, self._pool.app_path, str(theirs.fileno()), str(os.getpid()), self._pool.log_format],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    env={**os.environ, **self._pool.env},
+                )
+            except (OSError, ValueError) as error:
+                # No memory or no processes left, or a handler has put something odd into the environment.
+                ours.close()
+                return message_of(error)
+        channel = Channel(ours)
+        frame = channel.receive()
+        if frame == ("ready",):
+            self._channel = channel
+            log.info("child.started", extra={"pid": self._process.pid})
+            return None
+        channel.close()
+        detail = self._crashed().detail
+        return frame[1] if frame is not None else detail
+
+    def _crashed(self) -> Crashed:
+        """The child is over: take leave of it and say how it ended."""
+        process, self._process = self._process, None
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if process is None:
+            return Crashed("the child process is gone")
+        code = process.wait()
+        if self._why:
+            return Crashed(f"the child process was killed: {self._why}")
+        if code >= 0:
+            return Crashed(f"the child process ended itself with exit code {code}")
+        return Crashed(f"the child process was ended by {_signal_name(-code)}")
+
+    def _drop_child(self) -> None:
+        self.end_child("the worker stops")
+        if self._process is not None:
+            self._crashed()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the bell."""
+        os.close(self._wake_r)
+        os.close(self._wake_w)
+
+
+def apply(attempt: Attempt, report: Report) -> None:
+    """Do to the real attempt what the handler did in the child.
+
+    The owning thread may drain the attempt at any moment in between, so the order matters: what a progress stands for
+    (steps, children) comes before it, and what it makes superfluous after it.
+    """
+    for step in report.steps:
+        attempt.save_step(step)
+    for record in report.children:
+        attempt.spawn(record, "")
+    if report.progress is not None:
+        attempt.note(report.progress)
+    if report.save and attempt.latest is not None:
+        attempt.save(attempt.latest)
+    attempt.forget_steps(report.forgotten)
+    if report.reported is not None:
+        attempt.progressed(*report.reported)
+    if report.beat:
+        attempt.heartbeat()
+
+
+def _assigned(attempt: Attempt) -> Assigned:
+    limits = attempt.limits
+    sizes = (limits.checkpoint_max_bytes, limits.result_max_bytes, limits.payload_max_bytes)
+    return Assigned(attempt.job, attempt.fencing_token, attempt.resumed, attempt.steps, sizes, attempt.patience)
+
+
+def _synced(attempt: Attempt) -> str:
+    try:
+        attempt.sync()
+    except JobLost:
+        return "lost"
+    except JobYielded:
+        return "yielded"
+    return "durable"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

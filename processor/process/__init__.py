@@ -1,0 +1,1 @@
+"""Worker processes: slots, supervision, signals, probes, metrics."""

@@ -1,0 +1,199 @@
+"""One worker process, put together: checks, start hooks, signals, probes, the engine, an exit code.
+
+1. The topics are as the plan wants them, else exit code 4 and what to do.
+2. The app's start hooks run: pools and clients of the user.
+3. Signals: SIGTERM or SIGINT stop in good order, a second one at once; SIGHUP ends without leaving the group, because
+   a supervisor starts the same slot again.
+4. Probes answer; the engine runs until it is stopped.
+
+The broker is made by the caller after any fork, and passed in: this floor knows no concrete one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from processor import events
+from processor.admin import verify_topics
+from processor.engine.config import QueueConfig, WorkerConfig
+from processor.engine.loop import Worker
+from processor.errors import DefinitionError, ProcessorError, UnknownQueue
+from processor.executors import make_pool
+from processor.executors.loading import Application
+from processor.process.probes import Address, Probes
+from processor.runtime import ThreadedRuntime
+from processor.runtime.gc_tuning import collect_seldom
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from processor.broker.base import Broker, TopicSpec
+    from processor.wire.settings import Settings
+
+log = events.logger(__name__)
+
+RECYCLED = 5
+"""Exit code of a process that stopped in good order to be rid of attempts that nobody can end: start it anew."""
+READY_LOOK = 0.02
+"""Seconds between two looks whether the worker is ready, until it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """What one worker process is told beside the settings."""
+
+    queues: tuple[str, ...] = ()
+    """Queues to serve; empty: all of the app."""
+    concurrency: int | None = None
+    """Overrides what each queue declares."""
+    app_path: str | None = None
+    """`MODULE:APP`, for the children of process executors."""
+    http: Address | None = None
+    """Where the probes listen; None: nowhere."""
+    log_format: str = ""
+    """For the logs of child processes: `text` or `json`."""
+
+
+def worker_config(app: Application, settings: Settings, slot: str, options: ServeOptions) -> WorkerConfig:
+    """The engine's config, from the app's declarations, the settings and the options.
+
+    Raises:
+        UnknownQueue: an option names a queue that the app does not declare.
+        DefinitionError: handlers want processes of their own, and the app cannot be imported by name there.
+    """
+    queues = _queues(app.queues, options)
+    _refuse_unreachable(app, queues, options.app_path)
+    for job_type in app.job_types.values():
+        job_type.check()
+    worker, topics = settings.worker, settings.topics
+    return WorkerConfig(
+        namespace=app.namespace,
+        slot=slot,
+        queues=queues,
+        linger=worker.linger,
+        idle_wait_max=worker.poll_idle,
+        outbox_max_records=worker.outbox_max_records,
+        outbox_max_bytes=worker.outbox_max_bytes,
+        inflight_max_records=worker.inflight_max_records,
+        inflight_max_bytes=worker.inflight_max_bytes,
+        promote_after=worker.promote_after,
+        revoke_wait=worker.revoke_wait,
+        grace=worker.grace,
+        stop_grace=worker.stop_grace,
+        abandoned_max=worker.abandoned_max,
+        unknown_type_patience=worker.unknown_type_patience,
+        watchdog=worker.watchdog,
+        dedupe_window=topics.dedupe_window,
+        replay_time=topics.replay_time,
+        checkpoint_max_bytes=worker.checkpoint_max_bytes,
+        result_max_bytes=worker.result_max_bytes,
+        payload_max_bytes=settings.client.payload_max_bytes,
+        app_path=options.app_path,
+        quarantine=options.app_path is not None,
+        child_log_format=options.log_format,
+        child_env={"PROCESSOR_KAFKA__BOOTSTRAP": settings.kafka.bootstrap},
+    )
+
+
+def serve(
+    app: Application,
+    broker: Broker,
+    config: WorkerConfig,
+    *,
+    plan: Sequence[TopicSpec],
+    http: Address | None = None,
+    on_ready: Callable[[], None] = lambda: None,
+) -> int:
+    """Be a worker process until told to stop; its exit code. Call it on the main thread.
+
+    Raises:
+        TopicMissing, TopicMismatch: the cluster's topics are not fit for these jobs.
+        MemberFenced: another process took this slot.
+        BrokerError: the cluster refuses, or did not answer the check of the topics.
+    """
+    for difference in verify_topics(broker, plan):
+        log.warning("topics.differ", extra={"topic": difference.topic, "text": difference.text})
+    for hook in app.start_hooks:
+        hook()
+    worker = Worker(ThreadedRuntime(), broker, config, app.job_types, make_pool)
+    collect_seldom()
+    _listen(worker)
+    probes = None if http is None else Probes(worker, http)
+    _announce_readiness(worker, config, on_ready)
+    try:
+        worker.run()
+    except ProcessorError as error:
+        log.error("worker.refused", extra={"error": str(error), "code": error.code, "hint": error.hint})
+        return error.exit_code
+    finally:
+        if probes is not None:
+            probes.close()
+    log.info("worker.stopped", extra={"slot": config.slot})
+    return RECYCLED if worker.recycled else 0
+
+
+def _queues(declared: Mapping[str, Any], options: ServeOptions) -> tuple[QueueConfig, ...]:
+    unknown = [name for name in options.queues if name not in declared]
+    if unknown:
+        raise UnknownQueue(
+            f"the app declares no queue {', '.join(unknown)}", hint=f"it declares {', '.join(sorted(declared))}"
+        )
+    chosen = options.queues or tuple(declared)
+    return tuple(
+        QueueConfig(
+            name=queue.name,
+            partitions=queue.partitions,
+            lanes=queue.lanes,
+            concurrency=options.concurrency or queue.concurrency,
+            order=queue.order,
+        )
+        for queue in (declared[name] for name in dict.fromkeys(chosen))
+    )
+
+
+def _refuse_unreachable(app: Application, queues: Sequence[QueueConfig], app_path: str | None) -> None:
+    served = {queue.name for queue in queues}
+    for job_type in app.job_types.values():
+        wants = job_type.executor == "process" and getattr(job_type, "queue", None) in served
+        if wants and app_path is None:
+            raise DefinitionError(
+                f"job type {job_type.name}: process executors need the app importable by name",
+                hint="start the worker with MODULE:APP, so that its child processes can import the handler",
+            )
+
+
+def _listen(worker: Worker) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        # The second one: whoever sends it does not want to wait. Locks, slot and transaction end with the process.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: os._exit(1))
+        worker.stop()
+
+    def restart(_number: int, _frame: FrameType | None) -> None:
+        worker.stop(leave=False)
+
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGHUP, restart)
+
+
+def _announce_readiness(worker: Worker, config: WorkerConfig, on_ready: Callable[[], None]) -> None:
+    clock = worker.state.clock
+    began = clock.monotonic()
+    pause = threading.Event()
+
+    def look() -> None:
+        while not worker.ready:
+            pause.wait(READY_LOOK)
+        numbers = len(worker.state.numbers)
+        seconds = round(clock.monotonic() - began, 3)
+        log.info("worker.ready", extra={"slot": config.slot, "numbers": numbers, "seconds": seconds})
+        on_ready()
+
+    threading.Thread(target=look, name="readiness", daemon=True).start()
