@@ -14,6 +14,7 @@ ProcessorError
 │   ├── MemberFenced            another process joined with this instance id
 │   ├── OffsetOutOfRange        the log no longer holds the wanted offset
 │   ├── RecordRefused           this one record can never be written (too large, ...)
+│   │   └── TopicRefused        ... because its topic, or the right to write to it, is missing
 │   └── DevBrokerError          the local test broker
 ├── TopicError
 │   ├── TopicMissing
@@ -35,6 +36,7 @@ ProcessorError
 ├── InternalError               the engine itself failed: a fault of this package
 ├── AttemptTimedOut             an attempt took too long, or stood still
 ├── JobNotFinished              result(): the wait timed out
+├── ResultUnavailable           result(): the job succeeded, its result could not be kept
 └── JobFailed                   result(): the job ended without success
 
 TerminalError, RetryableError   raised by handlers, on purpose
@@ -145,6 +147,12 @@ class RecordRefused(BrokerError):
     """This record can never be written as it is: too large, unknown topic, invalid."""
 
     code = "record_refused"
+
+
+class TopicRefused(RecordRefused):
+    """Nothing can be written to this topic: it is not there, has fewer partitions, or this user may not write to it."""
+
+    code = "topic_refused"
 
 
 class DevBrokerError(BrokerError):
@@ -321,6 +329,12 @@ class JobNotFinished(ProcessorError):
     """The wait for a job's end timed out; the job goes on."""
 
     code = "job_not_finished"
+
+
+class ResultUnavailable(ProcessorError):
+    """The job has succeeded, but the broker refused its result: it is larger than the status topic takes."""
+
+    code = "result_unavailable"
 
 
 class JobFailed(ProcessorError):

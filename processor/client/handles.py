@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, NoReturn, TypeVar, overload
 
 from processor.client.status import BEGINNING, StatusTail, Track
-from processor.errors import DefinitionError, JobFailed, JobNotFinished
+from processor.errors import DefinitionError, JobFailed, JobNotFinished, ResultUnavailable
 from processor.states import TERMINAL, State
 from processor.wire.durations import Duration, parse_duration
 from processor.wire.records import StatusRecord
@@ -108,6 +108,11 @@ class Handle(Generic[R]):
         record = self._ended(timeout)
         if record.state is not State.SUCCEEDED:
             raise JobFailed(self.id, record.state.value, _error(record))
+        if record.error is not None:
+            raise ResultUnavailable(
+                f"job {self.id} has succeeded, and its result could not be kept: {record.error.message}",
+                hint="return less: put the data into a file, bucket or table and return its name",
+            )
         return self._decode(record.result)
 
     async def astatus(self) -> JobStatus:

@@ -299,11 +299,19 @@ class Completer:
         return OutRecord(topics.dlq, job.id.encode(), encode(record), headers)
 
     def undecodable(
-        self, dlq: str, origin: Origin, key: bytes | None, value: bytes | None, reason: str, error: str, now: int
+        self,
+        dlq: str,
+        origin: Origin,
+        key: bytes | None,
+        value: bytes | None,
+        reason: str,
+        error: str,
+        now: int,
+        job_id: str = "",
     ) -> OutRecord:
-        """A record that is no job: kept as raw bytes with the reason."""
+        """A record that is no job, or that is kept as it is: as raw bytes with the reason."""
         record = DeadLetterRecord(
-            *("", reason, now, self._worker, origin.topic, origin.partition, origin.offset),
+            *(job_id, reason, now, self._worker, origin.topic, origin.partition, origin.offset),
             raw=value,
             raw_key=key,
             failures=[Failure(reason, error, worker=self._worker, at=now)],

@@ -102,6 +102,8 @@ class Attempt:
     outcome: Outcome | None = None
     settled = False
     """The owner has dealt with the outcome."""
+    refusals = 0
+    """How often a record of its end was refused."""
     moved: Job | None = None
     """It goes on later, from this record; None: it does not, or not yet."""
     over = False

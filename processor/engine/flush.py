@@ -109,6 +109,8 @@ class Part:
     """How far a cautious number had read its lanes."""
     named: list[Attempt]
     """Suspects that start once this is committed."""
+    ending: dict[str, Attempt]
+    """Jobs whose end, move or promotion is here, by id."""
     checkpoint_end: int
     """Lower bound of the offsets this batch gets in the checkpoint partition."""
 

@@ -22,9 +22,11 @@ from processor.core.completer import FINAL_HOP
 from processor.core.failures import brief, error_info
 from processor.core.outcome import Failed
 from processor.core.write_set import Origin
+from processor.engine.refusals import CUT, CUT_AT
 from processor.errors import BrokerError, RecordError
-from processor.job import Job
+from processor.job import ErrorInfo, Job
 from processor.states import State
+from processor.texts import plain
 from processor.wire.codec import decode_job, encode
 from processor.wire.records import StatusRecord
 
@@ -110,7 +112,8 @@ class Guard:
             return  # all that it was to write is in the outbox
         try:
             number.roll_back(mark)
-            self._keep_raw(number, job, Origin(lane.topic, lane.partition, offset), record.key(), raw, error)
+            origin = Origin(lane.topic, lane.partition, offset)
+            self._keep_raw(number, job, origin, record.key(), raw, error_info(error))
             lane.window.complete(offset)
             lane.changed = True
             if job is not None and job.key is not None:
@@ -127,12 +130,36 @@ class Guard:
         try:
             job = _decoded(raw) or Job(job_id, "", 0, number.queue.name, b"", 0)
             number.attempts.pop(job_id, None)
-            self._keep_raw(number, job, Origin(*number.checkpoints, -1), job_id.encode(), raw, error)
+            self._keep_raw(number, job, Origin(*number.checkpoints, -1), job_id.encode(), raw, error_info(error))
             self._forget(number, job_id)
             if job.key is not None:
                 self._dispatch.release_key(number, job.key, job_id)
         except Exception as second:  # noqa: BLE001  (as above)
             self.number(number, f"job {job_id}", second)
+
+    def unsendable(self, attempt: Attempt, what: str, times: int) -> None:
+        """Records of a job's end were refused and taken back: a dead letter with its payload ends it instead, cut more
+        each time that this is refused too.
+        """
+        number, job = attempt.number, attempt.job
+        if isinstance(attempt.outcome, Failed):
+            what = f"{what}; it had ended with {attempt.outcome.error.kind}: {attempt.outcome.error.message}"
+        info = ErrorInfo("unsendable", plain(what))
+        runs = attempt.outcome is None and not attempt.settled
+        attempt.settled = attempt.over = True
+        attempt.moved = None
+        raw = attempt.raw if times < CUT_AT else attempt.raw[:CUT]
+        self._keep_raw(number, job, attempt.origin, job.id.encode(), raw, info, whole=times == 1)
+        number.ending[job.id] = attempt
+        lane = attempt.lane
+        if lane is not None:
+            lane.window.complete(attempt.origin.offset)
+            lane.changed = True
+            attempt.lane = None
+        self._forget(number, job.id)
+        if runs:
+            attempt.lost = attempt.interrupted = True
+        self._ends.leave(attempt)
 
     def number(self, number: QueuePartition, doing: str, error: Exception) -> None:
         """Something went wrong that is nobody's alone: this number rests until it is assigned anew, with an alarm."""
@@ -164,7 +191,7 @@ class Guard:
                 return
             self._tell(number, job.id, second)
             number.roll_back(mark)
-            self._keep_raw(number, job, attempt.origin, job.id.encode(), attempt.raw, error)
+            self._keep_raw(number, job, attempt.origin, job.id.encode(), attempt.raw, error_info(error))
             lane = attempt.lane
             if lane is not None:
                 lane.window.complete(attempt.origin.offset)
@@ -174,16 +201,32 @@ class Guard:
         self._forget(number, job.id)
 
     def _keep_raw(
-        self, number: QueuePartition, job: Job | None, origin: Origin, key: bytes | None, raw: bytes, error: Exception
+        self,
+        number: QueuePartition,
+        job: Job | None,
+        origin: Origin,
+        key: bytes | None,
+        raw: bytes,
+        info: ErrorInfo,
+        *,
+        whole: bool = False,
     ) -> None:
-        """A dead letter with the bytes as they are, and the end of the job if it is one."""
-        engine, info = self._engine, error_info(error)
+        """A dead letter with the bytes as they are (`whole`: as the job that it is), and the end of the job."""
+        engine = self._engine
         now = engine.clock.now_ms()
-        text = f"{info.kind}: {info.message}\n{info.traceback}"
-        letter = engine.completer.undecodable(number.topics.dlq, origin, key, raw, REASON, text, now)
+        reason = "unsendable" if info.kind == "unsendable" else REASON
+        if whole and job is not None:
+            version = number.version(job)
+            letter = engine.completer.dead_letter(
+                number.topics, job, raw, origin, Failed(info, reason), saved=None, version=version, now=now
+            )
+        else:
+            text = f"{info.kind}: {info.message}\n{info.traceback}"
+            job_id = "" if job is None else job.id
+            letter = engine.completer.undecodable(number.topics.dlq, origin, key, raw, reason, text, now, job_id)
         number.creates.append(letter)
         engine.wrote(2, len(letter.value or b""))
-        engine.counters.events[f"dead_letter.{REASON}"] += 1
+        engine.counters.events[f"dead_letter.{reason}"] += 1
         if job is None:
             return
         place = (job.id, job.life, job.type, job.queue)

@@ -13,12 +13,9 @@ from processor.engine.dispatch import Dispatch
 from processor.engine.flush import FlushBatch, FlushResult, Part
 from processor.engine.outcomes import Outcomes
 from processor.engine.queue_partition import PartitionPhase, QueuePartition
+from processor.engine.refusals import Refusals, Refused
 from processor.engine.state import EngineState
-from processor.errors import BrokerError, InternalError, StaleMembership
-from processor.job import ErrorInfo, Failure
-from processor.states import TERMINAL, State
-from processor.wire.codec import decode_dead_letter, decode_status, encode
-from processor.wire.records import DeadLetterRecord
+from processor.errors import InternalError, StaleMembership
 
 log = events.logger(__name__)
 
@@ -34,6 +31,7 @@ class Outbox:
         self._engine = engine
         self._dispatch = dispatch
         self._outcomes = outcomes
+        self._refusals = Refusals(engine)
         self._watch_all = False
         self._internal = 0
         """Flushes in a row that failed by a fault of the engine."""
@@ -107,9 +105,10 @@ class Outbox:
             offsets=number.offsets(all_lanes=number.touched or number.cautious is not None),
             marks=[] if number.cautious is None else [(n, n.window.read_mark) for n in number.lanes.values()],
             named=number.named,
+            ending=number.ending,
             checkpoint_end=number.checkpoint_end,
         )
-        number.named = []
+        number.named, number.ending = [], {}
         number.creates, number.announces, number.later, number.syncs = [], [], [], []
         number.touched = False
         return part
@@ -167,7 +166,7 @@ class Outbox:
         """Put what still counts back to the front, in order. Work of an assignment that is over is dropped."""
         engine = self._engine
         engine.counters.events["flush.failed"] += 1
-        refused = {id(failure.record): failure.error for failure in result.acks.failures}
+        refused: Refused = {id(failure.record): failure.error for failure in result.acks.failures}
         # An abort that names no record, and is not about the group, may be about a record: ask for reports next time.
         self._watch_all = not refused and not isinstance(result.error, StaleMembership)
         self._internal = self._internal + 1 if result.internal else 0
@@ -187,55 +186,44 @@ class Outbox:
                 engine.guard.number(part.number, "its flush had failed", error)
         engine.wrote(result.batch.records, 0)
 
-    def _put_back(self, part: Part, refused: dict[int, BrokerError]) -> None:
-        number = part.number
+    def _put_back(self, part: Part, refused: Refused) -> None:
+        number, refusals = part.number, self._refusals
+        if refused and (missing := refusals.missing(part, refused)) is not None:
+            raise missing
+        culprits = refusals.culprits(part, refused) if refused else {}
         saved = {id(out) for out, _ in part.saves}
         buried = set(part.burials)
-        checkpoints = number.topics.checkpoints
+        checkpoints, status = number.topics.checkpoints, number.topics.status
         creates = [record for record in part.creates if id(record) not in saved and record.topic != checkpoints]
         announces = [record for record in part.announces if record.topic != checkpoints or record.key not in buried]
-        written = [*creates, *announces, *(out for out, _ in part.saves)]
-        creates += [self._unsendable(number, out, refused[id(out)]) for out in written if id(out) in refused]
-        announces += [
-            self._said_small(number, out, refused[id(out)])
-            for out in announces
-            if id(out) in refused and out.topic == number.topics.status
-        ]
-        number.creates[:0] = [record for record in creates if id(record) not in refused]
-        number.announces[:0] = [record for record in announces if id(record) not in refused]
-        number.saves[:0] = [save for save in part.saves if id(save.out) not in refused]
+        saves = part.saves
+        if refused:
+            saves = [save for save in saves if save.record.id not in culprits]
+            kept = [r for r in (*creates, *announces) if not culprits or refusals.owner(part, r) not in culprits]
+            fine = {id(record) for record in kept if id(record) not in refused}
+            strays = [record for record in kept if id(record) in refused]
+            strays += [save.out for save in saves if id(save.out) in refused]
+            saves = [save for save in saves if id(save.out) not in refused]
+            creates = [record for record in creates if id(record) in fine]
+            announces = [record for record in announces if id(record) in fine]
+            for record in strays:
+                if record.topic == status:
+                    announces.append(refusals.without_result(record, refused[id(record)]))
+                else:
+                    creates.append(refusals.small_letter(number, record, refused[id(record)]))
+        number.creates[:0] = creates
+        number.announces[:0] = announces
+        number.saves[:0] = saves
         steps = {step_key(job_id, name) for job_id, name in part.step_burials}
         number.burials[:0] = [key for key in part.burials if key not in steps]
         number.step_burials[:0] = part.step_burials
         number.later[:0] = part.later
         number.syncs[:0] = part.syncs
         number.named[:0] = part.named
+        number.ending = {**part.ending, **number.ending}
         self._engine.group_commit.waits(len(part.syncs))
         number.touched = True
-
-    @staticmethod
-    def _said_small(number: QueuePartition, record: OutRecord, error: BrokerError) -> OutRecord:
-        """In place of a status that the broker refused: whoever waits for the job must hear how it ended."""
-        status = decode_status(record.value or b"")
-        why = ErrorInfo("unsendable", f"its status of {len(record.value or b'')} bytes was refused: {error}")
-        if status.state in TERMINAL:
-            status = status._replace(state=State.DEAD)
-        return OutRecord(number.topics.status, record.key, encode(status._replace(result=None, error=why, note=None)))
-
-    def _unsendable(self, number: QueuePartition, record: OutRecord, error: BrokerError) -> OutRecord:
-        """A small dead letter in place of a record that the broker will never take; everything else goes on."""
-        log.error("flush.unsendable", extra={"topic": record.topic, "error": str(error)})
-        self._engine.counters.events["dead_letter.unsendable"] += 1
-        now = self._engine.clock.now_ms()
-        small = None
-        if record.topic == number.topics.dlq and record.value is not None:
-            letter = decode_dead_letter(record.value)
-            small = letter._replace(job=None, raw=None, progress=None, steps=None)
-        if small is None:
-            job_id = (record.key or b"").decode(errors="replace")
-            origin = (record.topic, number.partition, -1)
-            small = DeadLetterRecord(job_id, "unsendable", now, self._engine.config.slot, *origin)
-        what = f"{len(record.value or b'')} bytes for {record.topic}: {error}"
-        failure = Failure("unsendable", what, worker=self._engine.config.slot, at=now)
-        small = small._replace(failures=[*(small.failures or ()), failure])
-        return OutRecord(number.topics.dlq, record.key, encode(small), [("reason", b"unsendable")])
+        for job_id, (record, error) in culprits.items():
+            attempt = refusals.attempt(part, job_id)
+            if attempt is not None:
+                refusals.fail(part, attempt, record, error)

@@ -225,6 +225,7 @@ class Outcomes:
             number.marks.mark(job.id, job.life, FINAL_HOP, now)
         self._say(attempt, now)
         self.moving.put(number, job, writes, children)
+        number.ending[job.id] = attempt
         self._complete(attempt)
         attempt.over = True
         counters = engine.counters
@@ -297,6 +298,7 @@ class Outcomes:
     def promote(self, attempt: Attempt, parked: Parked | None = None) -> SavedOut:
         """Move a job into the checkpoint topic: its lane offset completes with the flush that carries its record."""
         engine, number = self._engine, attempt.number
+        number.ending[attempt.job.id] = attempt
         was_promoted, attempt.promoted = attempt.promoted, True
         saves = number.saves
         if not attempt.saved:
@@ -354,6 +356,7 @@ class Outcomes:
     def _moves(self, attempt: Attempt, error: ErrorInfo, delay: float, *, deaths: int) -> None:
         """It is tried again later, from a copy of its record."""
         attempt.moved = self.moving.out(attempt, error, delay, deaths=deaths)
+        attempt.number.ending[attempt.job.id] = attempt
         self._complete(attempt)
         attempt.over = True
         self._engine.counters.ran(attempt.job.type, attempt.run_seconds)

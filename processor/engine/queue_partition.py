@@ -115,6 +115,8 @@ class QueuePartition:
     touched = False
     """Something happened that the next flush has to carry."""
     released = False
+    cautious_until = 0.0
+    """Monotonic seconds."""
     take_up_at: float | None = None
     """It is held, or about to be: when to try again (monotonic seconds)."""
     crowded = False
@@ -152,9 +154,9 @@ class QueuePartition:
         """A predecessor died: for a while a job starts only once the log says that it was read. Those that wait for
         that, and whether each follows in its key; None: the number is not cautious.
         """
-        self.cautious_until = 0.0
-        """Monotonic seconds."""
 
+        self.ending: dict[str, Attempt] = {}
+        """Jobs whose end, move or promotion is in the outbox, by id: if a record of it is refused, all of it is."""
         self.named: list[Attempt] = []
         """Suspects that start once their promotion is committed."""
 

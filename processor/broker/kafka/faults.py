@@ -15,6 +15,7 @@ from processor.errors import (
     RecordRefused,
     RetriableBrokerError,
     StaleMembership,
+    TopicRefused,
 )
 
 FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
@@ -57,11 +58,16 @@ BAD_RECORD = frozenset(
         KafkaError.INVALID_MSG_SIZE,
         KafkaError.INVALID_TIMESTAMP,
         KafkaError.POLICY_VIOLATION,
+        KafkaError._INVALID_ARG,
+    }
+)
+NO_TOPIC = frozenset(
+    {
         KafkaError.TOPIC_EXCEPTION,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
         KafkaError._UNKNOWN_TOPIC,
         KafkaError._UNKNOWN_PARTITION,
-        KafkaError._INVALID_ARG,
     }
 )
 OUT_OF_RANGE = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})
@@ -124,6 +130,8 @@ def refused(reason: str, bootstrap: str) -> BrokerRefused:
 
 def of_record(error: KafkaError, doing: str, bootstrap: str) -> BrokerError:
     """Error of one record that was to be appended."""
+    if error.code() in NO_TOPIC:
+        return TopicRefused(explain(error, doing))
     if error.code() in BAD_RECORD:
         return RecordRefused(explain(error, doing))
     return plain(error, doing, bootstrap)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from processor.broker.base import Headers, Isolation, OutRecord, TopicPartition
-from processor.errors import OffsetOutOfRange, RecordRefused
+from processor.errors import OffsetOutOfRange, RecordRefused, TopicRefused
 
 _CREATE_TIME = 1
 _APPEND_TIME = 2
@@ -262,4 +262,4 @@ class Topic:
         if key is None and self._needs_key:
             raise RecordRefused(f"{self.name} is compacted: a record needs a key")
         if partition >= len(self.partitions):
-            raise RecordRefused(f"{self.name} has no partition {partition}")
+            raise TopicRefused(f"{self.name} has no partition {partition}")

@@ -31,6 +31,7 @@ from processor.errors import (
     ProducerFatal,
     RecordRefused,
     RetriableBrokerError,
+    TopicRefused,
 )
 
 T = TypeVar("T")
@@ -50,9 +51,9 @@ class _Route:
         """
         topic = self._cluster.topics.get(record.topic)
         if topic is None:
-            raise RecordRefused(f"unknown topic {record.topic}")
+            raise TopicRefused(f"unknown topic {record.topic}")
         if record.topic in self._cluster.plan.refused_topics:
-            raise RecordRefused(f"{record.topic} refuses records")
+            raise TopicRefused(f"{record.topic} refuses records")
         topic.check(record, self._cluster.limits.record_bytes)
         if record.partition != ANY_PARTITION:
             return topic, topic.partitions[record.partition]

@@ -22,6 +22,7 @@ from processor.errors import (
     RetriableBrokerError,
     SettingsError,
     StaleMembership,
+    TopicRefused,
 )
 
 AT = "kafka.example:9092"
@@ -106,8 +107,9 @@ def test_errors_of_transactions(error: KafkaError, expected: type[BrokerError]) 
 
 
 def test_errors_of_records() -> None:
-    for code in (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
-        assert type(faults.of_record(KafkaError(code), "append", AT)) is RecordRefused
+    for code in (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.TOPIC_AUTHORIZATION_FAILED):
+        assert type(faults.of_record(KafkaError(code), "append", AT)) is TopicRefused
+    assert type(faults.of_record(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), "append", AT)) is RecordRefused
     assert type(faults.of_record(KafkaError(KafkaError._MSG_TIMED_OUT), "append", AT)) is BrokerUnavailable
 
 
