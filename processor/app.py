@@ -25,6 +25,7 @@ from processor.client.sender import Client, ClientConfig, keep_for_ever
 from processor.core.topic_plan import topic_plan
 from processor.errors import DefinitionError, UnknownJobType, UnknownQueue
 from processor.job import Lane
+from processor.job_ids import checked_id
 from processor.job_types import (
     BareHandler,
     Declaration,
@@ -272,8 +273,8 @@ class App:
         return start(client, job, Lane.NORMAL, how, json_result)
 
     def handle(self, job_id: str) -> Handle[Any]:
-        """The handle of a job by its id: also later, and elsewhere. Its result is plain JSON."""
-        return Handle(job_id, lambda: self.client().tail(), json_result)
+        """The handle of a job by its id (else NameInvalid): also later, and elsewhere. Its result is plain JSON."""
+        return Handle(checked_id(job_id), lambda: self.client().tail(), json_result)
 
     def close(self) -> list[str]:
         """Send what is left and close the connections; ids of the jobs that could not be confirmed (none: all is well).

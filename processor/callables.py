@@ -45,7 +45,12 @@ def refuse_async(function: Callable[..., Any], what: str) -> None:
         )
 
 
-def refuse_awaitable(result: object, what: str) -> None:
+def refuse_awaitable(
+    result: object,
+    what: str,
+    *,
+    hint: str = "make the handler an `async def`, where steps may be too; a decorator around one needs functools.wraps",
+) -> None:
     """Refuse what a `def` gave if it must be awaited: what it stands for has not run.
 
     Raises:
@@ -57,8 +62,22 @@ def refuse_awaitable(result: object, what: str) -> None:
         result.close()  # else Python complains later, somewhere else, that it was never awaited
     raise HandlerMistake(
         f"{what} returned something that must be awaited ({name_of_class(type(result))}): its work has not been done",
-        hint="make the handler an `async def`, where steps may be too; a decorator around one needs functools.wraps",
+        hint=hint,
     )
+
+
+def refuse_async_items(items: object, loop: str) -> None:
+    """Refuse what the source of a loop gave if only an async handler could go through it.
+
+    Raises:
+        HandlerMistake: it could.
+    """
+    refuse_awaitable(items, f"the source of loop {loop!r}", hint="make it a def, or the handler an `async def`")
+    if hasattr(type(items), "__aiter__"):
+        raise HandlerMistake(
+            f"the source of loop {loop!r} gave an async iterable ({name_of_class(type(items))})",
+            hint="loop over it in an `async def` handler, or give a source that is a def",
+        )
 
 
 def _faces(function: Callable[..., Any]) -> list[Any]:

@@ -226,8 +226,12 @@ class JobType(Generic[P, R]):
         return register
 
     def handle(self, job_id: str) -> Handle[R]:
-        """The handle of a job of this type, by its id."""
-        return Handle(job_id, lambda: self._declared.client().tail(), self.decode_result)
+        """The handle of a job of this type, by its id.
+
+        Raises:
+            NameInvalid: it cannot be the id of a job.
+        """
+        return Handle(checked_id(job_id), lambda: self._declared.client().tail(), self.decode_result)
 
     def start_checked(self, value: object, how: Enqueue) -> Handle[R]:
         """`enqueue` of data that the payload's model is to check first (enqueueing by name)."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from processor.errors import DefinitionError, NewerRecord, PayloadInvalid, PayloadTooLarge
-from processor.fidelity import unfaithful
-from processor.texts import message_of
+from processor.fidelity import unwritable
+from processor.texts import message_of, shown
 from processor.typed_json import TypedJson, Unfaithful
 
 P = TypeVar("P")
+
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 Upgrade = Callable[[dict[str, Any]], Any]
 """From the JSON of one version to the model, or to the JSON of the next version."""
@@ -33,7 +35,7 @@ class PayloadCodec(Generic[P]):
         self._job_type = job_type
         self._version = version
         self._upgrades: dict[int, Upgrade] = {}
-        self._json = None if model is None else TypedJson(model, f"payload of job type {job_type}")
+        self._json = None if model is None else TypedJson(model, f"payload of job type {job_type}", given=True)
 
     @property
     def takes_payload(self) -> bool:
@@ -139,9 +141,10 @@ def encode_untyped(payload: object, job_type: str, max_bytes: int) -> bytes:
         PayloadTooLarge: it is longer than `max_bytes`.
     """
     try:
-        fault = unfaithful(payload)
-        data = b"" if fault else to_json(payload, inf_nan_mode="constants", round_trip=True)
-    except (PydanticSerializationError, ValueError, RecursionError) as error:
+        fault = unwritable(payload)
+        data = b"" if fault else to_json(_as_json(payload, ""))
+        from_json(data or b"0")  # refuses numbers that no reader would take
+    except (Unfaithful, DefinitionError, PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
         fault, data = message_of(error), b""
     if fault:
         raise PayloadInvalid(
@@ -149,6 +152,28 @@ def encode_untyped(payload: object, job_type: str, max_bytes: int) -> bytes:
             hint="send plain JSON values, dates, UUIDs, or pydantic models",
         )
     return sized(data, job_type, max_bytes)
+
+
+def _as_json(value: object, path: str) -> object:
+    """A value as JSON has it. What is no JSON is written as its own type does it: a date, a UUID, a model.
+
+    Raises:
+        Unfaithful: it would not come back through that type.
+        DefinitionError: that type has no JSON.
+    """
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, Mapping):
+        odd = next((key for key in value if not isinstance(key, str)), None)
+        if odd is not None:
+            raise Unfaithful(f"{path or 'it'} has the key {shown(odd, 60)}, and keys in JSON are text")
+        return {key: _as_json(each, f"{path}.{key}" if path else f"field {key}") for key, each in value.items()}
+    if isinstance(value, list | tuple | Set):
+        return [_as_json(each, f"{path or 'it'}[{place}]") for place, each in enumerate(value)]
+    try:
+        return from_json(TypedJson(type(value), "its type").encode(value))
+    except (Unfaithful, DefinitionError) as error:
+        raise Unfaithful(f"{path or 'it'}: {message_of(error, 500)}") from error
 
 
 def sized(data: bytes, job_type: str, max_bytes: int) -> bytes:

@@ -19,7 +19,7 @@ import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from processor.callables import refuse_awaitable
+from processor.callables import refuse_async_items, refuse_awaitable
 from processor.context.base import ContextBase, JobLogger, Spawnable
 from processor.context.loops import Loop, LoopPlan
 from processor.context.port import AttemptPort, ContextLimits, StepFailed, StepInDoubt
@@ -122,7 +122,9 @@ class Context(ContextBase):
         if loop.exhausted:
             return
         try:
-            for item in source(loop.after):
+            items = source(loop.after)
+            refuse_async_items(items, loop.full)
+            for item in items:
                 loop.enter(item)
                 yield item
                 loop.leave()
@@ -191,13 +193,15 @@ class AsyncContext(ContextBase):
     def each(
         self,
         name: str,
-        source: Callable[[Any], Iterable[T] | AsyncIterable[T]],
+        source: Callable[[Any], Iterable[T] | AsyncIterable[T] | Awaitable[Iterable[T] | AsyncIterable[T]]],
         *,
         cursor: Callable[[T], object] | None = None,
         every: str | float = "1s",
         total: int | None = None,
     ) -> AsyncIterator[T]:
-        """As `Context.each`, for `async for`; the source may be a plain or an async iterable."""
+        """As `Context.each`, for `async for`; the source gives a plain or an async iterable, or is an `async def` that
+        returns one.
+        """
         return _AsyncEach(self._rules, LoopPlan(name, cursor, every, total), source)
 
     async def checkpoint(self, value: object, *, durable: bool = False) -> None:
@@ -212,7 +216,12 @@ class _AsyncEach(Generic[T]):
     and until then names of the next step would belong to an item that is over. `__del__` runs at the `break`.
     """
 
-    def __init__(self, rules: Any, plan: LoopPlan, source: Callable[[Any], Iterable[T] | AsyncIterable[T]]) -> None:
+    def __init__(
+        self,
+        rules: Any,
+        plan: LoopPlan,
+        source: Callable[[Any], Iterable[T] | AsyncIterable[T] | Awaitable[Iterable[T] | AsyncIterable[T]]],
+    ) -> None:
         self._rules = rules
         self._plan = plan
         self._source = source
@@ -234,7 +243,7 @@ class _AsyncEach(Generic[T]):
         if loop is None:
             loop = self._loop = Loop(self._rules, self._plan)
             if not loop.exhausted:
-                items = self._source(loop.after)
+                items = await _awaited(self._source(loop.after))
                 self._items = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
         elif self._items is not None:
             loop.leave()

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from processor import events
+from processor.callables import refuse_awaitable
 from processor.context.rules import SMALL_STATE, Rules
 from processor.context.scopes import Scope
 from processor.context.values import BIG, decode_cursor, encode_cursor, whole
@@ -110,6 +111,7 @@ class Loop:
             self._rules.observer.item_taken(self._port.job, self.full, text)
 
     def _encode(self, value: object) -> str:
+        refuse_awaitable(value, f"cursor= of loop {self.full!r}", hint="make it a def: it is called for every item")
         if value is None:
             raise CursorType(
                 f"an item of loop {self.full!r} has the cursor None, which cannot be told from the loop's start",
@@ -144,7 +146,7 @@ class Loop:
             due = interrupted or now - rules.saved_at >= self._every
             if rules.model is None or due or self.has_inner or rules.state_size <= SMALL_STATE:
                 if rules.model is not None:
-                    rules.keep_state(rules.encode_state())
+                    rules.take_state()
                 self._mark(now, exhausted=False, write=due)
             else:
                 self.behind = True
@@ -172,8 +174,6 @@ class Loop:
         loops[self.full] = _new_tuple(LoopProgress, (self._marked, self._items, self._total, exhausted))
         rules.loops = loops
         self.behind = False
-        if rules.model is not None:
-            rules.verify_state(write=write)
         rules.snapshot(write=write)
         if write:
             rules.saved_at = now
@@ -191,7 +191,7 @@ class Loop:
         if rules.model is not None:
             if not self.behind:
                 rules.refuse_changed_state(self._outer_scope, f"by the source of loop {self.full!r}")
-            rules.keep_state(rules.encode_state())
+            rules.take_state()
         outermost = len(rules.frames) == 1
         if outermost:
             rules.forget_below(self.full)

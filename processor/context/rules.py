@@ -128,7 +128,6 @@ class Rules:
         self.saved_at = port.clock.monotonic()
         self.model: BaseModel | None = None
         self._state_json: TypedJson
-        self._kept = 0
         """Snapshots of the state."""
         self._forget: list[str] = []
         self._ran: list[str] = []
@@ -293,7 +292,7 @@ class Rules:
         self._state_json = TypedJson(model, f"the state {model.__qualname__}")
         state = _restored(model, self._state_json, self.state)
         self.model = state
-        self.keep_state(self.encode_state())
+        self.take_state()
         return state
 
     def encode_state(self) -> str:
@@ -304,19 +303,19 @@ class Rules:
         except (PydanticSerializationError, ValueError, TypeError) as error:
             raise self._unfit_state(message_of(error)) from error
 
-    def verify_state(self, *, write: bool) -> None:
-        """See that what is saved of the state comes back as it is: whenever it is written, and at the first ones that
-        are kept for the attempt's end (then ever more seldom: it costs as much as saving it).
+    def take_state(self) -> None:
+        """Let the state as it is now be the one of the next snapshot, and see that it comes back as it is: whatever is
+        kept may be what a resume begins with.
 
         Raises:
             ResultType: it would not.
+            CheckpointTooLarge: it is too long.
         """
-        self._kept += 1
-        if self.model is not None and (write or self._kept & (self._kept - 1) == 0):
-            try:
-                self._state_json.encode(self.model)
-            except Unfaithful as error:
-                raise self._unfit_state(str(error)) from error
+        try:
+            data = self._state_json.encode(self.model)
+        except Unfaithful as error:
+            raise self._unfit_state(str(error)) from error
+        self.keep_state(data.decode())
 
     def _unfit_state(self, why: str) -> ResultType:
         return ResultType(

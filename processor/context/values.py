@@ -22,7 +22,7 @@ from processor.errors import (
     ResultTooLarge,
     ResultType,
 )
-from processor.texts import shown
+from processor.texts import message_of, shown
 from processor.typed_json import TypedJson, Unfaithful
 
 _dumps = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode
@@ -203,27 +203,34 @@ def _build_codec(target: Any) -> ResultCodec:
 
 
 def return_type(function: Callable[..., Any]) -> Any:
-    """The resolved return annotation of a function; Any if it has none.
+    """The resolved return annotation of a function, also behind a partial or an object's `__call__`; Any if it has
+    none, None if it says that it never returns.
 
     Only that annotation is resolved: `ctx: Context` may well be imported under TYPE_CHECKING.
 
     Raises:
         ResultType: the annotation names something that cannot be found.
     """
+    function = _annotated(function)
     try:
         annotations = getattr(function, "__annotations__", {})
         if "return" not in annotations:
             return Any
         if not isinstance(annotations["return"], str):
-            return annotations["return"]
+            return _returned(annotations["return"])
         lone = types.SimpleNamespace(__annotations__={"return": annotations["return"]})
         scope = getattr(inspect.unwrap(function), "__globals__", {})
-        return typing.get_type_hints(lone, scope, include_extras=True)["return"]
-    except NameError as error:
+        return _returned(typing.get_type_hints(lone, scope, include_extras=True)["return"])
+    except Exception as error:  # an annotation is any expression, and is evaluated only now
         raise ResultType(
-            f"the return annotation of {getattr(function, '__qualname__', function)}() cannot be resolved: {error}",
+            f"the return annotation of {getattr(function, '__qualname__', function)}() cannot be resolved: "
+            f"{type(error).__name__}: {message_of(error, 300)}",
             hint="import the type at module level, not under TYPE_CHECKING and not inside a function",
         ) from error
+
+
+def _returned(annotation: Any) -> Any:
+    return None if annotation in (typing.NoReturn, typing.Never) else annotation
 
 
 def encode_result(codec: ResultCodec, value: object, limit: int) -> bytes | None:

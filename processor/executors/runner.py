@@ -87,9 +87,12 @@ async def run_async(attempt: Running) -> Outcome:
                 payload = job_type.decode_payload(attempt.job.payload, attempt.job.version)
             except BaseException as error:  # noqa: BLE001  (as above)
                 return unread(attempt, error)
-            result = await job_type.handler(context, payload)
+            result = job_type.handler(context, payload)
         else:
-            result = await job_type.handler(context)
+            result = job_type.handler(context)
+        # A decorator with functools.wraps looks like the `async def` it wraps, and may have run it to its end itself.
+        if hasattr(type(result), "__await__"):
+            result = await result
         if attempt.told:
             # A bare `except:` has swallowed the stop, and perhaps what came after it: the next owner does that.
             return Yielded()

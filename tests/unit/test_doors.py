@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, time
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from processor import App, AsyncContext, Context
 from processor.cli.job import enqueue as enqueue_command
@@ -29,6 +31,7 @@ from processor.errors import (
     UndecodableRecord,
 )
 from processor.job import Job, Step
+from processor.testing import Testbed
 from processor.wire.codec import decode_job, encode
 from processor.wire.names import ID_BYTES, KEY_BYTES, NAME_BYTES, fault_of_id, is_id
 from tests.unit.cli.shop import Shop as CliShop
@@ -323,6 +326,56 @@ def test_a_step_of_a_def_handler_cannot_be_awaited(how: str) -> None:
         getattr(Context(port), how)("s", coroutine, None)
 
 
+@pytest.mark.filterwarnings("error")
+def test_loops_of_a_def_handler_take_nothing_that_must_be_awaited() -> None:
+    async def rows(after: Any) -> list[int]:
+        return [1, 2]
+
+    async def stream(after: Any) -> AsyncIterator[int]:
+        yield 1
+
+    async def place(row: int) -> int:
+        return row
+
+    for source, said in ((rows, "must be awaited"), (stream, "async iterable")):
+        with pytest.raises(HandlerMistake, match=f"source of loop 'rows'.*{said}"):
+            list(Context(RecordingPort()).each("rows", source))  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(HandlerMistake, match="cursor= of loop 'rows'"):
+        list(Context(RecordingPort()).each("rows", lambda after: [1], cursor=place))
+
+    async def everything() -> list[list[int]]:
+        each = AsyncContext(RecordingPort()).each
+        sources: list[Any] = [rows, stream, lambda after: [3]]
+        return [[row async for row in each(str(place), source)] for place, source in enumerate(sources)]
+
+    assert asyncio.run(everything()) == [[1, 2], [1], [3]]
+
+
+def test_a_decorator_that_runs_its_async_handler_itself_gives_its_result(bed: Testbed) -> None:
+    """It cannot be told from one that hands the coroutine on; its work is done, and counts."""
+
+    async def inner(ctx: Any) -> int:
+        return 7
+
+    @functools.wraps(inner)
+    def outer(ctx: Any) -> int:
+        coroutine = inner(ctx)
+        with pytest.raises(StopIteration) as done:
+            coroutine.send(None)
+        return int(done.value.value)
+
+    job = bed.enqueue(App("shop").job("t")(outer))
+    bed.drain()
+    assert bed.result(job) == 7
+
+
+@pytest.mark.parametrize("job_id", [7, "", "a#7", "\udcff"])
+def test_a_handle_is_of_an_id(shop: Shop, job_id: Any) -> None:
+    for door in (shop.app.handle, shop.import_file.handle):
+        with pytest.raises(NameInvalid):
+            door(job_id)
+
+
 def test_a_panic_ends_a_once_for_good() -> None:
     """It has run; only what the engine itself raises says nothing of that."""
 
@@ -353,11 +406,18 @@ def test_payloads_by_name_are_json_that_everybody_reads(shop: Shop) -> None:
     assert job.payload == (
         b'{"at":"2026-01-02T00:00:00Z","id":"00000000-0000-0000-0000-000000000007","m":{"url":"u","customer":"c"}}'
     )
+    wrong_type = Import(url="u")
+    vars(wrong_type)["customer"] = 7
     for wrong, place in (
         ({"a": [1, float("nan")]}, r"field a\[1\] is nan"),
         ({"a": {"b": "\udcff"}}, "field a.b holds half"),
         ({1: 2}, "has the key 1"),
-        ({"a": object()}, "serialize"),
+        ({"a": object()}, "field a: it is of type object"),
+        ({"a": [time(12, tzinfo=ZoneInfo("Europe/Berlin"))]}, r"field a\[0\]: .* comes back"),
+        ({"a": SecretStr("x")}, "field a is a secret"),
+        ({"a": wrong_type}, "field a: .*customer"),
+        ({"a": 10**5000}, "out of range"),
+        ({"a": b"\xff"}, "no UTF-8"),
         ({"a": {"b": {1, 2}, "c": float("inf")}}, "field a.c is inf"),
     ):
         with pytest.raises(PayloadInvalid, match=place):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import math
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Generic, NamedTuple, NoReturn, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -25,13 +27,18 @@ from pydantic import (
     SecretStr,
     computed_field,
     create_model,
+    field_serializer,
+    field_validator,
 )
+from pydantic.alias_generators import to_camel
+from typing_extensions import TypedDict
 
 from processor import App, AsyncContext, Context
 from processor.errors import DefinitionError, PayloadInvalid, ResultType
-from processor.fidelity import difference
+from processor.fidelity import difference, same
 from processor.payloads import PayloadCodec
 from processor.testing import Testbed
+from processor.testing.fleet import TestbedError
 from processor.typed_json import TypedJson, Unfaithful
 from tests.unit.recording_port import RecordingPort
 
@@ -107,6 +114,40 @@ class Nested(BaseModel):
     rows: list[dict[str, MaybeFloat]]
 
 
+class Numbered(BaseModel):
+    n: int = 0
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    a: int = 0
+
+
+class FrozenSub(Frozen):
+    b: int = 1
+
+
+class Moody(BaseModel):
+    n: int = 0
+
+    @field_validator("n")
+    @classmethod
+    def dislikes_five(cls, n: int) -> int:
+        return {number: number for number in range(5)}[n]
+
+
+@dataclasses.dataclass
+class Derived:
+    a: int = 0
+    b: int = dataclasses.field(default=0, init=False)
+
+
+def derived(b: int) -> Derived:
+    made = Derived()
+    made.b = b
+    return made
+
+
 ODD: dict[str, Any] = {"name": 5}
 REFUSED: dict[str, tuple[Any, Any, str]] = {
     "secret": (Secret, Secret(user="a", password=SecretStr("geheim")), "field password is a secret"),
@@ -117,7 +158,18 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
     "nan": (MaybeFloat, MaybeFloat(value=math.nan), r"field value \(nan"),
     "inf": (MaybeFloat, MaybeFloat(value=math.inf), r"field value \(inf"),
     "deep nan": (Nested, Nested(rows=[{"a": MaybeFloat(value=math.nan)}]), r"field rows\[0\].a.value \(nan"),
-    "half a pair": (Inner, Inner(name="\udcff"), "."),
+    "half a pair": (Inner, Inner(name="\udcff"), "field name holds half"),
+    "deep half a pair": (Nested, Nested(rows=[{"\udcff": MaybeFloat()}]), r"the key .* of field rows\[0\]"),
+    "bytes that are no text": (Anything, Anything(value=[b"\xff"]), r"field value\[0\] holds bytes"),
+    "unknown object": (Anything, Anything(value={"a": [object()]}), r"field value.a\[0\] is of type object"),
+    "true for a number": (Numbered, Numbered.model_construct(n=True), "field n \\(True, bool\\) comes back as 1"),
+    "a number for true": (dict[str, bool], {"a": 1}, "bool"),
+    "member of a set: fold": (set[datetime], {datetime(2026, 10, 25, 2, 30, fold=1)}, "a member of it"),  # noqa: DTZ001  (as below)
+    "member of a set: zone": (set[time], {time(12, tzinfo=BERLIN)}, "a member of it"),
+    "member of a set: subclass": (frozenset[Frozen], frozenset({FrozenSub(b=2)}), "a member of it"),
+    "validator that panics": (Moody, Moody.model_construct(n=5), "KeyError"),
+    "offset with seconds": (When, When(at=datetime(1890, 1, 1, tzinfo=BERLIN)), "field at"),
+    "field of a dataclass that init leaves out": (Derived, derived(7), "field b"),
     "tuple": (Anything, Anything(value=(1, 2)), "field value"),
     "date as any": (Anything, Anything(value=date(2026, 1, 1)), "field value"),
     "int keys": (Anything, Anything(value={1: 2}), "the key 1 of field value"),
@@ -134,7 +186,7 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
 def test_what_would_change_is_refused_by_the_name_of_the_field(kind: str) -> None:
     annotation, value, where = REFUSED[kind]
     with pytest.raises(Unfaithful, match=where) as refused:
-        TypedJson(annotation, "a test").encode(value)
+        TypedJson(annotation, "a test", given=True).encode(value)
     assert len(str(refused.value)) < 700
     with pytest.raises(PayloadInvalid, match=where):
         PayloadCodec("t", annotation, 1).encode(value, 1000)
@@ -158,6 +210,43 @@ class Computed(BaseModel):
     @property
     def gross(self) -> int:
         return self.net * 2
+
+
+class Revealed(BaseModel):
+    """Says itself that its secret is to travel."""
+
+    password: SecretStr
+
+    @field_serializer("password", when_used="json")
+    def reveal(self, password: SecretStr) -> str:
+        return password.get_secret_value()
+
+
+@dataclasses.dataclass
+class AliasedPlain:
+    a: Annotated[int, Field(alias="b")] = 0
+
+
+class AliasedDict(TypedDict):
+    a: Annotated[int, Field(alias="b")]
+
+
+class Generated(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel)
+    first_name: str
+    inner: AliasedPlain
+
+
+class Tree(BaseModel):
+    children: list[Tree] = []
+    parent: Tree | None = None
+
+
+def shrunk() -> set[int]:
+    """A set that lies in memory as what it once was, so its order is another one than that of a fresh one."""
+    numbers = set(range(1000))
+    numbers -= set(range(3, 990))
+    return numbers
 
 
 class Raw(BaseModel):
@@ -184,6 +273,14 @@ UNCHANGED: dict[str, tuple[Any, Any]] = {
     "naive": (When, When(at=datetime(2026, 1, 1))),  # noqa: DTZ001  (on purpose)
     "time of an offset": (At, At(at=time(12, tzinfo=UTC))),
     "excluded at its default": (Excluded, Excluded(kept=1)),
+    "secret that is revealed": (Revealed, Revealed(password=SecretStr("x"))),
+    "alias of a dataclass": (AliasedPlain, AliasedPlain(5)),
+    "alias of a typed dict": (AliasedDict, {"a": 5}),
+    "generated aliases": (Generated, Generated.model_validate({"firstName": "a", "inner": {"b": 1}})),
+    "a tree": (Tree, Tree(children=[Tree(), Tree(children=[Tree()])])),
+    "a set in another order": (set[int], shrunk()),
+    "a set of repeated hours": (set[datetime], {datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=BERLIN)}),
+    "minus zero": (Any, -0.0),
     "int where a float is": (float, 1),
     "true": (bool, True),
     "decimal": (Decimal, Decimal("1.00")),
@@ -208,7 +305,19 @@ def test_what_can_travel_does(kind: str) -> None:
     codec = TypedJson(annotation, "a test")
     back = codec.load(codec.encode(value))
     assert difference(value, back) is None
-    assert codec.dump(back) == codec.dump(value)
+    assert sorted(codec.dump(back)) == sorted(codec.dump(value))
+
+
+class MustExclude(BaseModel):
+    a: int = Field(exclude=True)
+
+
+T = TypeVar("T")
+
+
+class Holder(BaseModel, Generic[T]):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    held: T
 
 
 class ReadOnly(BaseModel):
@@ -238,25 +347,64 @@ def test_aliases_are_written_as_they_are_read_or_refused_where_they_are_declared
         assert codec.load(codec.encode(right)) == right
 
 
-def test_what_a_return_annotation_can_never_do_is_found_when_the_worker_starts() -> None:
-    app = App("shop")
+class Opaque:
+    pass
 
-    class Opaque:
-        pass
 
-    def unreadable(ctx: Context) -> Opaque:
-        return Opaque()
+def unresolvable(ctx: Context) -> NotThere:  # type: ignore[name-defined]  # noqa: F821  (the mistake)
+    return None
 
-    def contradictory(ctx: Context) -> ReadOnly:
-        return ReadOnly(b=1)
 
-    def unresolvable(ctx: Context) -> NotThere:  # type: ignore[name-defined]  # noqa: F821  (the mistake)
+def gone(ctx: Context) -> dataclasses.NotThere:  # type: ignore[name-defined]  # (the mistake)
+    return None
+
+
+def no_expression(ctx: Context) -> None: ...
+
+
+no_expression.__annotations__["return"] = "1 +"
+NEVER: dict[str, Any] = {
+    "class": Opaque,
+    "aliases": ReadOnly,
+    "secret": Secret,
+    "secret alone": SecretStr,
+    "secret in a choice": Secret | SecretStr,
+    "required and excluded": MustExclude,
+    "callable": Callable[[], int],
+    "generator": Holder[Iterable[int]],
+    "class of one's own in a model": Holder[Opaque],
+    "type": type[int],
+}
+
+
+@pytest.mark.parametrize("kind", NEVER)
+def test_what_a_return_annotation_can_never_do_is_found_before_a_handler_runs(kind: str) -> None:
+    def handler(ctx: Context) -> Any:
         return None
 
-    for handler in (unreadable, contradictory, unresolvable):
-        job_type = app.job(handler.__name__)(handler)
-        with pytest.raises(DefinitionError, match=handler.__name__):
-            job_type.check()
+    handler.__annotations__["return"] = NEVER[kind]
+    with pytest.raises(DefinitionError, match="handler"):
+        App("shop").job("t")(handler).check()
+    with pytest.raises(ResultType, match="handler"):
+        Context(RecordingPort()).step("s", handler, None)  # type: ignore[arg-type]  # it is not called
+
+
+@pytest.mark.parametrize("handler", [unresolvable, gone, no_expression])
+def test_an_annotation_that_says_nothing_is_found_when_the_worker_starts(handler: Any) -> None:
+    job_type = App("shop").job("t")(handler)
+    with pytest.raises(DefinitionError, match=f"{handler.__name__}.. cannot be resolved"):
+        job_type.check()
+    with Testbed() as bed:
+        bed.enqueue(job_type)
+        with pytest.raises(TestbedError, match=r"DefinitionError.*cannot be resolved"):
+            bed.drain()
+
+
+@pytest.mark.parametrize(
+    "fine", [Secret | None, list[Secret], MaybeFloat, Revealed, Excluded, Tree, Holder[Secret | int], Any, None, Point]
+)
+def test_what_may_be_left_out_or_has_another_way_is_no_contradiction(fine: Any) -> None:
+    TypedJson(fine, "a test")
 
 
 # -- generated ---------------------------------------------------------------------------------------------------------
@@ -353,6 +501,18 @@ class Tally(BaseModel):
     by_kind: dict[Colour, int] = {}
 
 
+@given(models())
+@settings(max_examples=100, deadline=None)
+def test_the_quick_comparison_calls_nothing_the_same_that_the_careful_one_does_not(value: BaseModel) -> None:
+    codec = TypedJson(type(value), "a test", given=True)
+    try:
+        back = codec.load(codec.dump(value))
+    except ValueError:
+        return
+    if same(value, back):
+        assert difference(value, back) is None
+
+
 def test_results_steps_and_states_come_back_over_a_crash() -> None:
     app = App("shop")
     at = datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=BERLIN)
@@ -400,6 +560,62 @@ def test_state_that_would_change_ends_its_job_and_names_the_field() -> None:
         assert len(said) == 2
         assert any("seen[0]" in text and "Tally" in text for text in said)
         assert any("value" in text and "inf" in text for text in said)
+
+
+def test_a_handler_keeps_its_annotation_behind_what_wraps_it() -> None:
+    def handler(extra: int, ctx: Context) -> Computed:
+        return Computed(net=extra)
+
+    class Called:
+        def __call__(self, ctx: Context) -> Computed:
+            return Computed(net=1)
+
+    def ends(ctx: Context) -> NoReturn:
+        raise ValueError("always")
+
+    app = App("shop")
+    for name, wrapped in (("partial", functools.partial(handler, 1)), ("object", Called())):
+        job_type = app.job(name)(wrapped)
+        job_type.check()
+        assert job_type.decode_result(job_type.encode_result(Computed(net=1))) == Computed(net=1)
+    app.job("ends")(ends).check()
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+    id: UUID
+    on: date
+
+
+def test_strict_models_read_what_came_as_json() -> None:
+    codec: PayloadCodec[Strict] = PayloadCodec("t", Strict, 2)
+    codec.add_upgrade(1, lambda old: old)
+    value = Strict(id=UUID(int=1), on=date(2026, 1, 1))
+    plain = {"id": str(value.id), "on": "2026-01-01"}
+    assert codec.checked(plain) == codec.checked(value) == value
+    assert codec.decode(json.dumps(plain).encode(), 1) == value
+    with pytest.raises(PayloadInvalid, match="id"):
+        codec.checked({"id": 1, "on": "2026-01-01"})
+
+
+@pytest.mark.parametrize("bad_at", range(1, 9))
+def test_no_state_is_kept_that_a_resume_could_not_begin_with(bad_at: int) -> None:
+    """Whatever was noted last is written when the handler fails: also between two that are written."""
+    port = RecordingPort()
+    ctx = Context(port)
+    state = ctx.state(MaybeFloat)
+
+    def run() -> None:
+        for item in ctx.each("rows", lambda after: range(1, 10)):
+            state.value = math.nan if item == bad_at else item / 2
+            if item == 9:
+                raise RuntimeError("after all")
+
+    with pytest.raises(ResultType, match="nan"):
+        run()
+    port.flush()
+    expected = None if bad_at == 1 else (bad_at - 1) / 2
+    assert Context(RecordingPort(port.log)).state(MaybeFloat).value == expected
 
 
 class Kind(Enum):
