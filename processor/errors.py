@@ -33,6 +33,7 @@ ProcessorError
 ├── HandlerMistake              a handler broke a rule of resuming
 │   ├── CursorType  DuplicateName  NameNotAllowed  StepChanged  StateChanged
 │   └── CheckpointTooLarge  ResultTooLarge  ResultType
+├── OffsetsLost                 a partition that was worked on has no offset and no mark
 ├── InternalError               the engine itself failed: a fault of this package
 ├── AttemptTimedOut             an attempt took too long, or stood still
 ├── JobNotFinished              result(): the wait timed out
@@ -309,6 +310,14 @@ class ResultType(HandlerMistake):
     """A result cannot be written as JSON, or not be read back as its annotation says."""
 
     code = "result_type"
+
+
+class OffsetsLost(ProcessorError):
+    """The group's offsets of a partition are gone, and the log does not say either how far it is done. It is held: what
+    it has done would run again.
+    """
+
+    code = "offsets_lost"
 
 
 class InternalError(ProcessorError):

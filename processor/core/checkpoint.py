@@ -4,6 +4,7 @@
     id#step:name       one saved step; the name is scoped and may hold any character, `#` and `/` too
     id#job             a promoted or parked job, whole
     id#signal:source   a signal that came before its job was parked
+    #number            how far the lanes of this partition number are done
 
 A job's id holds no `#`: the first one ends it. An equal key means an equal place in the compacted topic, so a tombstone
 removes exactly what was written under its own key.
@@ -21,6 +22,10 @@ from processor.wire.records import CheckpointRecord, LiveJobRecord, StepRecord
 SavedRecord = CheckpointRecord | StepRecord | LiveJobRecord
 
 
+NUMBER_KEY = b"#number"
+"""No job has an empty id."""
+
+
 class KeyKind(StrEnum):
     """What a key of the checkpoint topic holds."""
 
@@ -28,6 +33,7 @@ class KeyKind(StrEnum):
     STEP = "step"
     JOB = "job"
     SIGNAL = "signal"
+    NUMBER = "number"
 
 
 class ParsedKey(NamedTuple):
@@ -78,6 +84,8 @@ def parse_key(key: bytes) -> ParsedKey:
         job_id, mark, rest = key.decode().partition("#")
     except UnicodeDecodeError as error:
         raise UndecodableRecord(f"the checkpoint key {key!r} is not UTF-8") from error
+    if key == NUMBER_KEY:
+        return ParsedKey(KeyKind.NUMBER, "", "")
     if job_id:
         if not mark:
             return ParsedKey(KeyKind.PROGRESS, job_id, "")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, KeysView, Sequence
+from itertools import islice
 
 Range = tuple[int, int]
 """First and last offset, both inside."""
@@ -115,15 +116,21 @@ class Window:
             return offset not in self._incomplete
         return any(first <= offset <= last for first, last in self._restored)
 
-    def done_ranges(self) -> list[Range]:
-        """Complete ranges from the low watermark on, ascending and not adjacent: what the metadata keeps."""
+    def done_ranges(self, most: int | None = None) -> list[Range]:
+        """Complete ranges from the low watermark on, ascending and not adjacent.
+
+        Args:
+            most: look at so many incomplete offsets only; then the ranges behind them are left out.
+        """
         done: list[Range] = []
         if self.width > len(self._incomplete):
             expected = self.low
-            for offset in self._incomplete:
+            for offset in islice(self._incomplete, most):
                 if offset > expected:
                     done.append((expected, offset - 1))
                 expected = offset + 1
+            if most is not None and len(self._incomplete) > most:
+                return done
             if self._next > expected:
                 done.append((expected, self._next - 1))
         if self._restored:
@@ -137,6 +144,26 @@ class Window:
         restored = self._restored
         while restored and restored[-1][1] < mark:
             restored.pop()
+
+
+def packed(ranges: Iterable[Range], low: int) -> list[int]:
+    """Ranges from `low` on as pairs: incomplete offsets before one, and its length."""
+    numbers: list[int] = []
+    after = low
+    for first, last in ranges:
+        numbers += (first - after, last - first + 1)
+        after = last + 1
+    return numbers
+
+
+def unpacked(numbers: Sequence[int], low: int) -> list[Range]:
+    """What `packed` has packed."""
+    ranges: list[Range] = []
+    after = low
+    for skip, length in zip(numbers[::2], numbers[1::2], strict=False):
+        ranges.append((after + skip, after + skip + length - 1))
+        after += skip + length
+    return ranges
 
 
 def merge_ranges(ranges: Iterable[Range]) -> list[Range]:

@@ -109,6 +109,8 @@ class Part:
     """How far a cautious number had read its lanes."""
     named: list[Attempt]
     """Suspects that start once this is committed."""
+    marked: bool
+    """The number's own mark is in `announces`."""
     ending: dict[str, Attempt]
     """Jobs whose end, move or promotion is here, by id."""
     checkpoint_end: int

@@ -181,7 +181,7 @@ class Forwarder:
         for rung in gone:
             rung.assignment = -1
         self._new = [rung for rung in self._new if rung.assignment != -1]
-        self._reader.unassign([rung.place for rung in gone])
+        self._reader.unassign([rung.place for rung in gone if rung.reading])
 
     def _begin_new(self) -> None:
         """Rungs that were assigned go on where the last owner's last transaction left off."""
@@ -190,12 +190,15 @@ class Forwarder:
         places = [rung.place for rung in self._new]
         committed = self._dead_slots.stable_committed(places)
         begins = self._broker.admin().begin_offsets(places)
-        rungs, self._new = self._new, []
+        rungs = list(self._new)
         for rung in rungs:
             offset = committed[rung.place].offset
             rung.position = max(begins.get(rung.place, 0), offset or 0)
             rung.committed = offset or 0
         self._reader.assign({rung.place: rung.position for rung in rungs})
+        for rung in rungs:
+            rung.reading = True
+        self._new = []
         log.info("forwarder.begins", extra={"rungs": len(rungs)})
 
     # --- reading -------------------------------------------------------------------------------------------------

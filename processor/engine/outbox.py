@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from processor import events
 from processor.broker.base import OutRecord, TopicPartition
+from processor.core.checkpoint import NUMBER_KEY
 from processor.core.live import step_key
 from processor.engine.dispatch import Dispatch
 from processor.engine.flush import FlushBatch, FlushResult, Part
@@ -16,11 +17,14 @@ from processor.engine.queue_partition import PartitionPhase, QueuePartition
 from processor.engine.refusals import Refusals, Refused
 from processor.engine.state import EngineState
 from processor.errors import InternalError, StaleMembership
+from processor.wire.codec import encode
 
 log = events.logger(__name__)
 
 HOPELESS = 5
 """Flushes in a row that fail by a fault of the engine, after which their numbers are held: others may go on."""
+MARK_EVERY = 1.0
+"""Seconds between two marks of a number that something happens to."""
 FLUSHABLE = frozenset({PartitionPhase.CLAIMING, PartitionPhase.ACTIVE, PartitionPhase.YIELDING})
 
 
@@ -91,6 +95,10 @@ class Outbox:
         creates += number.creates
         announces = number.announces
         announces += [OutRecord(topics.checkpoints, key, None, None, number.partition) for key in burials]
+        offsets = number.offsets(all_lanes=number.touched or number.cautious is not None)
+        marked = self._mark(number)
+        if marked is not None:
+            announces.append(marked)
         part = Part(
             number=number,
             assignment=number.assignment,
@@ -102,7 +110,8 @@ class Outbox:
             step_burials=step_burials,
             later=number.later,
             syncs=number.syncs,
-            offsets=number.offsets(all_lanes=number.touched or number.cautious is not None),
+            offsets=offsets,
+            marked=marked is not None,
             marks=[] if number.cautious is None else [(n, n.window.read_mark) for n in number.lanes.values()],
             named=number.named,
             ending=number.ending,
@@ -112,6 +121,22 @@ class Outbox:
         number.creates, number.announces, number.later, number.syncs = [], [], [], []
         number.touched = False
         return part
+
+    def _mark(self, number: QueuePartition) -> OutRecord | None:
+        """How far the number is done, as a record of its own: with the claim and the release, and once a second.
+
+        It destroys (whoever has lost the offsets runs nothing below it), so it leaves with what announces.
+        """
+        now = self._engine.clock.monotonic()
+        last = number.released and number.phase is PartitionPhase.YIELDING
+        if not last and now < number.mark_at:
+            number.mark_behind = True
+            return None
+        value = encode(number.mark(self._engine.clock.now_ms()))
+        spent = self._engine.clock.monotonic() - now
+        number.mark_at = now + max(MARK_EVERY, 20 * spent)
+        number.overflows = number.mark_behind = False
+        return OutRecord(number.topics.checkpoints, NUMBER_KEY, value, None, number.partition)
 
     @staticmethod
     def _carried(number: QueuePartition) -> list[tuple[bytes, bytes]]:
@@ -152,6 +177,8 @@ class Outbox:
             live.put(out.key or b"", out.value or b"", part.checkpoint_end, record)
         for key in part.burials:
             live.remove(key)
+        if part.marked:
+            number.mark_bound = part.checkpoint_end
         number.burials.extend(part.later)
         if part.marks:
             self._dispatch.read_durably(number, part.marks)
@@ -195,6 +222,7 @@ class Outbox:
         buried = set(part.burials)
         checkpoints, status = number.topics.checkpoints, number.topics.status
         creates = [record for record in part.creates if id(record) not in saved and record.topic != checkpoints]
+        buried.add(NUMBER_KEY)  # made anew
         announces = [record for record in part.announces if record.topic != checkpoints or record.key not in buried]
         saves = part.saves
         if refused:
@@ -214,6 +242,16 @@ class Outbox:
         number.creates[:0] = creates
         number.announces[:0] = announces
         number.saves[:0] = saves
+        self._put_back_rest(part)
+        for job_id, (record, error) in culprits.items():
+            attempt = refusals.attempt(part, job_id)
+            if attempt is not None:
+                refusals.fail(part, attempt, record, error)
+
+    def _put_back_rest(self, part: Part) -> None:
+        number = part.number
+        if part.marked:
+            number.mark_at = 0.0
         steps = {step_key(job_id, name) for job_id, name in part.step_burials}
         number.burials[:0] = [key for key in part.burials if key not in steps]
         number.step_burials[:0] = part.step_burials
@@ -223,7 +261,3 @@ class Outbox:
         number.ending = {**part.ending, **number.ending}
         self._engine.group_commit.waits(len(part.syncs))
         number.touched = True
-        for job_id, (record, error) in culprits.items():
-            attempt = refusals.attempt(part, job_id)
-            if attempt is not None:
-                refusals.fail(part, attempt, record, error)

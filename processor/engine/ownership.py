@@ -126,14 +126,16 @@ class Ownership:
         number.epoch = found.epoch
         number.live, number.marks = found.live, found.marks
         number.checkpoint_end = found.checkpoint_end
+        number.mark_bound = found.mark_bound
         for lane, start in found.lanes.items():
             state, meta = number.lanes[lane], start.meta
-            state.window = Window(start.offset, meta.ranges if meta is not None else ())
+            state.window = Window(start.offset, start.ranges)
+            state.mark_below = start.read_mark if found.unclean else 0
             if meta is not None:
                 death = Death(meta.epoch, meta.read_mark) if found.died else None
                 state.deaths = noted(meta.deaths, death, start.offset)
                 marks = [known.mark for known in state.deaths]
-                state.mark_below = max([meta.read_mark, *marks] if found.unclean else marks, default=0)
+                state.mark_below = max([state.mark_below, *marks])
         if found.died:
             number.cautious, number.cautious_until = [], engine.clock.monotonic() + CAUTIOUS
             self._count_deaths(number)

@@ -12,9 +12,10 @@ from processor.core.live import LiveTable
 from processor.core.memory_budget import MemoryBudget
 from processor.core.offset_metadata import BUDGET, OffsetMetadata, encode
 from processor.core.ordering import KeyOrder
-from processor.core.window import Window
+from processor.core.window import Window, packed
 from processor.core.write_set import SavedOut, Topics
 from processor.job import Lane, Version
+from processor.wire.records import LaneMark, NumberMark
 
 if TYPE_CHECKING:
     from processor.engine.attempt import Attempt, Sync
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from processor.job import Job
 
 
+MOST_LOOKED_AT = 4000
+"""Incomplete offsets of a lane that each flush looks at; more ranges than the metadata holds lie between them."""
+MARK_NUMBERS = 200_000
+"""Numbers of a lane's ranges in a mark at most: some 400 KB. Ranges beyond that are done again."""
 RECENT = 1000
 """Ended jobs of a number that are remembered at least."""
 
@@ -115,10 +120,18 @@ class QueuePartition:
     touched = False
     """Something happened that the next flush has to carry."""
     released = False
+    mark_at = -1000.0
+    """When the last mark was written (monotonic seconds)."""
+    mark_behind = False
+    """Something was done since the last mark."""
+    mark_bound: int | None = None
+    """The last committed mark lies at this offset of the checkpoint partition, or later."""
     cautious_until = 0.0
     """Monotonic seconds."""
     take_up_at: float | None = None
     """It is held, or about to be: when to try again (monotonic seconds)."""
+    overflows = False
+    """Ranges did not fit into the metadata of the last flush: the mark holds them."""
     crowded = False
     """The window's ranges nearly fill the offset metadata: the oldest incomplete jobs are to be promoted."""
 
@@ -214,20 +227,32 @@ class QueuePartition:
                 released=self.released,
                 read_mark=lane.window.read_mark,
                 hint=self.hint,
-                ranges=tuple(lane.window.done_ranges()),
+                ranges=tuple(lane.window.done_ranges(MOST_LOOKED_AT)),
                 deaths=noted(lane.deaths, None, low) if lane.deaths else (),
             )
             encoded = encode(meta, low, BUDGET)
-            self.crowded = self.crowded or encoded.overflow
+            overflow = encoded.overflow or lane.window.incomplete_count > MOST_LOOKED_AT
+            self.crowded = self.crowded or overflow
+            self.overflows = self.overflows or overflow
             commits.append(OffsetCommit(lane.key, low, encoded.text))
             lane.changed = False
         return commits
 
+    def mark(self, now_ms: int) -> NumberMark:
+        """How far its lanes are done, all of it."""
+        self.sequence += 1
+        lanes = []
+        for lane in self.lanes.values():
+            low = lane.window.low
+            ranges = packed(lane.window.done_ranges(), low)[:MARK_NUMBERS]
+            lanes.append(LaneMark(lane.topic, low, lane.window.read_mark, ranges))
+        return NumberMark(self.epoch, self.sequence, now_ms, lanes)
+
     @property
     def hint(self) -> int:
         """Where a restore must start reading the checkpoint partition."""
-        hint = self.live.hint
-        return self.checkpoint_end if hint is None else hint
+        bounds = [bound for bound in (self.live.hint, self.mark_bound) if bound is not None]
+        return min(bounds, default=self.checkpoint_end)
 
     @property
     def has_records(self) -> bool:

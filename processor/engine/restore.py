@@ -17,20 +17,22 @@ from typing import TYPE_CHECKING
 
 from processor import events
 from processor.broker.base import Batch, Broker, Committed, Reader, TopicPartition
-from processor.core.checkpoint import KeyKind, SavedRecord, parse_key
+from processor.core.checkpoint import NUMBER_KEY, KeyKind, SavedRecord, parse_key
 from processor.core.dedupe import DedupeMarks
 from processor.core.live import LiveTable
 from processor.core.offset_metadata import OffsetMetadata, decode
+from processor.core.window import Range, merge_ranges, unpacked
 from processor.engine.dead_slots import DeadSlots, metadata
-from processor.errors import BrokerError, InternalError, OffsetOutOfRange, ProcessorError, RecordError
+from processor.errors import BrokerError, InternalError, OffsetOutOfRange, OffsetsLost, ProcessorError, RecordError
 from processor.job import Lane
 from processor.runtime import Inbox, Runtime, serve
 from processor.texts import message_of
-from processor.wire.codec import decode_checkpoint, decode_dedupe, decode_live_job, decode_step
+from processor.wire.codec import decode_checkpoint, decode_dedupe, decode_live_job, decode_number_mark, decode_step
 
 if TYPE_CHECKING:
     from processor.engine.config import WorkerConfig
     from processor.engine.queue_partition import QueuePartition
+    from processor.wire.records import NumberMark
 
 log = events.logger(__name__)
 
@@ -50,6 +52,10 @@ class LaneStart:
     meta: OffsetMetadata | None
     committed: bool
     """False: the group has no offset for it."""
+    ranges: tuple[Range, ...] = ()
+    """Complete offsets above, as metadata and mark together say."""
+    read_mark: int = 0
+    """The last owner may have started what lies below."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,6 +78,12 @@ class Restored:
     records: int = 0
     seconds: float = 0.0
     error: ProcessorError | None = None
+    mark: NumberMark | None = None
+    """The number's own mark."""
+    mark_bound: int | None = None
+    """Where it lies in the checkpoint partition."""
+    history: bool = False
+    """Somebody has worked on this number before."""
 
 
 class Restorer:
@@ -131,6 +143,7 @@ class Restorer:
                 return
             for found in work:
                 found.live, found.marks, found.unreadable = LiveTable(), self._no_marks(), []
+                found.mark = found.mark_bound = None
         for found in work:
             found.seconds = self._runtime.clock.monotonic() - began
             self._reply(found)
@@ -169,6 +182,39 @@ class Restorer:
         for found in work:
             self._start_lanes(found, committed, begins)
         self._read_back(work)
+        for found in work:
+            self._apply_mark(found, begins)
+
+    def _apply_mark(self, found: Restored, begins: dict[TopicPartition, int]) -> None:
+        """The mark holds what offsets and their metadata have lost; what it calls complete is complete for good."""
+        known = {lane.topic: lane for lane in found.mark.lanes} if found.mark is not None else {}
+        topics = {lane: state.topic for lane, state in found.number.lanes.items()}
+        lost = [lane for lane, start in found.lanes.items() if not start.committed]
+        if found.mark is not None:
+            lost = [lane for lane in lost if topics[lane] in known]  # another one is new
+        for lane, start in found.lanes.items():
+            meta = start.meta
+            start.ranges = meta.ranges if meta is not None else ()
+            start.read_mark = meta.read_mark if meta is not None else 0
+            mark = known.get(topics[lane])
+            # An offset that somebody has set by hand carries no metadata of ours: what lies above is to run again.
+            if mark is None or (start.committed and meta is None):
+                continue
+            start.offset = max(start.offset, mark.low)
+            above = [(max(first, start.offset), last) for first, last in unpacked(mark.ranges, mark.low)]
+            start.ranges = tuple(r for r in merge_ranges([*start.ranges, *above]) if r[1] >= start.offset)
+            start.read_mark = max(start.read_mark, mark.read_mark)
+        if not lost:
+            return
+        normal = found.number.lanes[Lane.NORMAL].key
+        if found.mark is not None:
+            found.unclean = True
+            log.error("restore.offsets_missing", extra=_fields(found.number))
+        elif Lane.NORMAL in lost and (found.history or begins.get(normal, 0) > 0):
+            found.error = OffsetsLost(
+                f"{normal} has no committed offset and no mark, but it was worked on before",
+                hint="set the group's offset of this partition, to its end or to where it is to begin again",
+            )
 
     def _start_lanes(
         self, found: Restored, committed: dict[TopicPartition, Committed], begins: dict[TopicPartition, int]
@@ -201,9 +247,7 @@ class Restorer:
                 starts[found.number.checkpoints] = max(starts[found.number.checkpoints], normal.hint)
         self._read_until(sources, starts, ends)
         for found in work:
-            if found.live.live_records and not found.lanes[Lane.NORMAL].committed:
-                # Not a first start: the group's offsets expired or were deleted.
-                log.error("restore.offsets_missing", extra=_fields(found.number))
+            found.history = bool(found.live.live_records) or len(found.marks) > 0
 
     def _read_until(
         self,
@@ -253,8 +297,13 @@ def _fold_checkpoint(found: Restored, key: bytes, value: bytes | None, offset: i
         # A tombstone under a key of nobody's buries nothing.
         with contextlib.suppress(RecordError):
             found.live.remove(key)
+        if key == NUMBER_KEY:
+            found.mark = None
         return
     try:
+        if key == NUMBER_KEY:
+            _fold_number(found, decode_number_mark(value), offset)
+            return
         record = _DECODERS[parse_key(key).kind](value)
     except RecordError as error:
         # Kept raw as a dead letter by the owner; its job goes on without it.
@@ -263,6 +312,14 @@ def _fold_checkpoint(found: Restored, key: bytes, value: bytes | None, offset: i
     if record is not None:
         found.epoch = max(found.epoch, record.epoch + 1)
     found.live.put(key, value, offset, record)
+
+
+def _fold_number(found: Restored, mark: NumberMark, offset: int) -> None:
+    if found.mark is None or (mark.epoch, mark.sequence) >= (found.mark.epoch, found.mark.sequence):
+        found.mark = mark
+    found.epoch = max(found.epoch, mark.epoch + 1)
+    # Compaction keeps the last one, whatever it says.
+    found.mark_bound = offset
 
 
 def _fold_mark(found: Restored, key: bytes, value: bytes, offset: int) -> None:

@@ -28,6 +28,8 @@ class Rung:
     delay: str
     """A key of `RETRY_DELAYS`."""
     assignment: int
+    reading: bool = False
+    """The reader has it."""
     held: deque[Record] = field(default_factory=deque)
     size: int = 0
     """Bytes of `held`."""

@@ -152,6 +152,9 @@ class Timers:
             # Brokers expire offsets of topics that a group does not subscribe to; the hint gets fresh as well.
             number.touched = True
             self._engine.wrote(0, 0)
+        elif number.mark_behind and now >= number.mark_at:
+            number.touched = True
+            self._engine.wrote(0, 0)
         elif number.burials or any(lane.changed for lane in number.lanes.values()):
             number.touched = number.touched or bool(number.burials)
             self._engine.wrote(0, 0)

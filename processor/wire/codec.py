@@ -28,28 +28,19 @@ from processor.wire.brief_status import INDEX, brief_status, encode_brief_status
 from processor.wire.names import fault_of_id, is_id
 from processor.wire.records import (
     AlertRecord,
+    AnyRecord,
     AuditRecord,
     CheckpointRecord,
     ControlRecord,
     DeadLetterRecord,
     DedupeMark,
+    LaneMark,
     LiveJobRecord,
+    NumberMark,
     StatusRecord,
     StepRecord,
 )
 
-AnyRecord = (
-    Job
-    | CheckpointRecord
-    | StepRecord
-    | LiveJobRecord
-    | StatusRecord
-    | DedupeMark
-    | DeadLetterRecord
-    | ControlRecord
-    | AlertRecord
-    | AuditRecord
-)
 R = TypeVar("R", bound=NamedTuple)
 
 MARKER = b"\xc3\x01"
@@ -122,6 +113,14 @@ def _open_live_job(values: dict[str, Any]) -> None:
     values["state"] = _STATES[values["state"]]
 
 
+def _open_number_mark(values: dict[str, Any]) -> None:
+    values["lanes"] = [LaneMark(**lane) for lane in values["lanes"]]
+
+
+def _close_number_mark(values: dict[str, Any]) -> None:
+    values["lanes"] = [lane._asdict() for lane in values["lanes"]]
+
+
 def _open_dead_letter(values: dict[str, Any]) -> None:
     if values["failures"] is not None:
         values["failures"] = [Failure(**failure) for failure in values["failures"]]
@@ -174,6 +173,7 @@ _KINDS: tuple[tuple[str, type[Any], str, Callable[[dict[str, Any]], None], Calla
     ("live_job", LiveJobRecord, "checkpoints.*", _open_live_job, _same),
     ("status", StatusRecord, "status", _open_status, _close_status),
     ("dedupe", DedupeMark, "dedupe.*", _same, _same),
+    ("number_mark", NumberMark, "checkpoints.*", _open_number_mark, _close_number_mark),
     ("dead_letter", DeadLetterRecord, "dlq", _open_dead_letter, _close_dead_letter),
     ("control", ControlRecord, "control", _same, _same),
     ("alert", AlertRecord, "alerts", _same, _same),
@@ -304,6 +304,11 @@ def decode_live_job(data: bytes) -> LiveJobRecord:
 def decode_status(data: bytes) -> StatusRecord:
     """A status. Raises as `decode_job`."""
     return _decode(_formats().status, data, StatusRecord)
+
+
+def decode_number_mark(data: bytes) -> NumberMark:
+    """How far the lanes of a number are done. Raises as `decode_job`."""
+    return _decode(_formats().by_record[NumberMark], data, NumberMark)
 
 
 def decode_dedupe(data: bytes) -> DedupeMark:

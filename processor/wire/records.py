@@ -5,6 +5,7 @@ Field order equals the schema's, so that decoding is one `_make`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from processor.job import ErrorInfo, Failure, Job, LoopProgress
@@ -12,13 +13,16 @@ from processor.states import State
 
 __all__ = [
     "AlertRecord",
+    "AnyRecord",
     "AuditRecord",
     "CheckpointRecord",
     "ControlRecord",
     "DeadLetterRecord",
     "DedupeMark",
     "Job",
+    "LaneMark",
     "LiveJobRecord",
+    "NumberMark",
     "StatusRecord",
     "StepRecord",
 ]
@@ -116,6 +120,25 @@ class DedupeMark(NamedTuple):
     at: int
 
 
+class LaneMark(NamedTuple):
+    """How far a lane partition is done."""
+
+    topic: str
+    low: int
+    read_mark: int
+    ranges: Sequence[int]
+    """From `low` on, in pairs: incomplete offsets, then the length of a complete range."""
+
+
+class NumberMark(NamedTuple):
+    """How far the lanes of a partition number are done. Key in the checkpoint topic: `#number`."""
+
+    epoch: int
+    sequence: int
+    at: int
+    lanes: Sequence[LaneMark]
+
+
 class DeadLetterRecord(NamedTuple):
     """A job that will not be tried again by itself, whole. Key: the job's id, else the original key."""
 
@@ -191,3 +214,19 @@ class AuditRecord(NamedTuple):
     life: int = 0
     """The life of the job that it began, or that it concerns."""
     detail: str = ""
+
+
+AnyRecord = (
+    Job
+    | CheckpointRecord
+    | StepRecord
+    | LiveJobRecord
+    | StatusRecord
+    | DedupeMark
+    | NumberMark
+    | DeadLetterRecord
+    | ControlRecord
+    | AlertRecord
+    | AuditRecord
+)
+"""Whatever is written into a topic."""

@@ -21,7 +21,10 @@ from typing import Any
 Schema = dict[str, Any]
 """A parsed schema, as fastavro wants it."""
 
-NAMES = ("job", "checkpoint", "step", "live_job", "status", "dedupe", "dead_letter", "control", "alert", "audit")
+NAMES = (
+    *("job", "checkpoint", "step", "live_job", "number_mark", "status", "dedupe"),
+    *("dead_letter", "control", "alert", "audit"),
+)
 """Every record of the log, in the order of a job's life."""
 
 

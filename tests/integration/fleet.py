@@ -25,6 +25,7 @@ from processor.app import App
 from processor.broker.base import Admin, Committed, Isolation, OutRecord, Reader, Record, TopicPartition, TopicSpec
 from processor.broker.kafka import KafkaBroker, KafkaConfig
 from processor.broker.partitioner import partition_for
+from processor.core.checkpoint import NUMBER_KEY
 from processor.core.offset_metadata import OffsetMetadata, decode
 from processor.errors import BrokerUnavailable, RetriableBrokerError
 from processor.job import Job, Lane
@@ -422,7 +423,7 @@ class Fleet:
     def live_keys(self) -> set[str]:
         """Keys of the checkpoint topic whose last record is no tombstone."""
         values = {(r.partition(), r.key()): r.value() for r in self.records(self.checkpoints)}
-        return {(key or b"").decode() for (_, key), value in values.items() if value is not None}
+        return {(key or b"").decode() for (_, key), value in values.items() if value is not None and key != NUMBER_KEY}
 
     def live(self) -> set[str]:
         """Jobs that the checkpoint topic still holds something of."""

@@ -20,8 +20,8 @@ from processor.errors import TopicMismatch, TopicMissing, UnknownQueue
 from processor.job import Job, Lane
 from processor.states import State
 from processor.wire import topics
-from processor.wire.codec import AnyRecord, encode
-from processor.wire.records import CheckpointRecord, LiveJobRecord, StatusRecord, StepRecord
+from processor.wire.codec import encode
+from processor.wire.records import AnyRecord, CheckpointRecord, LiveJobRecord, StatusRecord, StepRecord
 from processor.wire.topics import QueueSpec
 
 BULK = QueueSpec(name="bulk", partitions=2, lanes=(Lane.HIGH,))

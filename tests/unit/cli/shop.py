@@ -18,8 +18,8 @@ from processor.context import Context
 from processor.job import ErrorInfo, Job, Lane, LoopProgress
 from processor.states import State
 from processor.wire import topics
-from processor.wire.codec import AnyRecord, encode
-from processor.wire.records import CheckpointRecord, LiveJobRecord, StatusRecord, StepRecord
+from processor.wire.codec import encode
+from processor.wire.records import AnyRecord, CheckpointRecord, LiveJobRecord, StatusRecord, StepRecord
 from processor.wire.settings_sources import load_settings
 
 MODULE = "shop_for_cli_tests"

@@ -18,7 +18,7 @@ from typing import Any
 from processor.broker.base import Committed, OutRecord, TopicPartition, TopicSpec
 from processor.broker.memory import MemoryBroker, MemoryLimits, MemoryProcess
 from processor.broker.partitioner import partition_for
-from processor.core.checkpoint import KeyKind, SavedRecord, parse_key
+from processor.core.checkpoint import NUMBER_KEY, KeyKind, SavedRecord, parse_key
 from processor.core.live import LiveTable
 from processor.core.outcome import Crashed
 from processor.engine.attempt import Attempt
@@ -397,6 +397,8 @@ class Scene:
         tables = {number: LiveTable() for number in range(self.partitions)}
         for record in self.broker.records(topics.checkpoints_topic(NS, QUEUE)):
             key, value, table = record.key() or b"", record.value(), tables[record.partition() or 0]
+            if key == NUMBER_KEY:
+                continue
             if value is None:
                 table.remove(key)
             else:

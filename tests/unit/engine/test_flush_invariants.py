@@ -301,7 +301,7 @@ def test_hint_never_passes_an_uncommitted_carry(monkeypatch: pytest.MonkeyPatch)
         scene.runtime.pass_time(0.2)
     scene.settle()
     assert not scene.runtime.failures
-    assert len(moved) > 10
+    assert len(moved) > 5  # it moves with the number's mark, which is written once a second
     scene.close()
 
 

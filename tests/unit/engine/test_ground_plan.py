@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from processor.broker.base import OutRecord, TopicPartition
+from processor.broker.base import OffsetCommit, OutRecord, TopicPartition
 from processor.broker.memory.admin import MemoryAdmin
+from processor.core.checkpoint import NUMBER_KEY
 from processor.engine.flush import FlushResult
 from processor.engine.queue_partition import PartitionPhase
 from processor.engine.upkeep import Members
 from processor.errors import RetriableBrokerError
+from processor.job import Lane
 from processor.states import State
 from processor.wire import topics
 from processor.wire.codec import encode
@@ -129,6 +131,8 @@ def test_retention_that_moves_during_a_restore_holds_no_number(
     for place in range(5):
         mark = encode(DedupeMark(f"x{place}", 1, 0, scene.runtime.clock.now_ms()))
         append(scene, OutRecord(marks.topic, b"x", mark, None, 0))
+    lanes = [scene.lane(Lane.NORMAL, number) for number in range(partitions)]
+    scene.broker.admin().commit(f"{NS}.workers", [OffsetCommit(lane, 0) for lane in lanes])
     real = MemoryAdmin.begin_offsets
     moved: list[bool] = []
 
@@ -285,4 +289,103 @@ def test_joining_again_loses_no_result_of_a_flush() -> None:
     assert scene.runtime.clock.monotonic() - joined[0] < 2.0
     scene.settle()
     assert set(ledger.values()) == {3}  # each step once, in each of the three jobs
+    scene.close()
+
+
+# --- the number's own mark ----------------------------------------------------------------------------------------
+
+
+def forget_offsets(scene: Scene) -> None:
+    """Somebody deletes the group, or its offsets expire."""
+    scene.broker._cluster._groups.clear()
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_lost_offsets_rerun_nothing(how: str) -> None:
+    """Neither after an orderly stop nor after a crash; the epoch goes on."""
+    scene = Scene(seed=3, partitions=2)
+    runs: Counter[str] = Counter()
+    scene.define("h", lambda ctx, p: runs.update([ctx.id]))
+    worker = scene.start("w-0")
+    for place in range(40):
+        scene.enqueue("h", f"job-{place}", lane=Lane.DUE if place % 3 == 0 else Lane.NORMAL)
+    scene.settle()
+    scene.runtime.pass_time(2.0)
+    getattr(worker, how)()
+    scene.until(lambda: worker.over, 20)
+    scene.runtime.pass_time(5.0)
+    forget_offsets(scene)
+    second = scene.start("w-1")
+    scene.enqueue("h", "after")
+    scene.until(lambda: runs["after"] == 1, 20)
+    scene.settle()
+    assert set(runs.values()) == {1}
+    assert all(number.epoch >= 2 for number in second.worker.state.numbers.values())
+    scene.close()
+
+
+def test_history_without_a_mark_is_held() -> None:
+    scene = Scene(seed=3, partitions=1)
+    runs: Counter[str] = Counter()
+    scene.define("h", lambda ctx, p: runs.update([ctx.id]))
+    worker = scene.start("w-0")
+    for place in range(5):
+        scene.enqueue("h", f"job-{place}", derived=True)  # its marks are history
+    scene.settle()
+    worker.stop()
+    scene.until(lambda: worker.over)
+    checkpoints = TopicPartition(topics.checkpoints_topic(NS, QUEUE), 0)
+    append(scene, OutRecord(checkpoints.topic, NUMBER_KEY, None, None, 0))  # an older version wrote none
+    forget_offsets(scene)
+    second = scene.start("w-1")
+    scene.until(lambda: second.engine is not None and second.worker.state.counters.events["held"] > 0, 20)
+    assert set(runs.values()) == {1}
+    scene.close()
+
+
+def test_offsets_set_by_hand_run_what_lies_above_them_again() -> None:
+    """An operator's wish: the offset comes without metadata of ours, and the mark does not overrule it."""
+    scene = Scene(seed=3, partitions=1)
+    runs: Counter[str] = Counter()
+    scene.define("h", lambda ctx, p: runs.update([ctx.id]))
+    worker = scene.start("w-0")
+    for place in range(6):
+        scene.enqueue("h", f"job-{place}")
+    scene.settle()
+    worker.stop()
+    scene.until(lambda: worker.over)
+    scene.broker.admin().commit(f"{NS}.workers", [OffsetCommit(scene.lane(), 4)])
+    scene.start("w-1")
+    scene.settle()
+    assert sorted(runs.values()) == [1, 1, 1, 1, 2, 2]
+    scene.close()
+
+
+def test_window_that_fits_into_no_metadata_is_written() -> None:
+    """A hot key interleaved with others: each that is done is a range of its own."""
+    scene = Scene(partitions=1, concurrency=8)
+    runs: Counter[str] = Counter()
+    scene.define("quick", lambda ctx, p: runs.update([ctx.id]))
+
+    def holds(ctx: Any, payload: Any) -> None:
+        for _ in range(1000):
+            scene.runtime.pass_time(0.1)
+            ctx.heartbeat()
+
+    hold = scene.define("hold", holds)
+    worker = scene.start("w-0")
+    scene.enqueue("hold", "holder", key="hot")
+    count = 1500
+    for place in range(count):
+        scene.enqueue("quick", f"hot-{place}", key="hot")
+        scene.enqueue("quick", f"free-{place}", key=f"k{place}")
+    scene.until(lambda: sum(1 for job_id in runs if job_id.startswith("free")) == count, 120)
+    scene.runtime.pass_time(3.0)
+    worker.stop()
+    scene.until(lambda: worker.over, 60)
+    hold.handler = lambda ctx, p: None
+    scene.start("w-0")
+    scene.settle(240)
+    assert len(runs) == 2 * count
+    assert set(runs.values()) == {1}
     scene.close()

@@ -22,7 +22,9 @@ from processor.wire.records import (
     ControlRecord,
     DeadLetterRecord,
     DedupeMark,
+    LaneMark,
     LiveJobRecord,
+    NumberMark,
     StatusRecord,
     StepRecord,
 )
@@ -70,6 +72,10 @@ RECORDS: dict[type[Any], st.SearchStrategy[Any]] = {
     AlertRecord: st.builds(AlertRecord, text, text, moment, text, text, text, text, text),
     AuditRecord: st.builds(AuditRecord, text, text, moment, text, text, text, count, text),
     DedupeMark: st.builds(DedupeMark, text, count, count, moment),
+    NumberMark: st.builds(
+        NumberMark, moment, moment, moment,
+        st.lists(st.builds(LaneMark, text, moment, moment, st.lists(moment, max_size=4)), max_size=3),
+    ),
     DeadLetterRecord: st.builds(
         DeadLetterRecord, text, text, moment, text, text, count, moment, maybe_bytes, maybe_bytes, maybe_bytes,
         st.none() | st.lists(failures, max_size=3), maybe_bytes,

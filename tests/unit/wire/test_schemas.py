@@ -23,7 +23,9 @@ from processor.wire.records import (
     ControlRecord,
     DeadLetterRecord,
     DedupeMark,
+    LaneMark,
     LiveJobRecord,
+    NumberMark,
     StatusRecord,
     StepRecord,
 )
@@ -43,6 +45,8 @@ TYPES: dict[str, type[Any]] = {
     "audit": AuditRecord,
     "ErrorInfo": ErrorInfo,
     "Failure": Failure,
+    "number_mark": NumberMark,
+    "LaneMark": LaneMark,
     "Carried": Carried,
 }
 
