@@ -23,6 +23,7 @@ from processor.callables import refuse_async_items, refuse_awaitable
 from processor.context.base import ContextBase, JobLogger, Spawnable
 from processor.context.loops import Loop, LoopPlan
 from processor.context.port import AttemptPort, ContextLimits, StepFailed, StepInDoubt
+from processor.context.rules import running_step
 from processor.errors import JobInterrupted, ProcessEnded
 
 __all__ = [
@@ -56,7 +57,11 @@ class Context(ContextBase):
         call = self._rules.ask_step(name, function)
         if call.found:
             return call.value  # type: ignore[no-any-return]  # restored through the function's annotation
-        result = function(*args, **kwargs)
+        token = running_step.set(call)
+        try:
+            result = function(*args, **kwargs)
+        finally:
+            running_step.reset(token)
         refuse_awaitable(result, f"the function of step {call.full!r}")
         call.finish(result)
         return result
@@ -156,7 +161,11 @@ class AsyncContext(ContextBase):
         call = self._rules.ask_step(name, function)
         if call.found:
             return call.value
-        result = await _awaited(function(*args, **kwargs))
+        token = running_step.set(call)
+        try:
+            result = await _awaited(function(*args, **kwargs))
+        finally:
+            running_step.reset(token)
         call.finish(result)
         return result
 

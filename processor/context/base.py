@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from processor import events
 from processor.broker.base import OutRecord
 from processor.context.port import AttemptPort
-from processor.context.rules import Rules
+from processor.context.rules import Rules, running_step
 from processor.context.scopes import allowed_name, escaped
 from processor.context.values import figure
 from processor.core.dedupe import child_id
@@ -165,7 +165,8 @@ class ContextBase:
         """Start a child job; returns its id. It leaves with this job's next flush, or not at all.
 
         The same call makes the same child after a resume: its id is a digest of this job, the scope, the job type and
-        the index of the call in its scope. Give `key` where the order of the calls may differ.
+        the index of the call in its scope; the function of a step is a scope of its own. Give `key` where the order of
+        the calls may differ.
 
         Raises:
             DuplicateName: `key` was used before for this job type in this scope.
@@ -173,21 +174,23 @@ class ContextBase:
         """
         port = self._port
         job = port.job
+        step = running_step.get()
         scope = self._rules.scope
+        path, spawned = (scope.path, scope.spawned) if step is None else (f"{step.full}/", step.spawned)
         index: int | str
         if key is None:
-            index = scope.spawned.get(job_type.name, 0)
-            scope.spawned[job_type.name] = index + 1
+            index = spawned.get(job_type.name, 0)
+            spawned[job_type.name] = index + 1
         else:
             index = key = allowed_name(key, "a child (spawn's key=)")
             name = f"{job_type.name}\n{key}"
-            if scope.spawned.setdefault(name, 0):
+            if spawned.setdefault(name, 0):
                 raise DuplicateName(
-                    f"a {job_type.name} with key {key!r} was spawned before in {scope.path or 'this handler'!r}",
+                    f"a {job_type.name} with key {key!r} was spawned before in {path or 'this handler'!r}",
                     hint="children with one key are one child: give each a key of its own",
                 )
-            scope.spawned[name] = 1
-        child = child_id(job.id, job.life, scope.path, job_type.name, index)
+            spawned[name] = 1
+        child = child_id(job.id, job.life, path, job_type.name, index)
         record = job_type.child_record(
             payload, child_id=child, parent=job, now_ms=port.clock.now_ms(), max_bytes=port.limits.payload_max_bytes
         )

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -55,15 +56,23 @@ _ERROR_SHOWN = 2000
 _new_tuple = tuple.__new__
 
 
+running_step: ContextVar[StepCall | None] = ContextVar("running_step", default=None)
+"""The step whose function runs: what it spawns is its own, for it is skipped as a whole on a resume. A context
+variable, since an async handler may run several at a time.
+"""
+
+
 class StepCall:
     """One asked-for step: either found in the log, or to be run and saved."""
 
-    __slots__ = ("_codec", "_rules", "found", "full", "value")
+    __slots__ = ("_codec", "_rules", "found", "full", "spawned", "value")
 
     def __init__(self, rules: Rules, full: str, codec: ResultCodec) -> None:
         self._rules = rules
         self._codec = codec
         self.full = full
+        self.spawned: dict[str, int] = {}
+        """Children that its function started, by job type, to count their index."""
         self.found = False
         self.value: Any = None
 
@@ -102,9 +111,11 @@ class StepCall:
         if self._rules.observer is not None:
             self._rules.observer.step_begins(self._rules.port.job, self.full)
         self._rules.in_once += 1
+        token = running_step.set(self)
         try:
             yield
         finally:
+            running_step.reset(token)
             self._rules.in_once -= 1
 
 

@@ -389,3 +389,33 @@ def test_window_that_fits_into_no_metadata_is_written() -> None:
     assert len(runs) == 2 * count
     assert set(runs.values()) == {1}
     scene.close()
+
+
+# --- children -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["step", "once"])
+def test_child_of_a_step_takes_no_place_of_another(how: str) -> None:
+    """On a resume the step is skipped, and with it what it spawned: the next child was taken for a copy of that."""
+    scene = Scene(seed=1)
+    got: list[int] = []
+    child = scene.define("child", lambda ctx, p: got.append(p["row"]))
+    crashed: list[bool] = []
+
+    def handler(ctx: Any, payload: Any) -> None:
+        getattr(ctx, how)("first", lambda: [ctx.spawn(child, {"row": row}) for row in (1, 2)])
+        scene.runtime.pass_time(0.5)
+        if not crashed:
+            crashed.append(True)
+            worker.kill()
+        ctx.spawn(child, {"row": 3})
+
+    scene.define("h", handler)
+    worker = scene.start("w-0")
+    scene.enqueue("h", "job-1")
+    scene.until(lambda: worker.over)
+    scene.start("w-0")
+    scene.settle()
+    assert sorted(got) == [1, 2, 3]
+    assert scene.state_of("job-1") is State.SUCCEEDED
+    scene.close()
