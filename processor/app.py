@@ -23,24 +23,14 @@ from processor.callables import refuse_async
 from processor.client.handles import Handle
 from processor.client.sender import Client, ClientConfig, keep_for_ever
 from processor.core.topic_plan import topic_plan
+from processor.declarations import Declaration, Enqueue, Queue, checked_executor, checked_seconds, refuse_unavailable
 from processor.errors import DefinitionError, UnknownJobType, UnknownQueue
 from processor.job import Lane
 from processor.job_ids import checked_id
-from processor.job_types import (
-    BareHandler,
-    Declaration,
-    Enqueue,
-    JobType,
-    PayloadHandler,
-    Queue,
-    json_result,
-    refuse_unavailable,
-    start,
-    untyped_job,
-)
+from processor.job_types import BareHandler, JobType, PayloadHandler, json_result, start, untyped_job
 from processor.policies import JobOptions, Retry
 from processor.texts import shown
-from processor.wire.durations import Duration, parse_duration
+from processor.wire.durations import Duration
 from processor.wire.names import NAME_BYTES, fault_of
 from processor.wire.topics import QueueSpec, check_name
 
@@ -194,12 +184,12 @@ class App:
             key=key,
             options=JobOptions(
                 retry=retry or Retry(),
-                attempt_timeout=_seconds(name, "attempt_timeout", attempt_timeout),
-                stall_timeout=_seconds(name, "stall_timeout", stall_timeout),
-                queue_timeout=_seconds(name, "queue_timeout", queue_timeout),
-                kill_after=_seconds(name, "kill_after", kill_after),
+                attempt_timeout=checked_seconds(name, "attempt_timeout", attempt_timeout),
+                stall_timeout=checked_seconds(name, "stall_timeout", stall_timeout),
+                queue_timeout=checked_seconds(name, "queue_timeout", queue_timeout),
+                kill_after=checked_seconds(name, "kill_after", kill_after),
             ),
-            executor=_checked_executor(name, executor),
+            executor=checked_executor(name, executor),
             client=self.client,
         )
         if key is not None and payload is None:
@@ -242,7 +232,7 @@ class App:
         payload: object = None,
         *,
         queue: str | None = None,
-        version: int = 1,
+        version: int | None = None,
         key: str | None = None,
         id: str | None = None,
         wait: bool = True,
@@ -254,14 +244,13 @@ class App:
 
         Raises:
             UnknownJobType: not registered here, and no queue given.
+            DefinitionError: registered here, and with another queue, version or key.
             PayloadInvalid, PayloadTooLarge, EnqueueUnconfirmed: as `JobType.enqueue`.
         """
         how = Enqueue(id=id, wait=wait)
         known = self.job_types.get(name)
         if known is not None:
-            if queue not in (None, known.queue):
-                raise DefinitionError(f"job type {name} belongs to queue {known.queue}, not {queue}")
-            return known.start_checked(payload, how)
+            return known.start_checked(payload, how, queue=queue, version=version, key=key)
         if queue is None:
             raise UnknownJobType(
                 f"job type {name} is not registered in this process",
@@ -269,7 +258,15 @@ class App:
             )
         refuse_unavailable(how)
         client = self.client()
-        job = untyped_job(client, name, payload, queue=check_name(queue, "queue"), version=version, key=key, job_id=id)
+        job = untyped_job(
+            client,
+            name,
+            payload,
+            queue=check_name(queue, "queue"),
+            version=1 if version is None else version,
+            key=key,
+            job_id=id,
+        )
         return start(client, job, Lane.NORMAL, how, json_result)
 
     def handle(self, job_id: str) -> Handle[Any]:
@@ -365,16 +362,6 @@ class App:
                 hint="a lane would overtake the order of a key: use a queue without such lanes for keyed jobs",
             )
         return known
-
-
-def _checked_executor(name: str, executor: str) -> str:
-    if executor not in ("thread", "process"):
-        raise DefinitionError(f"job type {name}: executor {executor!r} is unknown", hint="use thread or process")
-    return executor
-
-
-def _seconds(name: str, option: str, value: Duration | None) -> float | None:
-    return None if value is None else parse_duration(value, name=f"job type {name}: {option}")
 
 
 def _open_kafka(settings: Settings) -> Broker:

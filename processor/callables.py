@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal
 
-from processor.errors import DefinitionError, HandlerMistake
+from processor.errors import DefinitionError, HandlerMistake, ProcessorError
 from processor.texts import name_of_class, shown
 
 
@@ -49,18 +49,19 @@ def refuse_awaitable(
     result: object,
     what: str,
     *,
+    error: type[ProcessorError] = HandlerMistake,
     hint: str = "make the handler an `async def`, where steps may be too; a decorator around one needs functools.wraps",
 ) -> None:
     """Refuse what a `def` gave if it must be awaited: what it stands for has not run.
 
     Raises:
-        HandlerMistake: it must.
+        HandlerMistake, or `error`: it must.
     """
     if not hasattr(type(result), "__await__"):
         return
     if inspect.iscoroutine(result):
         result.close()  # else Python complains later, somewhere else, that it was never awaited
-    raise HandlerMistake(
+    raise error(
         f"{what} returned something that must be awaited ({name_of_class(type(result))}): its work has not been done",
         hint=hint,
     )

@@ -8,20 +8,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 from processor.broker.base import OutRecord
-from processor.callables import kind_of, refuse_async
+from processor.callables import kind_of, refuse_async, refuse_awaitable
 from processor.client.handles import Enqueued, Handle
 from processor.client.sender import Client
 from processor.context import AsyncContext, Context
 from processor.context.values import ResultCodec, encode_result, return_type
-from processor.errors import DefinitionError, PayloadInvalid, ResultType
+from processor.declarations import Declaration, Enqueue, refuse_unavailable
+from processor.errors import DefinitionError, NameInvalid, PayloadInvalid, ResultType
 from processor.job import Job, Lane
 from processor.job_ids import checked_id, checked_key, checked_type, uuid7
-from processor.payloads import PayloadCodec, Upgrade, encode_untyped
-from processor.policies import JobOptions
+from processor.payloads import PayloadCodec, Upgrade, encode_untyped, is_version
+from processor.texts import shown
 from processor.wire.codec import encode
 from processor.wire.durations import Duration
 from processor.wire.headers import routing_headers
@@ -30,50 +30,6 @@ from processor.wire.topics import jobs_topic
 P = TypeVar("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Queue:
-    """A queue, as declared."""
-
-    name: str
-    partitions: int = 12
-    concurrency: int = 100
-    """Jobs that run at a time in one worker process, for each kind of executor."""
-    order: str = "block"
-    """In queues with keys: `block` holds a key back until its failed job is done, `release` lets the next one go."""
-    lanes: tuple[Lane, ...] = (Lane.NORMAL, Lane.DUE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Declaration:
-    """What `@app.job` was told, beside the handler."""
-
-    namespace: str
-    name: str
-    queue: Queue
-    payload: Any
-    version: int
-    key: Callable[[Any], str] | None
-    options: JobOptions
-    executor: str
-    client: Callable[[], Client]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Enqueue:
-    """How one enqueue differs from a plain one."""
-
-    id: str | None = None
-    """Repeats an enqueue safely: the same id runs once."""
-    lane: str = "normal"
-    wait: bool = True
-    """Return only when all in-sync replicas have the job."""
-    delay: Duration | None = None
-    idempotency_key: str | None = None
-
-
-PLAIN = Enqueue()
 
 
 class JobType(Generic[P, R]):
@@ -201,7 +157,7 @@ class JobType(Generic[P, R]):
 
         def jobs() -> Iterator[tuple[Job, Lane, bool]]:
             for payload in payloads:
-                job_id = uuid7(client.clock.now_ms()) if ids is None else checked_id(ids(payload))
+                job_id = uuid7(client.clock.now_ms()) if ids is None else _chosen_id(ids, payload)
                 job = self._job(payload, job_id, client)
                 made.add(job_id, chosen=ids is not None)
                 yield job, chosen, ids is not None
@@ -233,8 +189,21 @@ class JobType(Generic[P, R]):
         """
         return Handle(checked_id(job_id), lambda: self._declared.client().tail(), self.decode_result)
 
-    def start_checked(self, value: object, how: Enqueue) -> Handle[R]:
-        """`enqueue` of data that the payload's model is to check first (enqueueing by name)."""
+    def start_checked(
+        self, value: object, how: Enqueue, *, queue: str | None, version: int | None, key: str | None
+    ) -> Handle[R]:
+        """`enqueue` of data that the payload's model is to check first (enqueueing by name).
+
+        Raises:
+            DefinitionError: what is told beside is not what was declared; nothing of it is dropped in silence.
+        """
+        if queue not in (None, self.queue):
+            raise DefinitionError(f"job type {self.name} belongs to queue {self.queue}, not {queue}")
+        if key is not None or version not in (None, self.version):
+            raise DefinitionError(
+                f"job type {self.name} is declared here: its key and version ({self.version}) are known",
+                hint="leave key= and version= out; the key is taken from the payload",
+            )
         return self._start(self._payloads.checked(value), how)
 
     def _start(self, payload: P, how: Enqueue) -> Handle[R]:
@@ -245,7 +214,7 @@ class JobType(Generic[P, R]):
 
     def _lane(self, how: Enqueue) -> Lane:
         refuse_unavailable(how)
-        lane = Lane(how.lane) if how.lane in {Lane.NORMAL, Lane.HIGH, Lane.LOW} else None
+        lane = Lane(how.lane) if how.lane in (Lane.NORMAL, Lane.HIGH, Lane.LOW) else None
         if lane is None or (lane is not Lane.NORMAL and lane not in self._declared.queue.lanes):
             raise DefinitionError(
                 f"queue {self.queue} has no lane {how.lane!r} to enqueue into",
@@ -263,7 +232,9 @@ class JobType(Generic[P, R]):
         data = self._payloads.encode(payload, max_bytes)
         key = None
         if self._declared.key is not None:
-            key = checked_key(self._declared.key(payload))
+            key = self._declared.key(payload)
+            refuse_awaitable(key, f"key= of job type {self.name}", error=NameInvalid, hint="make it a def")
+            key = checked_key(key)
         kill_after = self.options.kill_after
         kill_at = None if kill_after is None else now_ms + round(kill_after * 1000)
         return Job(job_id, self.name, self.version, self.queue, data, now_ms, key, kill_at=kill_at)
@@ -272,8 +243,10 @@ class JobType(Generic[P, R]):
         """Find out now, and not after a handler ran, what can never work; a worker asks this when it starts.
 
         Raises:
-            DefinitionError: what the handler is annotated to return cannot be resolved, or not be read back from JSON.
+            DefinitionError: the payload's model names a class that is not there, or what the handler is annotated to
+                return cannot be resolved, or not be read back from JSON.
         """
+        self._payloads.check()
         try:
             self._result_codec()
         except ResultType as error:
@@ -331,6 +304,12 @@ def start(client: Client, job: Job, lane: Lane, how: Enqueue, decode: Callable[[
     return Handle(job.id, client.tail, decode, track)
 
 
+def _chosen_id(ids: Callable[[P], str], payload: P) -> str:
+    job_id = ids(payload)
+    refuse_awaitable(job_id, "ids= of enqueue_many", error=NameInvalid, hint="make it a def")
+    return checked_id(job_id)
+
+
 def untyped_job(
     client: Client, name: str, payload: object, *, queue: str, version: int, key: str | None, job_id: str | None
 ) -> Job:
@@ -340,25 +319,12 @@ def untyped_job(
         NameInvalid, PayloadInvalid, PayloadTooLarge: it cannot be one.
     """
     name = checked_type(name)
-    if type(version) is not int or version < 1:
-        raise PayloadInvalid(f"job type {name}: version {version!r}", hint="versions are whole numbers from 1 on")
+    if not is_version(version):
+        raise PayloadInvalid(f"job type {name}: version {shown(version, 60)}", hint="versions count from 1")
     data = b"" if payload is None else encode_untyped(payload, name, client.config.payload_max_bytes)
     now_ms = client.clock.now_ms()
     chosen = uuid7(now_ms) if job_id is None else checked_id(job_id)
     return Job(chosen, name, version, queue, data, now_ms, None if key is None else checked_key(key))
-
-
-def refuse_unavailable(how: Enqueue) -> None:
-    """Refuse what this version cannot keep, rather than drop it."""
-    if how.delay is not None:
-        raise DefinitionError(
-            "delay= is not available in this version", hint="it comes with the retry chain; enqueue the job when due"
-        )
-    if how.idempotency_key is not None:
-        raise DefinitionError(
-            "idempotency_key= is not available in this version",
-            hint="give the job an id of your own with id=: the same id runs once",
-        )
 
 
 def json_result(data: bytes | None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Set
 from typing import Any, Generic, TypeVar
@@ -9,10 +10,11 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from processor.callables import refuse_awaitable
 from processor.errors import DefinitionError, NewerRecord, PayloadInvalid, PayloadTooLarge
 from processor.fidelity import unwritable
 from processor.texts import message_of, shown
-from processor.typed_json import TypedJson, Unfaithful
+from processor.typed_json import NotYetDefined, TypedJson, Unfaithful
 
 P = TypeVar("P")
 
@@ -26,21 +28,39 @@ class PayloadCodec(Generic[P]):
     """The payload of one job type. `model` None: it takes none, and its payload is empty.
 
     Raises:
-        DefinitionError: the model cannot be read from JSON, or the version is below 1.
+        DefinitionError: the model cannot be read from JSON, or the version is below 1. A model that names a class which
+            is defined further down in its module is looked at later.
     """
 
     def __init__(self, job_type: str, model: Any, version: int) -> None:
-        if version < 1:
-            raise DefinitionError(f"job type {job_type}: version {version!r}", hint="versions count from 1")
+        if not is_version(version):
+            raise DefinitionError(f"job type {job_type}: version {shown(version, 60)}", hint="versions count from 1")
         self._job_type = job_type
         self._version = version
         self._upgrades: dict[int, Upgrade] = {}
-        self._json = None if model is None else TypedJson(model, f"payload of job type {job_type}", given=True)
+        self._model = model
+        self._known: TypedJson | None = None
+        with contextlib.suppress(NotYetDefined):
+            self.check()
+
+    def check(self) -> None:
+        """See that the model is complete.
+
+        Raises:
+            DefinitionError: it is not, or cannot be read from JSON.
+        """
+        if self._model is not None:
+            self._json()
+
+    def _json(self) -> TypedJson:
+        if self._known is None:
+            self._known = TypedJson(self._model, f"payload of job type {self._job_type}", given=True)
+        return self._known
 
     @property
     def takes_payload(self) -> bool:
         """Whether the handler gets one."""
-        return self._json is not None
+        return self._model is not None
 
     def add_upgrade(self, version: int, upgrade: Upgrade) -> None:
         """Read payloads of `version` through `upgrade`.
@@ -63,12 +83,12 @@ class PayloadCodec(Generic[P]):
         Raises:
             PayloadInvalid: the model refuses it.
         """
-        if self._json is None:
+        if self._model is None:
             if value is None:
                 return value  # type: ignore[return-value]  # without a model, P is None
             raise PayloadInvalid(f"job type {self._job_type} takes no payload", hint="leave the payload out")
         try:
-            return self._json.check(value)  # type: ignore[no-any-return]  # as the model's
+            return self._json().check(value)  # type: ignore[no-any-return]  # as the model's
         except ValidationError as error:
             raise self._refused(str(error)) from error
 
@@ -79,11 +99,11 @@ class PayloadCodec(Generic[P]):
             PayloadInvalid: it is not what the model says.
             PayloadTooLarge: it is longer than `max_bytes`.
         """
-        if self._json is None:
+        if self._model is None:
             self.checked(payload)
             return b""
         try:
-            data = self._json.encode(payload)
+            data = (self._known or self._json()).encode(payload)
         except Unfaithful as error:
             raise self._refused(str(error)) from error
         return sized(data, self._job_type, max_bytes)
@@ -100,12 +120,12 @@ class PayloadCodec(Generic[P]):
                 f"job type {self._job_type}: the payload has version {version}, this code knows {self._version}",
                 hint="deploy the new code to all workers; the job waits for it",
             )
-        if self._json is None:
+        if self._model is None:
             return None  # type: ignore[return-value]  # without a model, P is None
         try:
             if version == self._version:
-                return self._json.load(data)  # type: ignore[no-any-return]  # as the model's
-            return self._json.check(self._upgraded(data, version))  # type: ignore[no-any-return]  # as above
+                return (self._known or self._json()).load(data)  # type: ignore[no-any-return]  # as the model's
+            return self._json().check(self._upgraded(data, version))  # type: ignore[no-any-return]  # as above
         except ValueError as error:  # pydantic's ValidationError and json's are ValueErrors
             raise self._refused(str(error)) from error
 
@@ -120,6 +140,7 @@ class PayloadCodec(Generic[P]):
                 )
             try:
                 value = upgrade(value)
+                refuse_awaitable(value, "it", hint="make it a def")
             except Exception as error:
                 raise self._refused(
                     f"the upgrade from version {version} failed: {type(error).__name__}: {error}"
@@ -131,6 +152,11 @@ class PayloadCodec(Generic[P]):
         return PayloadInvalid(
             f"job type {self._job_type}: the payload is refused: {why}", hint="send what the payload's model describes"
         )
+
+
+def is_version(version: object) -> bool:
+    """Whether it can be the version of a payload."""
+    return type(version) is int and 1 <= version < 2**31
 
 
 def encode_untyped(payload: object, job_type: str, max_bytes: int) -> bytes:

@@ -34,7 +34,7 @@ class Field(NamedTuple):
     """The settings of its owner."""
 
 
-def by_alias(schema: Schema, owner: str) -> bool:
+def by_alias(schema: Schema) -> bool:
     """Whether values of the type are to be written with aliases, so that they are read back.
 
     Raises:
@@ -47,7 +47,7 @@ def by_alias(schema: Schema, owner: str) -> bool:
         fits = [way for way, name in ((False, field.name), (True, written)) if name in accepted]
         if not fits:
             raise DefinitionError(
-                f"{owner}: field {field.name} of {field.owner} is read as {' or '.join(sorted(accepted)) or 'nothing'} "
+                f"field {field.name} of {field.owner} is read as {' or '.join(sorted(accepted)) or 'nothing'} "
                 f"and written as {written}: what was written could not be read back",
                 hint="give it one alias=, or set populate_by_name=True in the config of its class",
             )
@@ -56,7 +56,7 @@ def by_alias(schema: Schema, owner: str) -> bool:
     if len(needs) == 2:
         aliased, named = needs[True], needs[False]
         raise DefinitionError(
-            f"{owner}: {aliased.owner}.{aliased.name} is read by its alias alone and {named.owner}.{named.name} by its "
+            f"{aliased.owner}.{aliased.name} is read by its alias alone and {named.owner}.{named.name} by its "
             "name alone",
             hint="set populate_by_name=True in the config of both classes",
         )

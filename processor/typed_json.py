@@ -8,9 +8,16 @@ What is written is read back at once and compared (`processor.fidelity`).
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
-from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    PydanticSchemaGenerationError,
+    PydanticUndefinedAnnotation,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_core import PydanticSerializationError, to_json
 
 from processor.errors import DefinitionError
@@ -21,6 +28,19 @@ from processor.type_facts import by_alias, never
 
 class Unfaithful(ValueError):
     """A value that would not come back as it is; the text names the place."""
+
+
+class NotYetDefined(DefinitionError):
+    """A type names a class that is not there, or not there yet."""
+
+
+class _Prepared(NamedTuple):
+    """What is found out once for each type."""
+
+    adapter: TypeAdapter[Any]
+    by_alias: bool
+    never: str | None
+    """Why no value of it can be written and read back."""
 
 
 class TypedJson:
@@ -40,22 +60,36 @@ class TypedJson:
 
     def __init__(self, annotation: Any, owner: str, *, given: bool = False) -> None:
         try:
-            self._adapter: TypeAdapter[Any] = _adapter(annotation)
-            self._read = self._adapter.validator.validate_json
-            self._write = self._adapter.serializer.to_json
-            schema: Any = self._adapter.core_schema
+            prepared = (
+                _prepared_once(annotation, repr(annotation)) if _is_hashable(annotation) else _prepare(annotation)
+            )
+        except PydanticUndefinedAnnotation as error:
+            raise self._not_yet_defined(annotation, owner, error) from error
         except (PydanticSchemaGenerationError, PydanticUserError) as error:
+            if getattr(error, "code", None) == "class-not-fully-defined":
+                raise self._not_yet_defined(annotation, owner, error) from error
             raise DefinitionError(
                 f"{owner}: {shown(annotation, 200)} cannot be read from JSON: {message_of(error, 300)}",
                 hint="use a pydantic model, a dataclass or plain JSON types",
             ) from error
-        self._by_alias = by_alias(schema, owner)
-        reason = None if given else never(schema)
-        if reason is not None:
+        except DefinitionError as error:
+            raise DefinitionError(f"{owner}: {error}", hint=error.hint) from error
+        if prepared.never is not None and not given:
             raise DefinitionError(
-                f"{owner}: no {shown(annotation, 200)} can be written as JSON and be read back: {reason}",
+                f"{owner}: no {shown(annotation, 200)} can be written as JSON and be read back: {prepared.never}",
                 hint="use a model with the fields that are to travel, of types that JSON can hold",
             )
+        self._adapter = prepared.adapter
+        self._by_alias = prepared.by_alias
+        self._read = self._adapter.validator.validate_json
+        self._write = self._adapter.serializer.to_json
+
+    @staticmethod
+    def _not_yet_defined(annotation: Any, owner: str, error: Exception) -> NotYetDefined:
+        return NotYetDefined(
+            f"{owner}: {shown(annotation, 200)} names a class that is not there: {message_of(error, 300)}",
+            hint="define or import it in the module of the model, not inside of a function",
+        )
 
     def dump(self, value: object) -> bytes:
         """JSON, not compared.
@@ -162,13 +196,24 @@ def _refusal(error: ValidationError) -> str:
     return f"{f'field {place}: ' if place else ''}{message_of(first['msg'], 300)}"
 
 
+def _prepare(annotation: Any) -> _Prepared:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        annotation.model_rebuild()  # nothing to do for a complete one
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+    schema: Any = adapter.core_schema
+    # Both raise if it is incomplete; the one is asked at every job.
+    return _Prepared(adapter, by_alias(schema), never(schema))
+
+
 @functools.lru_cache(maxsize=512)
-def _adapter_of_type(annotation: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(annotation)
+def _prepared_once(annotation: Any, text: str) -> _Prepared:
+    """`text` tells apart what is equal and is read in another order: `date | datetime` and `datetime | date`."""
+    return _prepare(annotation)
 
 
-def _adapter(annotation: Any) -> TypeAdapter[Any]:
+def _is_hashable(annotation: Any) -> bool:
     try:
-        return _adapter_of_type(annotation)
-    except TypeError:  # an unhashable annotation, e.g. Annotated[int, [..]]
-        return TypeAdapter(annotation)
+        hash(annotation)
+    except TypeError:  # e.g. Annotated[int, [..]]
+        return False
+    return True

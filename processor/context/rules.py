@@ -11,7 +11,7 @@ be used once in its scope; a scope ends with its item.
 in doubt, and nobody but a person can tell.
 
 *Progress* is one consistent value: cursor, state and loops as of one moment, always the start of an item (see
-`context_loops`). It is replaced whole and never holds half an item.
+`context.loops`). It is replaced whole and never holds half an item.
 
 *State* changes inside items only. The encoding of the state is compared at every boundary, so a change elsewhere is
 found before it is saved: that change would be made twice after a resume.
@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
 from processor.context.port import AttemptPort, Observer, StepFailed, StepInDoubt
@@ -40,6 +40,7 @@ from processor.context.values import (
     codec_of,
     decode_cursor,
     encode_cursor,
+    restored_state,
     too_large,
 )
 from processor.errors import HandlerMistake, ResultType, StateChanged, StepChanged
@@ -301,7 +302,7 @@ class Rules:
                 hint="define a class State(BaseModel) whose fields all have defaults, and give the class",
             )
         self._state_json = TypedJson(model, f"the state {model.__qualname__}")
-        state = _restored(model, self._state_json, self.state)
+        state = restored_state(model, self._state_json, self.state)
         self.model = state
         self.take_state()
         return state
@@ -383,20 +384,6 @@ class Rules:
 def _class_of(value: object) -> type:
     """What a handler gave where a class belongs; `object` if it is none."""
     return value if isinstance(value, type) else object
-
-
-def _restored(model: type[M], codec: TypedJson, text: str | None) -> M:
-    try:
-        state: M = model() if text is None else codec.load(text)
-        codec.encode(state)
-    except (ValidationError, Unfaithful, TypeError) as error:
-        what = f"a new {model.__qualname__}()" if text is None else f"the saved state of {model.__qualname__}"
-        raise ResultType(
-            f"{what} cannot be made, or not be read back: {message_of(error, 500)}",
-            hint="give every field of the state a default that JSON can hold, and keep it able to read what older code "
-            "saved",
-        ) from error
-    return state
 
 
 def _listed(names: list[str]) -> str:

@@ -10,9 +10,9 @@ import types
 import typing
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from processor.errors import (
     CheckpointTooLarge,
@@ -24,6 +24,8 @@ from processor.errors import (
 )
 from processor.texts import message_of, shown
 from processor.typed_json import TypedJson, Unfaithful
+
+M = TypeVar("M", bound=BaseModel)
 
 _dumps = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode
 _SCALARS = frozenset({str, int, float, bool, type(None)})
@@ -231,6 +233,25 @@ def return_type(function: Callable[..., Any]) -> Any:
 
 def _returned(annotation: Any) -> Any:
     return None if annotation in (typing.NoReturn, typing.Never) else annotation
+
+
+def restored_state(model: type[M], codec: TypedJson, text: str | None) -> M:
+    """The state of a JSON text, a new one for None.
+
+    Raises:
+        ResultType: the model cannot be made without values, or does not survive JSON.
+    """
+    try:
+        state: M = model() if text is None else codec.load(text)
+        codec.encode(state)
+    except (ValidationError, Unfaithful, TypeError) as error:
+        what = f"a new {model.__qualname__}()" if text is None else f"the saved state of {model.__qualname__}"
+        raise ResultType(
+            f"{what} cannot be made, or not be read back: {message_of(error, 500)}",
+            hint="give every field of the state a default that JSON can hold, and keep it able to read what older code "
+            "saved",
+        ) from error
+    return state
 
 
 def encode_result(codec: ResultCodec, value: object, limit: int) -> bytes | None:

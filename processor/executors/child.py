@@ -39,7 +39,7 @@ from processor.executors.child_frames import (
     pack_report,
     unpack_assigned,
 )
-from processor.executors.loading import Application, load_application
+from processor.executors.loading import Application, load_application, run_start_hooks
 from processor.executors.parent_death import die_with_parent
 from processor.executors.runner import outcome_of, run_async, run_sync
 from processor.job import Job, Progress, Step
@@ -283,8 +283,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     channel = Channel(socket.socket(fileno=int(descriptor)))
     try:
         app = load_application(app_path)
-        for hook in app.start_hooks:
-            hook()
+        run_start_hooks(app)
     except BaseException as error:
         channel.send(("refused", f"{type(error).__name__}: {message_of(error)}"))
         log.exception("child.start_failed", extra={"app": app_path})

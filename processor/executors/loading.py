@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, TypeGuard
 
+from processor.callables import refuse_awaitable
 from processor.engine.registry import JobTypes
 from processor.errors import DefinitionError
 
@@ -42,6 +43,17 @@ def load_application(path: str) -> Application:
         raise DefinitionError(f"{path!r} names no module", hint=f"write MODULE:APP, {_EXAMPLE}")
     module = _load_file(Path(name)) if name.endswith(".py") else _load_module(name)
     return _application_of(module, name, attribute)
+
+
+def run_start_hooks(app: Application) -> None:
+    """Call the app's start hooks, in their order.
+
+    Raises:
+        DefinitionError: one gave something that must be awaited, and nobody could.
+    """
+    for hook in app.start_hooks:
+        name = getattr(hook, "__qualname__", "of the app")
+        refuse_awaitable(hook(), f"the start hook {name}", error=DefinitionError, hint="make it a def")
 
 
 def _load_module(name: str) -> ModuleType:

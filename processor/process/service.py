@@ -24,7 +24,7 @@ from processor.engine.config import QueueConfig, WorkerConfig
 from processor.engine.loop import Worker
 from processor.errors import DefinitionError, ProcessorError, UnknownQueue
 from processor.executors import make_pool
-from processor.executors.loading import Application
+from processor.executors.loading import Application, run_start_hooks
 from processor.process.probes import Address, Probes
 from processor.runtime import ThreadedRuntime
 from processor.runtime.gc_tuning import collect_seldom
@@ -118,8 +118,7 @@ def serve(
     """
     for difference in verify_topics(broker, plan):
         log.warning("topics.differ", extra={"topic": difference.topic, "text": difference.text})
-    for hook in app.start_hooks:
-        hook()
+    run_start_hooks(app)
     worker = Worker(ThreadedRuntime(), broker, config, app.job_types, make_pool)
     collect_seldom()
     _listen(worker)

@@ -12,6 +12,7 @@ from processor.engine.dispatch import Pool
 from processor.engine.loop import Worker
 from processor.engine.state import EngineState
 from processor.executors.event_loop import AsyncPool
+from processor.executors.loading import run_start_hooks
 from processor.executors.threads import ThreadPool
 from processor.runtime.stepping import SteppingRuntime
 from processor.testing.event_loop import SteppingEventLoop
@@ -73,8 +74,7 @@ class Fleet:
             try:
                 for job_type in self.app.job_types.values():
                     job_type.check()
-                for hook in self.app.start_hooks:
-                    hook()
+                run_start_hooks(self.app)
                 engine = process.engine = Worker(
                     self._runtime, process.broker, config, self.app.job_types, self._make_pool
                 )

@@ -29,8 +29,9 @@ from processor.broker.memory import MemoryBroker
 from processor.client.handles import Handle, JobStatus
 from processor.client.sender import Client, ClientConfig
 from processor.core.topic_plan import topic_plan
+from processor.declarations import Enqueue
 from processor.job_ids import uuid7
-from processor.job_types import Enqueue, JobType, start
+from processor.job_types import JobType, start
 from processor.runtime.stepping import Deadlock, SteppingRuntime
 from processor.states import State
 from processor.testing.fleet import LOOK, BedProcess, Fleet, TestbedError
@@ -112,7 +113,8 @@ class Testbed:
         self._open(app)
         how = Enqueue(id=id, lane=lane)
         # A fresh id comes from the seed: it decides the job's partition, so the run would differ each time.
-        job_id = id or uuid7(self.runtime.clock.now_ms(), self._ids.randbytes(10))
+        fresh = uuid7(self.runtime.clock.now_ms(), self._ids.randbytes(10))
+        job_id = fresh if id is None else id
         job = job_type._job(payload, job_id, app.client())
         return start(app.client(), job, job_type._lane(how), how, job_type.decode_result)
 

@@ -122,13 +122,13 @@ class TopicShape:
     """Largest record of a lane or checkpoint topic: payload (1 MB), progress that travels along (256 KiB), head."""
 
 
-def check_name(name: str, what: str) -> str:
+def check_name(name: object, what: str) -> str:
     """The name, if it can be part of a topic's name.
 
     Raises:
         DefinitionError: it is empty, too long or holds another character.
     """
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise DefinitionError(
             f"{what} name {name!r} is not allowed",
             hint="use 1 to 60 of a-z, 0-9 and '-': it becomes part of topic names",

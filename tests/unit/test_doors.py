@@ -32,6 +32,7 @@ from processor.errors import (
 )
 from processor.job import Job, Step
 from processor.testing import Testbed
+from processor.testing.fleet import TestbedError
 from processor.wire.codec import decode_job, encode
 from processor.wire.names import ID_BYTES, KEY_BYTES, NAME_BYTES, fault_of_id, is_id
 from tests.unit.cli.shop import Shop as CliShop
@@ -374,6 +375,60 @@ def test_a_handle_is_of_an_id(shop: Shop, job_id: Any) -> None:
     for door in (shop.app.handle, shop.import_file.handle):
         with pytest.raises(NameInvalid):
             door(job_id)
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_cannot_be_seen_to_be_async_is_refused_by_what_it_gives(shop: Shop) -> None:
+    async def give(value: Any) -> Any:
+        return value
+
+    keyed = shop.app.job("keyed", payload=Import, key=lambda p: give(p.url))(lambda ctx, p: None)  # type: ignore[arg-type,return-value]  # the mistake
+    with pytest.raises(NameInvalid, match=r"key= of job type keyed.*must be awaited"):
+        keyed.enqueue(Import(url="u"))
+    with pytest.raises(NameInvalid, match=r"ids= of enqueue_many.*must be awaited"):
+        shop.import_file.enqueue_many([Import(url="u")], ids=give)  # type: ignore[arg-type]  # as above
+    old = shop.app.job("old", payload=Import, version=2)(lambda ctx, p: None)
+    old.upgrade(1)(lambda value: give(value))
+    with pytest.raises(PayloadInvalid, match=r"version 1 failed.*must be awaited"):
+        old.decode_payload(b"{}", 1)
+    app = App("hooks")
+    app.on_start(lambda: give(1))
+    job_type = app.job("t")(lambda ctx: None)
+    with Testbed() as bed:
+        bed.enqueue(job_type)
+        with pytest.raises(TestbedError, match=r"DefinitionError.*the start hook.*must be awaited"):
+            bed.drain()
+
+
+@pytest.mark.parametrize("version", [0, -1, True, 1.0, "2", None, 2**31])
+def test_a_version_is_a_number_that_the_log_can_hold(shop: Shop, version: Any) -> None:
+    with pytest.raises(DefinitionError, match="version"):
+        shop.app.job("t", payload=Import, version=version)(lambda ctx, p: None)
+    if version is not None:
+        with pytest.raises(PayloadInvalid, match="version"):
+            shop.app.enqueue("mail", {}, queue="bulk", version=version)
+
+
+def test_nothing_that_is_told_by_name_is_dropped_in_silence(shop: Shop) -> None:
+    for told in ({"key": "k"}, {"version": 7}, {"queue": "default"}):
+        with pytest.raises(DefinitionError, match=r"import.file (is declared here|belongs to)"):
+            shop.app.enqueue("import.file", {"url": "u"}, **told)
+    shop.app.enqueue("import.file", {"url": "u"}, version=2, queue="bulk")
+    for queue in (7, "", "Bulk", "a.b"):
+        with pytest.raises(DefinitionError, match="queue name"):
+            shop.app.enqueue("mail", {}, queue=queue)  # type: ignore[arg-type]  # the mistake
+    for lane in (["normal"], None, 7, "fast"):
+        with pytest.raises(DefinitionError, match="no lane"):
+            shop.import_file.enqueue(Import(url="u"), lane=lane)  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(DefinitionError, match="kill_after is longer"):
+        shop.app.job("t", kill_after="40000d")
+
+
+def test_the_testbed_takes_no_other_ids(bed: Testbed) -> None:
+    job_type = App("shop").job("t")(lambda ctx: None)
+    for job_id in ("", "a#7", 7):
+        with pytest.raises(NameInvalid):
+            bed.enqueue(job_type, id=job_id)  # type: ignore[arg-type]  # the mistake
 
 
 def test_a_panic_ends_a_once_for_good() -> None:

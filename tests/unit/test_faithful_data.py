@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import json
 import math
+import sys
+import textwrap
 import types
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -579,6 +581,41 @@ def test_a_handler_keeps_its_annotation_behind_what_wraps_it() -> None:
         job_type.check()
         assert job_type.decode_result(job_type.encode_result(Computed(net=1))) == Computed(net=1)
     app.job("ends")(ends).check()
+
+
+def test_a_model_may_name_what_is_defined_further_down() -> None:
+    module: dict[str, Any] = {"__name__": "shop_of_forward_references"}
+    exec(
+        textwrap.dedent("""
+            from __future__ import annotations
+            from pydantic import BaseModel
+            from processor import App
+            app = App("shop")
+            class Order(BaseModel):
+                item: Item
+            @app.job("order", payload=Order)
+            def order(ctx, p) -> Bill: ...
+            @app.job("broken", payload=Order)
+            def broken(ctx, p): ...
+            """),
+        module,
+    )
+    with pytest.raises(DefinitionError, match=r"payload of job type broken.*Item"):
+        module["broken"].check()
+    exec("class Item(BaseModel):\n    n: int = 0\nclass Bill(BaseModel):\n    item: Item\n", module)
+    sys.modules[module["__name__"]] = types.SimpleNamespace(**module)  # type: ignore[assignment]  # where pydantic looks
+    try:
+        module["order"].check()
+        value = module["Order"].model_construct(item=module["Item"](n=5))
+        assert module["order"]._payloads.decode(module["order"]._payloads.encode(value, 100), 1).item.n == 5
+    finally:
+        del sys.modules[module["__name__"]]
+
+
+def test_unions_of_another_order_are_other_types() -> None:
+    one, other = TypedJson(datetime | date, "a test"), TypedJson(date | datetime, "a test")
+    assert one._adapter is not other._adapter
+    assert TypedJson(datetime | date, "a test")._adapter is one._adapter
 
 
 class Strict(BaseModel):

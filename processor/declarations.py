@@ -1,0 +1,92 @@
+"""What is told when queues and job types are declared, and how one enqueue differs from another: values and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from processor.client.sender import Client
+from processor.errors import DefinitionError
+from processor.job import Lane
+from processor.policies import JobOptions
+from processor.wire.durations import Duration, parse_duration
+
+_CENTURY = 100 * 366 * 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """A queue, as declared."""
+
+    name: str
+    partitions: int = 12
+    concurrency: int = 100
+    """Jobs that run at a time in one worker process, for each kind of executor."""
+    order: str = "block"
+    """In queues with keys: `block` holds a key back until its failed job is done, `release` lets the next one go."""
+    lanes: tuple[Lane, ...] = (Lane.NORMAL, Lane.DUE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """What `@app.job` was told, beside the handler."""
+
+    namespace: str
+    name: str
+    queue: Queue
+    payload: Any
+    version: int
+    key: Callable[[Any], str] | None
+    options: JobOptions
+    executor: str
+    client: Callable[[], Client]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enqueue:
+    """How one enqueue differs from a plain one."""
+
+    id: str | None = None
+    """Repeats an enqueue safely: the same id runs once."""
+    lane: str = "normal"
+    wait: bool = True
+    """Return only when all in-sync replicas have the job."""
+    delay: Duration | None = None
+    idempotency_key: str | None = None
+
+
+def refuse_unavailable(how: Enqueue) -> None:
+    """Refuse what this version cannot keep, rather than drop it."""
+    if how.delay is not None:
+        raise DefinitionError(
+            "delay= is not available in this version", hint="it comes with the retry chain; enqueue the job when due"
+        )
+    if how.idempotency_key is not None:
+        raise DefinitionError(
+            "idempotency_key= is not available in this version",
+            hint="give the job an id of your own with id=: the same id runs once",
+        )
+
+
+def checked_executor(name: str, executor: str) -> str:
+    """The executor that a job type names.
+
+    Raises:
+        DefinitionError: there is none of that name.
+    """
+    if executor not in ("thread", "process"):
+        raise DefinitionError(f"job type {name}: executor {executor!r} is unknown", hint="use thread or process")
+    return executor
+
+
+def checked_seconds(name: str, option: str, value: Duration | None) -> float | None:
+    """A length of time that a job type names, in seconds.
+
+    Raises:
+        DefinitionError: it is none, or so long that its end could not be written as a moment.
+    """
+    seconds = None if value is None else parse_duration(value, name=f"job type {name}: {option}")
+    if seconds is not None and seconds > _CENTURY:
+        raise DefinitionError(f"job type {name}: {option} is longer than 100 years", hint="leave it out for no end")
+    return seconds
