@@ -5,8 +5,9 @@ as its default, `nan` as null, a `str` that looks like a UUID as one. So what wa
 given, part by part, and the first part that differs is named.
 
 Equal is what means the same: 1 and 1.0, a `datetime` and the same moment with the offset instead of the zone's name, a
-subclass of `str` or `float` with the same value. Different is what a program would notice: True and 1, another class, a
-missing field, a `time` without its zone, the second of two equal hours when the clocks go back.
+subclass of `str` or `float` with the same value, a member of a `StrEnum` where only `str` is asked for. Different is
+what a program would notice: True and 1, another class, a missing field, a `time` without its zone, the second of two
+equal hours when the clocks go back.
 
 Nearly everything is the same exactly, so `same` looks for that first, in a tenth of the time.
 """
@@ -68,10 +69,15 @@ def _same_fields(given: dict[Any, Any], back: dict[Any, Any]) -> bool:
 class Comparison:
     """One value beside what came back. `opaque` afterwards: parts of it have no equality of their own, and only their
     JSON can tell whether they are the same.
+
+    Args:
+        enums: those that the value's type has a place for. A member of another one may come back as the text or number
+            that it is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, enums: frozenset[type] = frozenset()) -> None:
         self.opaque = False
+        self._enums = enums
 
     def difference(self, given: Any, back: object, path: str = "") -> str | None:
         """Where and how what came back differs; None: nowhere. `path` of the value, for the text."""
@@ -141,7 +147,12 @@ class Comparison:
         return None if given is back else _told(given, back, path)
 
     def _members(self, given: Enum, back: object, path: str) -> str | None:
-        plain = isinstance(given, str | int) and not isinstance(back, bool | Enum) and given == back
+        plain = (
+            type(given) not in self._enums
+            and isinstance(given, str | int)
+            and not isinstance(back, bool | Enum)
+            and given == back
+        )
         return None if given is back or plain else _told(given, back, path)
 
     def _numbers(self, given: float, back: object, path: str) -> str | None:

@@ -80,6 +80,21 @@ def _accepted(field: Field) -> set[str]:
     return accepted | {path[0] for path in paths if len(path) == 1 and isinstance(path[0], str)}
 
 
+def enums(schema: Any) -> frozenset[type]:
+    """The enums that the type has a place for."""
+    found: set[type] = set()
+    rest = [schema]
+    while rest:
+        node = rest.pop()
+        if isinstance(node, dict):
+            if node.get("type") == "enum":
+                found.add(node["cls"])
+            rest.extend(each for key, each in node.items() if key not in ("metadata", "serialization", "config"))
+        elif isinstance(node, list | tuple):
+            rest.extend(node)
+    return frozenset(found)
+
+
 def _fields(node: Any, config: Schema, owner: str = "") -> Iterator[Field]:
     """Every field in a schema, at any depth."""
     if isinstance(node, list | tuple):

@@ -23,7 +23,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from processor.errors import DefinitionError
 from processor.fidelity import Comparison, leaves, not_utf8, same, unwritable
 from processor.texts import message_of, shown
-from processor.type_facts import by_alias, never
+from processor.type_facts import by_alias, enums, never
 
 
 class Unfaithful(ValueError):
@@ -41,6 +41,8 @@ class _Prepared(NamedTuple):
     by_alias: bool
     never: str | None
     """Why no value of it can be written and read back."""
+    enums: frozenset[type]
+    """Enums that it has a place for."""
 
 
 class TypedJson:
@@ -56,7 +58,7 @@ class TypedJson:
             written and read back.
     """
 
-    __slots__ = ("_adapter", "_by_alias", "_read", "_write")
+    __slots__ = ("_adapter", "_by_alias", "_enums", "_read", "_write")
 
     def __init__(self, annotation: Any, owner: str, *, given: bool = False) -> None:
         try:
@@ -81,6 +83,7 @@ class TypedJson:
             )
         self._adapter = prepared.adapter
         self._by_alias = prepared.by_alias
+        self._enums = prepared.enums
         self._read = self._adapter.validator.validate_json
         self._write = self._adapter.serializer.to_json
 
@@ -155,7 +158,7 @@ class TypedJson:
             raise Unfaithful(where)
 
     def _difference(self, value: object, back: object, data: bytes) -> str | None:
-        comparison = Comparison()
+        comparison = Comparison(self._enums)
         where = comparison.difference(value, back)
         if where is None and comparison.opaque and self.dump(back) != data:
             where = f"its JSON {shown(data, 80)} becomes another one when it is read back"
@@ -200,9 +203,10 @@ def _prepare(annotation: Any) -> _Prepared:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         annotation.model_rebuild()  # nothing to do for a complete one
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-    schema: Any = adapter.core_schema
-    # Both raise if it is incomplete; the one is asked at every job.
-    return _Prepared(adapter, by_alias(schema), never(schema))
+    # Of a model that is built at its first use (defer_build) this is a stand-in, which builds it when it is read; of an
+    # incomplete one reading it raises.
+    schema: dict[str, Any] = dict(adapter.core_schema)
+    return _Prepared(adapter, by_alias(schema), never(schema), enums(schema))
 
 
 @functools.lru_cache(maxsize=512)
