@@ -12,7 +12,7 @@ from typing import Protocol
 
 from processor.broker.base import OutRecord
 from processor.clock import Clock
-from processor.errors import TerminalError
+from processor.errors import JobLost, JobYielded, TerminalError
 from processor.job import Job, Progress, Step
 
 
@@ -66,6 +66,30 @@ class Observer(Protocol):
     def item_done(self, job: Job, loop: str, items: int) -> None:
         """The next one was asked for; `items` are done, over all attempts."""
         ...
+
+
+class StopWish:
+    """Whether the worker wants an attempt to end, and whether its handler has heard of it."""
+
+    job: Job
+    interrupted = False
+    lost = False
+    """The number is gone."""
+    told = False
+    """What the handler returns after that is no success: it may have left things out."""
+
+    def check(self) -> None:
+        """Raise if the worker wants the job to stop.
+
+        Raises:
+            JobLost: the number is gone; nothing counts any more.
+            JobYielded: save and stop; another worker goes on.
+        """
+        if self.lost:
+            raise JobLost(self.job.id)
+        if self.interrupted:
+            self.told = True
+            raise JobYielded(self.job.id)
 
 
 class AttemptPort(Protocol):

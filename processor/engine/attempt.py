@@ -16,7 +16,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from processor.errors import JobLost, JobYielded, UnknownJobType
+from processor.context.port import StopWish
+from processor.errors import JobLost, UnknownJobType
 
 if TYPE_CHECKING:
     from processor.broker.base import OutRecord
@@ -92,13 +93,9 @@ class AttemptShared(NamedTuple):
 _NOTHING: Mapping[str, Step] = {}
 
 
-class Attempt:
+class Attempt(StopWish):
     """One try of a job. Attributes with a default live on the class: an attempt of a short job sets only a few."""
 
-    interrupted = False
-    lost = False
-    told = False
-    """Its handler has been told to stop: what it returns after that is no success, it may have left things out."""
     outcome: Outcome | None = None
     settled = False
     """The owner has dealt with the outcome."""
@@ -209,19 +206,6 @@ class Attempt:
     @property
     def fencing_token(self) -> tuple[int, int, int]:
         return (self.job.life, self.job.hop, self.number.epoch)
-
-    def check(self) -> None:
-        """Raise if the worker wants the job to stop.
-
-        Raises:
-            JobLost: the number is gone; nothing counts any more.
-            JobYielded: save and stop; another worker goes on.
-        """
-        if self.lost:
-            raise JobLost(self.job.id)
-        if self.interrupted:
-            self.told = True
-            raise JobYielded(self.job.id)
 
     def note(self, progress: Progress) -> None:
         self.latest = progress

@@ -25,11 +25,11 @@ from typing import NoReturn
 from processor import events
 from processor.broker.base import OutRecord
 from processor.clock import Clock, SystemClock
-from processor.context.port import ContextLimits
+from processor.context.port import ContextLimits, StopWish
 from processor.core.failures import error_info
 from processor.core.outcome import Failed, Outcome, Parked
 from processor.engine.registry import RunnableJob
-from processor.errors import JobLost, JobYielded, UnknownJobType
+from processor.errors import UnknownJobType
 from processor.executors.child_frames import (
     Assigned,
     Channel,
@@ -51,7 +51,7 @@ from processor.texts import message_of
 log = events.logger(__name__)
 
 
-class ChildPort:
+class ChildPort(StopWish):
     """The attempt, as the context in this process sees it. Implements `processor.context.port.AttemptPort`."""
 
     def __init__(self, assigned: Assigned, wake: Callable[[], None]) -> None:
@@ -63,8 +63,6 @@ class ChildPort:
         self.patience = assigned.patience
         self.clock: Clock = SystemClock()
         self.limits = ContextLimits(checkpoint_max_bytes=checkpoint, result_max_bytes=result, payload_max_bytes=payload)
-        self.interrupted = False
-        self.lost = self.told = False
         self.synced: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.wants_sync = False
         self.unsendable: Failed | None = None
@@ -86,14 +84,6 @@ class ChildPort:
         return self.job_type
 
     # --- the handler's side --------------------------------------------------------------------------------------
-
-    def check(self) -> None:
-        """Raise if the worker wants the job to stop."""
-        if self.lost:
-            raise JobLost(self.job.id)
-        if self.interrupted:
-            self.told = True
-            raise JobYielded(self.job.id)
 
     def note(self, progress: Progress) -> None:
         """Not worth a frame: it travels with the next one, at the latest with the outcome."""

@@ -66,11 +66,7 @@ def run_sync(attempt: Running) -> Outcome:
             result = job_type.handler(context)
         if result is not None:
             refuse_awaitable(result, shown(job_type.handler, 200))
-        if attempt.told:
-            # A bare `except:` has swallowed the stop, and perhaps what came after it: the next owner does that.
-            return Yielded()
-        context.finish()
-        return succeeded(job_type.encode_result(result, attempt.limits.result_max_bytes))
+        return _returned(attempt, context, result)
     except BaseException as error:  # noqa: BLE001  (the one place where a handler's exception becomes an outcome)
         return outcome_of(attempt, error)
 
@@ -93,13 +89,18 @@ async def run_async(attempt: Running) -> Outcome:
         # A decorator with functools.wraps looks like the `async def` it wraps, and may have run it to its end itself.
         if hasattr(type(result), "__await__"):
             result = await result
-        if attempt.told:
-            # A bare `except:` has swallowed the stop, and perhaps what came after it: the next owner does that.
-            return Yielded()
-        context.finish()
-        return succeeded(job_type.encode_result(result, attempt.limits.result_max_bytes))
+        return _returned(attempt, context, result)
     except BaseException as error:  # noqa: BLE001  (as above)
         return outcome_of(attempt, error)
+
+
+def _returned(attempt: Running, context: Context | AsyncContext, result: object) -> Outcome:
+    """What it means that a handler has come to its end."""
+    if attempt.told:
+        # A bare `except:` has swallowed the stop, and perhaps what came after it: the next owner does that.
+        return Yielded()
+    context.finish()
+    return succeeded(attempt.runnable.encode_result(result, attempt.limits.result_max_bytes))
 
 
 def _refused(attempt: Running) -> Outcome | None:
