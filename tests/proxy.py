@@ -19,6 +19,11 @@ PRODUCE, ADD_PARTITIONS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT = 0, 24, 26, 28
 """API keys of requests."""
 
 
+def is_abort(end_txn: bytes) -> bool:
+    """Whether this END_TXN request (up to version 2, without tagged fields) aborts: the last byte is `committed`."""
+    return end_txn[-1] == 0
+
+
 class HeldFrame:
     """A request that has left its client and has not reached the broker yet."""
 
@@ -80,7 +85,7 @@ class FrameProxy:
         self._ours = b"127.0.0.1" + struct.pack(">i", self.port)
         self._lock = threading.Lock()
         self._links: set[_Link] = set()
-        self._holding: dict[int, HeldFrame] = {}
+        self._holding: dict[int, tuple[HeldFrame, Callable[[bytes], bool]]] = {}
         self._flowing = threading.Event()
         self._flowing.set()
         self._closed = threading.Event()
@@ -97,11 +102,13 @@ class FrameProxy:
         """For `bootstrap.servers`."""
         return f"127.0.0.1:{self.port}"
 
-    def hold(self, api_key: int) -> HeldFrame:
-        """Hold back the next request of this kind and cut its client off, which then sends it again elsewhere."""
+    def hold(self, api_key: int, where: Callable[[bytes], bool] = lambda frame: True) -> HeldFrame:
+        """Hold back the next request of this kind (for which `where` says so, of the whole frame) and cut its client
+        off, which then sends it again elsewhere.
+        """
         held = HeldFrame()
         with self._lock:
-            self._holding[api_key] = held
+            self._holding[api_key] = (held, where)
         return held
 
     def freeze(self) -> None:
@@ -158,7 +165,11 @@ class FrameProxy:
             api_key = struct.unpack(">h", frame[4:6])[0]
             with self._lock:
                 self.seen[api_key] += 1
-                held = self._holding.pop(api_key, None)
+                held, where = self._holding.get(api_key, (None, bool))
+                if held is not None and where(frame):
+                    del self._holding[api_key]
+                else:
+                    held = None
             if held is not None:
                 link.held = held
                 held.catch(link, frame)

@@ -19,7 +19,7 @@ from processor.wire import topics
 from processor.wire.codec import decode_job
 from tests.integration.fleet import Fleet
 from tests.integration.jobs_app import PARTITIONS
-from tests.proxy import ADD_PARTITIONS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT, FrameProxy, HeldFrame
+from tests.proxy import ADD_PARTITIONS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT, FrameProxy, HeldFrame, is_abort
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(120)
@@ -166,9 +166,9 @@ def test_late_abort_frame_loses_no_copy(load: Load, proxy: FrameProxy) -> None:
     for _ in range(3):
         load.add(5)
         load.check()
-        # Nothing is left to commit: the next frame of this kind is the abort of the flush that is refused.
+        # The abort of the flush that is refused; marks and the forwarder's offsets are committed meanwhile.
         failed, before = len(worker.events("flush.failed")), proxy.seen[INIT_PRODUCER_ID]
-        held = proxy.hold(END_TXN)
+        held = proxy.hold(END_TXN, is_abort)
         spoiled.append(spoil(fleet))
         fleet.flush()
         eventually(lambda held=held: held.caught, 20, fleet.describe)  # type: ignore[misc]  # bound at once
