@@ -30,6 +30,7 @@ ProcessorError
 ├── RecordError                 a record in the log
 │   ├── UndecodableRecord
 │   └── NewerRecord             written by a newer version than this code
+├── DeadLetterError             a dead letter is not there, or cannot be used so
 ├── HandlerMistake              a handler broke a rule of resuming
 │   ├── CursorType  DuplicateName  NameNotAllowed  StepChanged  StateChanged
 │   └── CheckpointTooLarge  ResultTooLarge  ResultType
@@ -256,6 +257,12 @@ class NewerRecord(RecordError):
     """A record written by a newer version of the schema or of the job type than this code knows."""
 
     code = "newer_record"
+
+
+class DeadLetterError(ProcessorError):
+    """There is no such dead letter, or what was asked cannot be done with it."""
+
+    code = "dead_letter"
 
 
 class HandlerMistake(ProcessorError):

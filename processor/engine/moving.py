@@ -68,7 +68,7 @@ class Moving:
     def put(self, number: QueuePartition, job: Job, writes: WriteSet, children: Sequence[OutRecord]) -> None:
         """Records of an end or a move go into the outbox."""
         later = writes.later
-        if later and job.hop:
+        if later and _came_before(job):
             later = list(dict.fromkeys([*number.live.keys_of(job.id), *later]))
         number.creates.extend(children)
         number.creates.extend(writes.creates)
@@ -80,8 +80,8 @@ class Moving:
 
     @staticmethod
     def takes_up(number: QueuePartition, job: Job) -> None:
-        """A job begins to save again: what was to be buried of an earlier hop is written over instead."""
-        if job.hop and (number.burials or number.later):
+        """A job begins to save again: what was to be buried of an earlier hop or life is written over instead."""
+        if _came_before(job) and (number.burials or number.later):
             mine = set(number.live.keys_of(job.id))
             number.burials = [key for key in number.burials if key not in mine]
             number.later = [key for key in number.later if key not in mine]
@@ -92,3 +92,8 @@ class Moving:
         failures = self._engine.completer.failures(job, error, now)
         self._engine.rewrite(attempt, job._replace(attempt=job.attempt + 1, carried=Carried(failures)))
         return attempt.job
+
+
+def _came_before(job: Job) -> bool:
+    """Whether the checkpoint topic may still hold something of an earlier hop or life of this job."""
+    return job.hop > 0 or job.life > 1
