@@ -169,12 +169,17 @@ def find_letters(broker: Broker, namespace: str, name: str) -> list[LetterRow]:
     rows = list_letters(broker, namespace, LetterFilter(names=frozenset({name})))
     if rows:
         return rows
+    raise missing_letter(namespace, name)
+
+
+def missing_letter(namespace: str, name: str) -> DeadLetterError:
+    """The error that an address or a job id means no letter."""
     if parse_address(name) is not None:
-        raise DeadLetterError(
+        return DeadLetterError(
             f"there is no dead letter {name} in namespace {namespace}",
             hint="processor dlq list shows the addresses; letters go when they are older than topics.dlq_retention",
         )
-    raise DeadLetterError(
+    return DeadLetterError(
         f"there is no dead letter of a job {name} in namespace {namespace}",
         hint=f"processor job show {name} tells where the job stands; processor dlq list shows what was given up",
     )

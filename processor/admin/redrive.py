@@ -87,6 +87,14 @@ class Item(NamedTuple):
     row: LetterRow
     creates: list[OutRecord]
     audit: OutRecord
+    job: Job | None = None
+    """The next life, of a redrive."""
+    detail: str = ""
+    """How it goes on, in words."""
+
+
+Prepared = Item | tuple[LetterRow, ProcessorError]
+"""What is to be written for a letter, or why nothing can be."""
 
 
 def redrive_letters(
@@ -105,6 +113,37 @@ def redrive_letters(
         DeadLetterError: another operator began to redrive or discard letters meanwhile; what is done is done.
         BrokerError: Kafka does not answer or refuses; running it again goes on where this stopped.
     """
+    prepare = _preparing(broker, namespace, rows, how, order)
+    return _Settler(broker, namespace, order).settle(rows, prepare)
+
+
+def plan_redrive(
+    broker: Broker, namespace: str, rows: Sequence[LetterRow], how: Redrive, order: Order
+) -> Iterator[Prepared]:
+    """What `redrive_letters` would send now, and what it would refuse. Sends nothing."""
+    prepare = _preparing(broker, namespace, rows, how, order)
+    for part in _parts(rows, LOADED, LOADED_BYTES):
+        yield from prepare(part)
+
+
+def discard_letters(broker: Broker, namespace: str, rows: Sequence[LetterRow], order: Order) -> Settlement:
+    """Note that these letters need nothing more. They stay where they are; a later redrive by address is possible.
+
+    Raises as `redrive_letters`.
+    """
+
+    def made(part: Sequence[LetterRow]) -> Iterator[Prepared]:
+        for row in part:
+            facts = (str(row.address), order.clock.now_ms(), order.by, order.reason, row.id, row.life)
+            yield Item(row, [], noted(namespace, AuditRecord(DISCARD, *facts)))
+
+    return _Settler(broker, namespace, order).settle(rows, made)
+
+
+def _preparing(
+    broker: Broker, namespace: str, rows: Sequence[LetterRow], how: Redrive, order: Order
+) -> Callable[[Sequence[LetterRow]], Iterator[Prepared]]:
+    """Makes items of some of the rows; the lanes are looked up once."""
     queues = {row.queue for row in rows if row.life}
     found = broker.admin().topics([jobs_topic(namespace, queue, Lane.DUE) for queue in queues])
     lanes = {topic: info.partitions for topic, info in found.items()}
@@ -116,37 +155,20 @@ def redrive_letters(
         if how.payload is not None:
             detail += ", with another payload"
         record = AuditRecord(REDRIVE, str(row.address), now, order.by, order.reason, job.id, job.life, detail)
-        return Item(row, sent_back(namespace, job, order.by, order.reason), noted(namespace, record))
+        return Item(row, sent_back(namespace, job, order.by, order.reason), noted(namespace, record), job, detail)
 
-    return _Settler(broker, namespace, order).settle(rows, lambda part: _redrives(broker, namespace, part, made))
-
-
-def discard_letters(broker: Broker, namespace: str, rows: Sequence[LetterRow], order: Order) -> Settlement:
-    """Note that these letters need nothing more. They stay where they are; a later redrive by address is possible.
-
-    Raises as `redrive_letters`.
-    """
-
-    def made(part: Sequence[LetterRow]) -> Iterator[Item | tuple[LetterRow, ProcessorError]]:
+    def prepare(part: Sequence[LetterRow]) -> Iterator[Prepared]:
+        letters = {row.address: letter for row, letter in read_letters(broker, namespace, part)}
         for row in part:
-            facts = (str(row.address), order.clock.now_ms(), order.by, order.reason, row.id, row.life)
-            yield Item(row, [], noted(namespace, AuditRecord(DISCARD, *facts)))
+            letter = letters.get(row.address)
+            try:
+                if letter is None:
+                    raise DeadLetterError(f"dead letter {row.address} is gone: retention took it")
+                yield made(row, letter)
+            except ProcessorError as error:
+                yield row, error
 
-    return _Settler(broker, namespace, order).settle(rows, made)
-
-
-def _redrives(
-    broker: Broker, namespace: str, part: Sequence[LetterRow], made: Callable[[LetterRow, DeadLetterRecord], Item]
-) -> Iterator[Item | tuple[LetterRow, ProcessorError]]:
-    letters = {row.address: letter for row, letter in read_letters(broker, namespace, part)}
-    for row in part:
-        letter = letters.get(row.address)
-        try:
-            if letter is None:
-                raise DeadLetterError(f"dead letter {row.address} is gone: retention took it")
-            yield made(row, letter)
-        except ProcessorError as error:
-            yield row, error
+    return prepare
 
 
 def _routed(namespace: str, letter: DeadLetterRecord, job: Job, lanes: dict[str, int]) -> Job:
@@ -175,7 +197,7 @@ class _Settler:
     def settle(
         self,
         rows: Sequence[LetterRow],
-        made: Callable[[Sequence[LetterRow]], Iterator[Item | tuple[LetterRow, ProcessorError]]],
+        made: Callable[[Sequence[LetterRow]], Iterator[Prepared]],
     ) -> Settlement:
         """Steps 1 to 4 of the module, for the letters in their order."""
         clock, result = self._order.clock, self._result
@@ -317,7 +339,7 @@ def _culprits(items: Sequence[Item], failures: Sequence[Failure]) -> dict[Addres
     """Whose records were refused, and why."""
     errors = {id(failure.record): failure.error for failure in failures}
     found: dict[Address, ProcessorError] = {}
-    for row, creates, audit in items:
+    for row, creates, audit, *_ in items:
         for out in (*creates, audit):
             if id(out) in errors:
                 found[row.address] = errors[id(out)]

@@ -8,12 +8,12 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from processor.cli.output import Column, Output, moment, output_options, show
+from processor.cli.payload import payload_of
 from processor.cli.target import Target, target_options
 from processor.errors import DefinitionError, JobNotFinished, ProcessorError, TopicMissing, UnknownJobType
 from processor.states import TERMINAL, State
@@ -79,7 +79,7 @@ def enqueue(out: Output, /, target: Target, payload: str | None, wait_result: st
     checks the payload before anything is sent.
     """
     timeout = _seconds("--wait-result", wait_result) if wait_result else None
-    wanted = Wanted(payload=_payload(payload), **options)
+    wanted = Wanted(payload=payload_of(payload), **options)
     app = target.app()
     handle = _enqueue(app, wanted)
     if wait_result is None:
@@ -137,31 +137,6 @@ def _refuse_missing_queue(app: App, queue: str) -> None:
             hint=f"processor topics apply creates it; namespace {app.namespace} has "
             + (f"the queues {others}" if others else "no queues yet"),
         )
-
-
-def _payload(text: str | None) -> Any:
-    """The JSON that was given, or None.
-
-    Raises:
-        click.BadParameter: it cannot be read, or is no JSON.
-    """
-    if text is None:
-        return None
-    source = "the payload"
-    try:
-        if text == "-":
-            source, text = "the standard input", sys.stdin.read()
-        elif text.startswith("@"):
-            source, text = text[1:], Path(text[1:]).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"the payload cannot be read: {error}") from error
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise click.BadParameter(
-            f"{source} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}. "
-            """In a shell, write it in single quotes: '{"url": "..."}'"""
-        ) from error
 
 
 def _checked_id(job_id: str | None) -> str | None:

@@ -15,6 +15,7 @@ COMMANDS = {
     "worker": ("processor.cli.worker:worker", "Run the jobs of an app."),
     "job": ("processor.cli.job:job", "Start jobs, look at them, get their results."),
     "checkpoint": ("processor.cli.checkpoint:checkpoint", "What running jobs have saved."),
+    "dlq": ("processor.cli.dlq:dlq", "Dead letters: what was given up, why, and its way back."),
     "topics": ("processor.cli.topics:topics", "The topics of an app: what they are, should be, and hold."),
     "config": ("processor.cli.config:config", "Settings, and where each value comes from."),
     "doctor": ("processor.cli.doctor:doctor", "Check this machine, the cluster and the app."),

@@ -15,11 +15,18 @@ from processor.app import App
 from processor.broker.base import OutRecord
 from processor.broker.memory import MemoryBroker
 from processor.context import Context
-from processor.job import ErrorInfo, Job, Lane, LoopProgress
+from processor.job import ErrorInfo, Failure, Job, Lane, LoopProgress
 from processor.states import State
 from processor.wire import topics
 from processor.wire.codec import encode
-from processor.wire.records import AnyRecord, CheckpointRecord, LiveJobRecord, StatusRecord, StepRecord
+from processor.wire.records import (
+    AnyRecord,
+    CheckpointRecord,
+    DeadLetterRecord,
+    LiveJobRecord,
+    StatusRecord,
+    StepRecord,
+)
 from processor.wire.settings_sources import load_settings
 
 MODULE = "shop_for_cli_tests"
@@ -77,6 +84,20 @@ class Shop:
     def died(self, job_id: str) -> None:
         """A job failed for good."""
         self.status(job_id, State.DEAD, error=ErrorInfo("builtins.ValueError", "no such customer", "Traceback ..."))
+
+    def letter(self, job_id: str, **fields: Any) -> None:
+        """A job was given up at item 501 of 1000, with one step saved."""
+        job = fields.pop("job", Job(job_id, "import.file", 1, "bulk", b'{"url":"a"}', AT, attempt=2))
+        failures = [
+            Failure("builtins.ValueError", "no such customer", "Traceback ...\n  pay()", "f1", attempt, "host-0", AT)
+            for attempt in (1, 2, 3)
+        ]
+        rows = {"rows": LoopProgress("501", 501, 1000, False)}
+        saved = CheckpointRecord(job_id, 1, 0, 2, 7, AT, "shop.jobs.bulk", 17, 1, state='{"good": 3}', loops=rows)
+        steps = [encode(StepRecord(job_id, 1, 0, 2, 3, "head", "finished", "7"))]
+        place = (job_id, "exhausted", AT, "host-0", "shop.jobs.bulk", 1, 17)
+        record = DeadLetterRecord(*place, encode(job), None, None, failures, encode(saved), steps)
+        self.write(topics.dlq_topic("shop"), job_id or "x", record._replace(**fields))
 
     def saved(self, job_id: str, *, promoted: bool = False) -> None:
         """A job is at item 501 of 1000 and has one step."""
