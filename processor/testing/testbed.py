@@ -23,11 +23,14 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
+from processor.admin.dead_letters import LetterFilter, list_letters
+from processor.admin.redrive import Order, redrive_letters
 from processor.app import App, apps
 from processor.broker.base import TopicPartition
 from processor.broker.memory import MemoryBroker
 from processor.client.handles import Handle, JobStatus
 from processor.client.sender import Client, ClientConfig
+from processor.core.redrive import LetterState, Redrive
 from processor.core.topic_plan import topic_plan
 from processor.declarations import Enqueue
 from processor.job_ids import uuid7
@@ -160,6 +163,26 @@ class Testbed:
     def dead_letters(self) -> list[DeadLetterRecord]:
         """What lies in the dead-letter topic."""
         return list(self._watch().dead_letters)
+
+    def redrive(self, job: Handle[Any] | str, *, from_zero: bool = False) -> None:
+        """Send the job's dead letter back, as `processor dlq redrive` does; `drain` then runs its new life.
+
+        Args:
+            job: a handle or id.
+            from_zero: begin at the beginning; else it goes on from what it had saved.
+
+        Raises:
+            TestbedError: it has no open dead letter, or it cannot be sent back; it says why.
+        """
+        namespace, runtime, name = self._running().app.namespace, self.runtime, _id_of(job)
+        where = LetterFilter(names=frozenset({name}), states=frozenset({LetterState.OPEN}))
+        rows = list_letters(self.broker, namespace, where)
+        if not rows:
+            raise TestbedError(f"job {name} has no open dead letter")
+        order = Order(by="testbed", clock=runtime.clock, pause=runtime.pass_time)
+        result = redrive_letters(self.broker, namespace, rows, Redrive(from_zero=from_zero), order)
+        for _, error in result.refused:
+            raise TestbedError(f"job {name} cannot be redriven: {error}") from error
 
     # --- workers --------------------------------------------------------------------------------------------------
 
