@@ -19,6 +19,7 @@ from benchmarks import jobs
 from processor.broker.base import TopicPartition
 from processor.broker.kafka import KafkaBroker, from_settings
 from processor.core.control import Change
+from processor.engine.fence import Fence
 from processor.engine.loop import Worker
 from processor.engine.queue_partition import PartitionPhase
 from processor.executors import make_pool
@@ -104,10 +105,10 @@ class Watch:
         self._cpu = 0.0
         assigned = worker.ownership.on_assigned
 
-        def on_assigned(partitions: Sequence[TopicPartition], membership: Any) -> None:
+        def on_assigned(fence: Fence, partitions: Sequence[TopicPartition], membership: Any) -> None:
             if partitions and not self.report.assigned_at:
                 self.report.assigned_at = time.monotonic()
-            assigned(partitions, membership)
+            assigned(fence, partitions, membership)
 
         worker.ownership.on_assigned = on_assigned  # type: ignore[method-assign]
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)

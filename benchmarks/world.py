@@ -28,6 +28,7 @@ from processor.job import Job, Lane
 from processor.job_ids import uuid7
 from processor.wire import topics
 from processor.wire.codec import encode
+from processor.wire.groups import queue_group
 from processor.wire.headers import routing_headers
 from processor.wire.settings_sources import load_settings
 
@@ -140,7 +141,7 @@ class World:
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                self.broker.admin().commit(f"{self.namespace}.workers", offsets)
+                self.broker.admin().commit(queue_group(self.namespace, jobs.QUEUE), offsets)
             except BrokerError:
                 if time.monotonic() > deadline:
                     raise

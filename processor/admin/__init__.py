@@ -4,7 +4,7 @@ Everything here reads with clients of its own and joins no group, so it disturbs
 """
 
 from processor.admin.jobs import JobRow, SavedProgress, job_status, list_jobs, saved_progress
-from processor.admin.lag import LaneLag, group_name, live_jobs, queue_lag, queues_of
+from processor.admin.lag import LaneLag, live_jobs, queue_lag, queues_of
 from processor.admin.reading import tail
 from processor.admin.topics import Action, TopicChange, TopicsReview, apply_topics, plan_topics, verify_topics
 
@@ -16,7 +16,6 @@ __all__ = [
     "TopicChange",
     "TopicsReview",
     "apply_topics",
-    "group_name",
     "job_status",
     "list_jobs",
     "live_jobs",

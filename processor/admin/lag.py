@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from processor.admin.reading import partitions_of, read_to_end
-from processor.broker.base import Broker, Isolation, TopicPartition
+from processor.broker.base import Broker, Committed, Isolation, TopicPartition
 from processor.core import offset_metadata
 from processor.core.checkpoint import KeyKind, parse_key
 from processor.core.live import LiveTable, LiveView
 from processor.errors import RecordError, UnknownQueue
 from processor.job import Lane
 from processor.wire import codec, topics
+from processor.wire.groups import queue_group
 from processor.wire.records import CheckpointRecord, LiveJobRecord, StepRecord
 from processor.wire.topics import TopicKind
 
@@ -45,11 +46,6 @@ class LaneLag:
         return offset < self.start or any(first <= offset <= last for first, last in self.done)
 
 
-def group_name(namespace: str) -> str:
-    """The consumer group of a namespace's workers."""
-    return f"{namespace}.workers"
-
-
 def queues_of(broker: Broker, namespace: str) -> dict[str, list[Lane]]:
     """The queues whose topics exist, each with its lanes."""
     found: dict[str, list[Lane]] = {}
@@ -80,7 +76,11 @@ def queue_lag(broker: Broker, namespace: str, queues: Iterable[str] | None = Non
     admin = broker.admin()
     begins = admin.begin_offsets(partitions)
     ends = admin.end_offsets(partitions, Isolation.COMMITTED)
-    committed = admin.committed(group_name(namespace), partitions, stable=False)
+    committed: dict[TopicPartition, Committed] = {}
+    for name in names:
+        of_queue = {topics.jobs_topic(namespace, name, lane) for lane in lanes[name]}
+        mine = [place for place in partitions if place.topic in of_queue]
+        committed |= admin.committed(queue_group(namespace, name), mine, stable=False)
     rows = []
     for place in partitions:
         name_ = topics.parse_topic(place.topic)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from processor.job import Lane
+from processor.wire.groups import forwarder_group, queue_group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,15 +91,14 @@ class WorkerConfig:
     child_log_format: str = ""
     """`text` or `json`; empty: child processes leave logging alone."""
 
-    @property
-    def group(self) -> str:
-        """The consumer group of this namespace's workers."""
-        return f"{self.namespace}.workers"
+    def group(self, queue: str) -> str:
+        """The consumer group of a queue's workers."""
+        return queue_group(self.namespace, queue)
 
     @property
     def forwarders(self) -> str:
         """The consumer group of the forwarder role."""
-        return f"{self.namespace}.forwarders"
+        return forwarder_group(self.namespace)
 
     def forwarder_id(self, slot: str | None = None) -> str:
         """The transactional id of a slot's forwarder (default: this one)."""

@@ -15,6 +15,7 @@ from processor.broker.base import Broker, Committed, TopicPartition
 from processor.core.offset_metadata import OffsetMetadata, decode
 from processor.engine.producers import initialised
 from processor.errors import RetriableBrokerError
+from processor.wire.groups import slot_of
 
 if TYPE_CHECKING:
     from processor.engine.config import WorkerConfig
@@ -64,16 +65,22 @@ class DeadSlots:
         suspects = set(slots) - {config.slot, ""}
         if not suspects:
             return
-        members = self._broker.admin().members(self._group)
-        alive = {m.instance_id for m in members} | {m.client_id for m in members}
-        if config.static and config.slot not in alive:
+        here, everywhere = self._alive(self._group), self._alive(config.forwarders)
+        if config.static and config.slot not in here:
             # A coordinator that is moving knows nobody for a moment: then everybody would look dead.
             raise RetriableBrokerError(f"group {self._group} does not list this worker among its members")
-        for slot in sorted(suspects - {name for name in alive if name}):
+        if config.static and config.slot not in everywhere:
+            raise RetriableBrokerError(f"group {config.forwarders} does not list this worker among its members")
+        # A slot may live on with other queues: every worker has a forwarder, so that group lists them all.
+        for slot in sorted(suspects - here - everywhere):
             transactional_id = self._transactional_id(slot)
             log.info("restore.dead_slot", extra={"slot": slot})
             initialised(self._broker, transactional_id, config.stable_wait).close()
             self.shots.append(transactional_id)
+
+    def _alive(self, group: str) -> set[str]:
+        members = self._broker.admin().members(group)
+        return {slot_of(m.instance_id) for m in members if m.instance_id} | {m.client_id for m in members}
 
 
 def metadata(committed: dict[TopicPartition, Committed]) -> list[OffsetMetadata]:

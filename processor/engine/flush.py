@@ -13,20 +13,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from processor import events
 from processor.broker.base import (
     Acks,
     Broker,
     Failure,
-    Membership,
-    OffsetCommit,
     OutRecord,
     TransactionalProducer,
 )
+from processor.engine.batch import C, FlushBatch, FlushResult
 from processor.engine.producers import initialised
 from processor.errors import (
     AbortRequired,
@@ -38,11 +36,6 @@ from processor.errors import (
 )
 from processor.runtime import Inbox, Runtime, serve
 from processor.texts import message_of
-
-if TYPE_CHECKING:
-    from processor.core.write_set import SavedOut
-    from processor.engine.attempt import Attempt, Sync
-    from processor.engine.queue_partition import LaneState, QueuePartition
 
 _R = TypeVar("_R")
 
@@ -60,100 +53,6 @@ UNWANTED_AFTER = 2.0
 """The same for a batch whose numbers were all lost meanwhile: it is refused in any case, and its open transaction holds
 up whoever restores them.
 """
-
-
-class Cargo(Protocol):
-    """What one owned partition contributes to a batch, as the flusher sees it."""
-
-    @property
-    def creates(self) -> list[OutRecord]: ...
-    @property
-    def announces(self) -> list[OutRecord]: ...
-    @property
-    def offsets(self) -> list[OffsetCommit]: ...
-    @property
-    def watched(self) -> str:
-        """The topic of which the last record among `creates` is to be reported with its offset; empty: none."""
-        ...
-
-    @property
-    def wanted(self) -> bool:
-        """Whether the partition is still this worker's."""
-        ...
-
-
-C = TypeVar("C", bound=Cargo)
-
-
-@dataclass(slots=True, kw_only=True)
-class Part:
-    """What one number contributes to a batch. Implements `Cargo`."""
-
-    number: QueuePartition
-    assignment: int
-    creates: list[OutRecord]
-    announces: list[OutRecord]
-    saves: list[SavedOut]
-    """Those of `creates` that the live table is to know once they are committed."""
-    carried: list[bytes]
-    """Keys written once more, as they are."""
-    burials: list[bytes]
-    """Keys whose tombstones are in `announces`."""
-    step_burials: list[tuple[str, str]]
-    """Those of `burials` that a finished item makes superfluous, as (job id, step)."""
-    later: list[bytes]
-    """Keys to bury in the flush after this one."""
-    syncs: list[Sync]
-    offsets: list[OffsetCommit]
-    marks: list[tuple[LaneState, int]]
-    """How far a cautious number had read its lanes."""
-    named: list[Attempt]
-    """Suspects that start once this is committed."""
-    marked: bool
-    """The number's own mark is in `announces`."""
-    ending: dict[str, Attempt]
-    """Jobs whose end, move or promotion is here, by id."""
-    checkpoint_end: int
-    """Lower bound of the offsets this batch gets in the checkpoint partition."""
-
-    @property
-    def watched(self) -> str:
-        """The checkpoint topic, to know where its partition ends."""
-        return self.number.topics.checkpoints
-
-    @property
-    def wanted(self) -> bool:
-        """Whether the assignment goes on."""
-        return self.assignment == self.number.assignment
-
-
-@dataclass(slots=True, kw_only=True)
-class FlushBatch(Generic[C]):
-    """Frozen work of several partitions, fenced by one membership."""
-
-    parts: list[C]
-    group: str
-    membership: Membership
-    watch_all: bool = False
-    """Ask for a report on every record: after a refusal, to learn which record it was."""
-    records: int = 0
-
-
-@dataclass(slots=True, kw_only=True)
-class FlushResult(Generic[C]):
-    """How a batch went. `error` None: committed."""
-
-    batch: FlushBatch[C]
-    error: BrokerError | None = None
-    acks: Acks = field(default_factory=Acks)
-    seconds: float = 0.0
-    internal: bool = False
-    """It was the engine that failed, not the cluster."""
-
-    @property
-    def fatal(self) -> bool:
-        """Whether the producer is lost, perhaps to a successor: rebuild only after proof of membership."""
-        return isinstance(self.error, ProducerFatal)
 
 
 class Flusher(Generic[C]):
@@ -178,6 +77,8 @@ class Flusher(Generic[C]):
         self._left_behind = False
         self._batch: FlushBatch[C] | None = None
         """The one under way."""
+        self._group = ""
+        """The one whose offsets are being sent."""
         self._calling_since: float | None = None
         """When the call under way began (monotonic seconds)."""
         self.rebuilds: Counter[str] = Counter()
@@ -240,11 +141,12 @@ class Flusher(Generic[C]):
 
     def _flush_timed(self, batch: FlushBatch[C]) -> FlushResult[C]:
         began = self._runtime.clock.monotonic()
+        self._group = ""
         try:
             acks = self._flush(batch) if batch.parts else self._prepared()
             result = FlushResult(batch=batch, acks=acks)
         except BrokerError as error:
-            result = FlushResult(batch=batch, error=error, acks=self._after_failure(error))
+            result = FlushResult(batch=batch, error=error, group=self._group, acks=self._after_failure(error))
         except Exception as error:
             # Nobody else would wake the owner: it would wait for this flush for ever.
             log.exception("flush.internal_error")
@@ -261,7 +163,7 @@ class Flusher(Generic[C]):
         """The numbered flush (design, section 4). Step 1, freezing, was done by the owner.
 
         2. Begin; what creates; wait for its acks; only then what announces or destroys.
-        3. The offsets of every number touched, moved or not: they are the fence.
+        3. The offsets of every number touched, moved or not, group by group: they are the fence.
         4. Commit.
         """
         producer = self._ready_producer()
@@ -279,8 +181,10 @@ class Flusher(Generic[C]):
         producer.append(announces, watch=batch.watch_all)
         if batch.watch_all:
             self._refuse(self._again(producer.wait_acks).failures)
-        offsets = [commit for part in batch.parts for commit in part.offsets]
-        self._again(lambda timeout: producer.send_offsets(offsets, batch.group, batch.membership, timeout))
+        for self._group, membership in batch.memberships.items():
+            offsets = [commit for part in batch.parts if part.group == self._group for commit in part.offsets]
+            self._again(partial(producer.send_offsets, offsets, self._group, membership))
+        self._group = ""
         self._again(producer.commit)
         return acks
 
@@ -369,7 +273,7 @@ class Flusher(Generic[C]):
 
 def _nothing() -> FlushBatch[Any]:
     """A batch without parts: it only makes the producer ready."""
-    return FlushBatch(parts=[], group="", membership=Membership(None))
+    return FlushBatch(parts=[], memberships={})
 
 
 def _cause(error: BrokerError) -> str:

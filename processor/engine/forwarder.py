@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING
 
 from processor import events
 from processor.broker.base import Broker, GroupConsumer, Membership, Reader, Record, TopicPartition
+from processor.engine.batch import FlushBatch, FlushResult
 from processor.engine.dead_slots import DeadSlots
-from processor.engine.flush import FlushBatch, Flusher, FlushResult
+from processor.engine.fence import Fence
+from processor.engine.flush import Flusher
 from processor.engine.pace import Pace
 from processor.engine.rungs import Load, Rung, offset_of
 from processor.engine.upkeep import Upkeep
 from processor.engine.way_home import WayHome
-from processor.errors import BrokerError, MemberFenced
+from processor.errors import BrokerError, MemberFenced, StaleMembership
 from processor.runtime import Inbox, Runtime
+from processor.wire.groups import instance_name
 from processor.wire.topics import RETRY_DELAYS, parse_topic, retry_topic
 
 if TYPE_CHECKING:
@@ -58,8 +61,7 @@ class Forwarder:
         self._counters = counters
         self._inbox: Inbox[FlushResult[Load]] = Inbox(runtime)
         self._dead_slots = DeadSlots(broker, config, config.forwarders, config.forwarder_id)
-        self._membership: Membership | None = None
-        self._callbacks = 0
+        self._fence = Fence(config.forwarders)
         self._assignments = 0
         self._rungs: dict[TopicPartition, Rung] = {}
         self._new: list[Rung] = []
@@ -86,11 +88,10 @@ class Forwarder:
         self._flusher: Flusher[Load] = Flusher(
             self._runtime, self._broker, config.forwarder_id(), self._inbox.post, name="forward-flusher"
         )
-        self._upkeep = Upkeep(self._runtime, self._broker, config, lambda _: None, group=config.forwarders)
+        self._upkeep = Upkeep(self._runtime, self._broker, config, lambda _: None)
         self._reader: Reader = self._broker.reader()
-        self._member: GroupConsumer = self._broker.group_consumer(
-            config.forwarders, instance_id=config.slot if config.static else None
-        )
+        instance = instance_name(config.forwarders, config.slot) if config.static else None
+        self._member: GroupConsumer = self._broker.group_consumer(config.forwarders, instance_id=instance)
         try:
             self._serve()
         except MemberFenced as error:
@@ -137,7 +138,7 @@ class Forwarder:
             self._begin_new()
             busy += self._read()
             busy += self._flush_due(now)
-            self._upkeep.turn(now, lambda: list(self._rungs))
+            self._upkeep.turn(now, lambda: {self._config.forwarders: list(self._rungs)})
         return busy
 
     def _pause(self) -> float:
@@ -152,8 +153,7 @@ class Forwarder:
     # --- the group -----------------------------------------------------------------------------------------------
 
     def on_assigned(self, partitions: Sequence[TopicPartition], membership: Membership) -> None:
-        self._membership = membership
-        self._callbacks += 1
+        self._fence.heard(membership)
         for place in partitions:
             name = parse_topic(place.topic)
             if name is None or name.delay is None:
@@ -163,8 +163,7 @@ class Forwarder:
             self._new.append(rung)
 
     def on_revoked(self, partitions: Sequence[TopicPartition], membership: Membership) -> None:
-        self._membership = membership
-        self._callbacks += 1
+        self._fence.heard(membership)
         deadline = self._clock.monotonic() + LET_GO
         while self._in_flight is not None and self._clock.monotonic() < deadline:
             if not self._take_results():
@@ -172,8 +171,7 @@ class Forwarder:
         self._drop(partitions)
 
     def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
-        self._membership = None
-        self._callbacks += 1
+        self._fence.heard(None)
         self._drop(partitions)
 
     def _drop(self, partitions: Sequence[TopicPartition]) -> None:
@@ -253,7 +251,8 @@ class Forwarder:
     # --- moving on -----------------------------------------------------------------------------------------------
 
     def _flush_due(self, now: float) -> int:
-        if self._in_flight is not None or self._membership is None or not self._pace.allows(now, self._callbacks):
+        membership = self._fence.snapshot(now)
+        if self._in_flight is not None or membership is None or not self._pace.allows(now):
             return 0
         loads = self._due_loads()
         if not loads and now >= self._lazy_at:
@@ -263,13 +262,12 @@ class Forwarder:
             return 0
         batch = FlushBatch(
             parts=loads,
-            group=self._config.forwarders,
-            membership=self._membership,
+            memberships={self._fence.group: membership},
             watch_all=self._watch_all,
             records=sum(len(load.creates) for load in loads),
         )
         self._in_flight = batch
-        self._pace.froze(self._callbacks)
+        self._fence.froze()
         self._flusher.submit(batch)
         return batch.records
 
@@ -305,6 +303,7 @@ class Forwarder:
     def _load(self, rung: Rung, records: list[Record], offset: int, now_ms: int) -> Load:
         return Load(
             rung=rung,
+            group=self._fence.group,
             assignment=rung.assignment,
             records=records,
             creates=[self._way_home.onward(record, now_ms) for record in records],
@@ -329,7 +328,10 @@ class Forwarder:
         if result.batch is not self._in_flight:
             return
         self._in_flight = None
-        self._pace.ended(result.error, self._clock.monotonic())
+        now = self._clock.monotonic()
+        self._pace.ended(result.error, now)
+        if isinstance(result.error, StaleMembership):
+            self._fence.refused(now)
         refused = {id(failure.record): failure.error for failure in result.acks.failures}
         self._watch_all = result.error is not None and not refused
         for load in result.batch.parts:

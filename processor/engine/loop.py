@@ -19,14 +19,16 @@ from itertools import groupby
 from typing import TYPE_CHECKING, cast
 
 from processor import events
-from processor.broker.base import Batch, Broker, GroupConsumer, Reader
+from processor.broker.base import Batch, Broker, Reader
 from processor.core.ordering import Spilled
 from processor.engine.attempt import Attempt, Sync
+from processor.engine.batch import FlushBatch, FlushResult, Part
 from processor.engine.config import WorkerConfig
 from processor.engine.control_topic import ControlNews, ControlWatch
 from processor.engine.dispatch import Dispatch, Pool
-from processor.engine.flush import FlushBatch, Flusher, FlushResult, Part
+from processor.engine.flush import Flusher
 from processor.engine.forwarder import Forwarder
+from processor.engine.groups import Groups
 from processor.engine.guard import Guard
 from processor.engine.intake import Intake
 from processor.engine.operators import Operators
@@ -96,15 +98,15 @@ class Worker:
         self.forwarder = Forwarder(runtime, broker, config, engine.counters)
         self.orphans = OrphanWatch(engine, self.upkeep)
         self.watchdog = Watchdog(engine, self.dispatch, self.ownership, self.upkeep)
-        self.member: GroupConsumer = broker.group_consumer(
-            config.group, instance_id=config.slot if config.static else None
-        )
+        self.groups = Groups(broker, config, self.ownership.listener)
         self._flushing = False
         self._in_flight: FlushBatch[Part] | None = None
         self._pace = Pace(config.membership_proof)
         self._flush_began = 0.0
         self._busy_at = 0.0
-        self._stopping = self._rejoin = False
+        self._stopping = False
+        self._rejoin: set[str] = set()
+        """Queues whose groups are to be left and joined again."""
         self._leave = True
         self.last_turn = 0.0
         """Monotonic seconds of the last turn of the loop: the liveness probe looks at it."""
@@ -131,7 +133,8 @@ class Worker:
     def ready(self) -> bool:
         """Whether every number this worker owns is restored, and the group has spoken at least once."""
         standings = {number.phase for number in list(self.state.numbers.values())}
-        return self.ownership.callbacks > 0 and not standings & {PartitionPhase.RESTORING, PartitionPhase.CLAIMING}
+        heard = all(fence.callbacks for fence in self.state.fences.values())
+        return heard and not standings & {PartitionPhase.RESTORING, PartitionPhase.CLAIMING}
 
     def run(self) -> None:
         """Serve until stopped.
@@ -146,7 +149,7 @@ class Worker:
             while not self._stopping:
                 # No job starts before what operators want is known.
                 if self.prepared and self.operators.informed and not subscribed:
-                    self.member.subscribe(sorted(self.state.normal_topics), self.ownership)
+                    self.groups.subscribe_all()
                     subscribed = True
                 self._turn(subscribed=subscribed)
             self._shut_down(subscribed=subscribed)
@@ -163,11 +166,10 @@ class Worker:
         busy = self._take_posts()
         if self._rejoin and not self._stopping:
             # Not among the posts: behind this one there may be the result of the flush under way.
-            self._rejoin = False
-            self._join_again()
+            self._join_again(self._rejoin.pop())
         busy += self.dispatch.hand_out()
         if subscribed:
-            self._poll_group(0.0)
+            self._poll_groups()
         busy += self._fetch()
         self._flush_if_due(now, idle=not busy)
         self.timers.turn(now)
@@ -182,9 +184,9 @@ class Worker:
         else:
             self._busy_at = now
 
-    def _poll_group(self, timeout: float) -> None:
+    def _poll_groups(self) -> None:
         try:
-            self.member.poll(timeout)
+            self.groups.poll()
         except MemberFenced:
             raise
         except BrokerError as error:
@@ -251,7 +253,7 @@ class Worker:
         elif isinstance(post, ControlNews):
             self.operators.heard(post)
         elif isinstance(post, Members):
-            self._rejoin = self._rejoin or self.orphans.counted(post)
+            self._rejoin |= self.orphans.counted(post)
         elif isinstance(post, LaneEnds):
             self.watchdog.seen(post)
 
@@ -262,7 +264,7 @@ class Worker:
         if self.flusher.is_stuck(now):
             self._replace_flusher()
         oldest = engine.oldest_record_at
-        if self._flushing or oldest is None or not self._pace.allows(now, self.ownership.callbacks):
+        if self._flushing or oldest is None or not self._pace.allows(now):
             return
         linger = self.config.linger
         due = engine.urgent or engine.group_commit.due(now) or now - oldest >= linger or not engine.has_room
@@ -276,7 +278,6 @@ class Worker:
             return
         self._flushing, self._in_flight = True, batch
         self._flush_began = now
-        self._pace.froze(self.ownership.callbacks)
         self.flusher.submit(batch)
 
     def _flushed(self, result: FlushResult[Part]) -> None:
@@ -303,13 +304,13 @@ class Worker:
         else:
             self.flusher.prepare()
 
-    def _join_again(self) -> None:
+    def _join_again(self, queue: str) -> None:
         """Leave and join: the group rebalances, and what had no owner finds one."""
-        log.error("group.orphans", extra={"slot": self.config.slot})
+        log.error("group.orphans", extra={"slot": self.config.slot, "queue": queue})
         self.state.counters.events["rejoined"] += 1
-        self.member.unsubscribe()
-        self._serve_until(lambda: not self.state.numbers, 5.0, poll=True)
-        self.member.subscribe(sorted(self.state.normal_topics), self.ownership)
+        self.groups.leave(queue)
+        self._serve_until(lambda: not any(name == queue for name, _ in self.state.numbers), 5.0, poll=True)
+        self.groups.subscribe(queue)
 
     # --- giving up -----------------------------------------------------------------------------------------------
 
@@ -333,10 +334,10 @@ class Worker:
             if now >= deadline:
                 return False
             if poll:
-                self._poll_group(0.0)
+                self._poll_groups()
             if not self._take_posts():
                 engine.inbox.wait(0.002)
-            if flush and not self._flushing and self._pace.allows(now, self.ownership.callbacks):
+            if flush and not self._flushing and self._pace.allows(now):
                 self._flush(now)
             else:
                 self._flush_if_due(now, idle=False)
@@ -356,7 +357,7 @@ class Worker:
         if subscribed and self._leave:
             # With static membership a plain close would leave partitions idle until the session times out
             # (measured: 10 s against 0.9 s).
-            self.member.unsubscribe()
+            self.groups.leave_all()
             self._serve_until(lambda: not self.state.numbers, 2.0, poll=True)
         self._close()
 
@@ -376,7 +377,7 @@ class Worker:
         self.upkeep.stop(1.0)
         for reader in self.readers.values():
             reader.close()
-        self.member.close()
+        self.groups.close()
 
     # --- wiring --------------------------------------------------------------------------------------------------
 

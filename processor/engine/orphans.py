@@ -2,8 +2,8 @@
 
 A static member that gives partitions up and dies before it has joined again leaves them to nobody: its successor takes
 its seat without a rebalance, and only the next rebalance would hand them out (measured: none within 40 s). So every
-member asks from time to time who owns what. If something has had no owner for several askings in a row, the member
-whose instance comes first leaves and joins again: that is a rebalance.
+member of a queue's group asks from time to time who owns what there. If something has had no owner for several askings
+in a row, the member whose instance comes first leaves and joins again: that is a rebalance.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from processor.broker.base import Member, TopicPartition
 from processor.engine.upkeep import AskMembers, Members, Upkeep
+from processor.wire.groups import slot_of
 
 if TYPE_CHECKING:
     from processor.engine.state import EngineState
@@ -49,25 +50,27 @@ class OrphanWatch:
     def __init__(self, engine: EngineState, upkeep: Upkeep) -> None:
         self._engine = engine
         self._upkeep = upkeep
-        self._orphans = Orphans()
         self._next = engine.clock.monotonic() + EVERY
-        self._numbers = [
-            TopicPartition(topic, partition)
+        self._queues = {engine.config.group(queue.name): queue.name for queue in engine.queues.values()}
+        self._orphans = {group: Orphans() for group in self._queues}
+        self._numbers = {
+            engine.config.group(queue.name): [TopicPartition(topic, number) for number in range(queue.partitions)]
             for topic, queue in engine.normal_topics.items()
-            for partition in range(queue.partitions)
-        ]
+        }
 
     def turn(self, now: float) -> None:
         """Called every turn of the loop. `now`: monotonic seconds."""
         # A dynamic member takes no seat over without a rebalance, so it leaves no orphans either.
         if self._engine.config.static and now >= self._next:
             self._next = now + EVERY
-            self._upkeep.ask(AskMembers())
+            for group in self._queues:
+                self._upkeep.ask(AskMembers(group))
 
-    def counted(self, roll: Members) -> bool:
-        """The cluster has answered; whether this worker is to leave and join again."""
-        first = min((member.instance_id for member in roll.members if member.instance_id), default=None)
-        if not self._orphans.found(self._numbers, roll.members):
-            return False
-        self._orphans.reset()
-        return first == self._engine.config.slot
+    def counted(self, roll: Members) -> set[str]:
+        """The cluster has answered; the queues whose group this worker is to leave and join again."""
+        first = min((member.instance_id for member in roll.members if member.instance_id), default="")
+        orphans = self._orphans[roll.group]
+        if not orphans.found(self._numbers[roll.group], roll.members):
+            return set()
+        orphans.reset()
+        return {self._queues[roll.group]} if slot_of(first) == self._engine.config.slot else set()

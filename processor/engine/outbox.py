@@ -10,8 +10,8 @@ from processor import events
 from processor.broker.base import OutRecord, TopicPartition
 from processor.core.checkpoint import NUMBER_KEY
 from processor.core.live import step_key
+from processor.engine.batch import FlushBatch, FlushResult, Part
 from processor.engine.dispatch import Dispatch
-from processor.engine.flush import FlushBatch, FlushResult, Part
 from processor.engine.outcomes import Outcomes
 from processor.engine.queue_partition import PartitionPhase, QueuePartition
 from processor.engine.refusals import Refusals, Refused
@@ -41,27 +41,40 @@ class Outbox:
         """Flushes in a row that failed by a fault of the engine."""
 
     def freeze(self) -> FlushBatch[Part] | None:
-        """Step 1 of a flush: everything there is now, with the membership of the last callback. None: nothing to do."""
+        """Step 1 of a flush: everything there is now, with the memberships of the last callbacks. None: nothing to do.
+
+        What belongs to a group that cannot be flushed for now (its membership was refused, or is lost) stays.
+        """
         engine = self._engine
-        if engine.membership is None:
+        now = engine.clock.monotonic()
+        snapshots = {queue: fence.snapshot(now) for queue, fence in engine.fences.items()}
+        if not any(snapshots.values()):
             return None
-        parts = []
+        parts, memberships, left = [], {}, []
         for number in list(engine.numbers.values()):
             try:
-                if self._has_work(number):
-                    parts.append(self._part(number))
+                if not self._has_work(number):
+                    continue
+                fence, membership = engine.fences[number.queue.name], snapshots[number.queue.name]
+                if membership is None:
+                    left.append(number)
+                    continue
+                parts.append(self._part(number, fence.group))
+                memberships[fence.group] = membership
+                fence.froze()
             except Exception as error:  # noqa: BLE001  (the owner's guard)
                 engine.guard.number(number, "its flush was being made", error)
         engine.outbox_records = engine.outbox_bytes = 0
         engine.oldest_record_at = None
         engine.urgent = False
         engine.group_commit.began()
+        for number in left:
+            engine.wrote(*number.outbox_load())
         if not parts:
             return None
         return FlushBatch(
             parts=parts,
-            group=engine.config.group,
-            membership=engine.membership,
+            memberships=memberships,
             watch_all=self._watch_all,
             records=sum(len(part.creates) + len(part.announces) for part in parts),
         )
@@ -72,7 +85,7 @@ class Outbox:
             return False
         return number.touched or number.has_records or any(lane.changed for lane in number.lanes.values())
 
-    def _part(self, number: QueuePartition) -> Part:
+    def _part(self, number: QueuePartition, group: str) -> Part:
         for attempt in number.news:
             if not attempt.settled and attempt.assignment == number.assignment:
                 mark = number.outbox_mark()
@@ -101,6 +114,7 @@ class Outbox:
             announces.append(marked)
         part = Part(
             number=number,
+            group=group,
             assignment=number.assignment,
             creates=creates,
             announces=announces,
@@ -196,6 +210,10 @@ class Outbox:
         refused: Refused = {id(failure.record): failure.error for failure in result.acks.failures}
         # An abort that names no record, and is not about the group, may be about a record: ask for reports next time.
         self._watch_all = not refused and not isinstance(result.error, StaleMembership)
+        if isinstance(result.error, StaleMembership):
+            for fence in engine.fences.values():
+                if fence.group in result.refused_groups:
+                    fence.refused(engine.clock.monotonic())
         self._internal = self._internal + 1 if result.internal else 0
         hopeless = self._internal >= HOPELESS
         for part in result.batch.parts:

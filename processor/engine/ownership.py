@@ -1,6 +1,6 @@
 """Numbers come and go: assign, restore, claim, revoke, lost. Runs on the owning thread; the callbacks inside its poll.
 
-The group consumer only holds the membership: it is subscribed to the normal lanes and reads none. Whoever the group
+The group of a queue only holds the membership: it is subscribed to the normal lane and reads none. Whoever the group
 gives `jobs.{queue}`-p owns number p whole, and reads p of every lane by hand. Left to an assignor, lanes p and p.due
 land on different workers (measured: 8 of 8), and then steps run twice and key order is gone without any fault.
 """
@@ -15,6 +15,7 @@ from processor.broker.base import Membership, Reader, TopicPartition
 from processor.core.deaths import Death, noted
 from processor.core.window import Window
 from processor.core.write_set import Origin
+from processor.engine.groups import Listener
 from processor.engine.intake import resume
 from processor.engine.parked import Fate, fate, look_again_at
 from processor.engine.queue_partition import PartitionPhase, QueuePartition
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from processor.core.live import LiveView
     from processor.engine.attempt import Attempt
     from processor.engine.dispatch import Dispatch
+    from processor.engine.fence import Fence
     from processor.engine.restore import Restored, Restorer
     from processor.engine.state import EngineState
     from processor.wire.records import LiveJobRecord
@@ -42,7 +44,7 @@ that ends its process at once would else die unseen, again and again.
 
 
 class Ownership:
-    """Takes partitions up and gives them away. Implements `processor.broker.base.RebalanceListener`."""
+    """Takes partitions up and gives them away, as the groups of the queues say."""
 
     def __init__(
         self,
@@ -58,16 +60,24 @@ class Ownership:
         self._readers = readers
         self._hand_over = hand_over
         """Waits (bounded) until the jobs of these numbers have yielded and their last flush is committed."""
-        self.callbacks = 0
-        """How often the group has spoken; after a group error nothing is flushed until it speaks again."""
         self._holds: dict[tuple[str, int], tuple[float, float]] = {}
         """Numbers that were held: for how many seconds, and until when a new fault counts as the same one."""
         self.leaving = False
         """The worker stops: what the group still hands to it is not taken up, the next owner begins with it."""
 
-    # --- the group's callbacks -----------------------------------------------------------------------------------
+    # --- a group's callbacks -------------------------------------------------------------------------------------
 
-    def on_assigned(self, partitions: Sequence[TopicPartition], membership: Membership) -> None:
+    def listener(self, queue: str) -> Listener:
+        """For the group of a queue."""
+        # Looked up at the call, so that whoever looks on can stand before them.
+        return Listener(
+            self._engine.fences[queue],
+            lambda *told: self.on_assigned(*told),
+            lambda *told: self.on_revoked(*told),
+            lambda *told: self.on_lost(*told),
+        )
+
+    def on_assigned(self, fence: Fence, partitions: Sequence[TopicPartition], membership: Membership) -> None:
         """Assign p.
 
         1. A new assignment: late results of an older one are told apart by it.
@@ -75,8 +85,7 @@ class Ownership:
         3. to 4. The restorer reads offsets and checkpoints; other numbers keep running.
         5. to 6. follow in `restored` and `claimed`.
         """
-        self._engine.membership = membership
-        self.callbacks += 1
+        fence.heard(membership)
         self._engine.counters.events["rebalance.assigned"] += 1
         if self.leaving:
             return
@@ -89,10 +98,9 @@ class Ownership:
             log.info("numbers.assigned", extra={"numbers": _names(numbers)})
             self._restorer.submit(numbers)
 
-    def on_revoked(self, partitions: Sequence[TopicPartition], membership: Membership) -> None:
+    def on_revoked(self, fence: Fence, partitions: Sequence[TopicPartition], membership: Membership) -> None:
         """Revoke p: stop starting, ask running jobs to save and yield, wait a little, flush as released, let go."""
-        self._engine.membership = membership
-        self.callbacks += 1
+        fence.heard(membership)
         self._engine.counters.events["rebalance.revoked"] += 1
         numbers = self._owned(partitions)
         if not numbers:
@@ -104,10 +112,9 @@ class Ownership:
         finally:
             self._give_up(numbers)
 
-    def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
+    def on_lost(self, fence: Fence, partitions: Sequence[TopicPartition]) -> None:
         """Lost p: it belongs to somebody else already. Drop at once, write nothing."""
-        self.callbacks += 1
-        self._engine.membership = None
+        fence.heard(None)
         self._engine.counters.events["rebalance.lost"] += 1
         numbers = self._owned(partitions)
         log.warning("numbers.lost", extra={"numbers": _names(numbers)})

@@ -199,6 +199,11 @@ class QueuePartition:
         """To be able to take back what comes."""
         return OutboxMark(len(self.creates), len(self.saves), len(self.announces))
 
+    def outbox_load(self) -> tuple[int, int]:
+        """Records that wait in its outbox, and bytes of their values."""
+        records = [*self.creates, *self.announces, *(saved.out for saved in self.saves)]
+        return len(records), sum(len(record.value or b"") for record in records)
+
     def roll_back(self, mark: OutboxMark) -> None:
         """Take back what was put into the outbox since."""
         del self.creates[mark.creates :]

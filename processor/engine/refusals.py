@@ -26,7 +26,7 @@ from processor.wire.topics import alerts_topic
 
 if TYPE_CHECKING:
     from processor.engine.attempt import Attempt
-    from processor.engine.flush import Part
+    from processor.engine.batch import Part
     from processor.engine.queue_partition import QueuePartition
     from processor.engine.state import EngineState
 

@@ -23,11 +23,20 @@ from processor.core.live import LiveTable
 from processor.core.offset_metadata import OffsetMetadata, decode
 from processor.core.window import Range, merge_ranges, unpacked
 from processor.engine.dead_slots import DeadSlots, metadata
-from processor.errors import BrokerError, InternalError, OffsetOutOfRange, OffsetsLost, ProcessorError, RecordError
+from processor.errors import (
+    BrokerError,
+    InternalError,
+    OffsetOutOfRange,
+    OffsetsLost,
+    ProcessorError,
+    RecordError,
+    RetriableBrokerError,
+)
 from processor.job import Lane
 from processor.runtime import Inbox, Runtime, serve
 from processor.texts import message_of
 from processor.wire.codec import decode_checkpoint, decode_dedupe, decode_live_job, decode_number_mark, decode_step
+from processor.wire.groups import former_group
 
 if TYPE_CHECKING:
     from processor.engine.config import WorkerConfig
@@ -99,11 +108,19 @@ class Restorer:
         self._requests: Inbox[Sequence[tuple[QueuePartition, int]] | None] = Inbox(runtime)
         self._stopping = False
         self._reader: Reader | None = None
-        self.dead_slots = DeadSlots(broker, config, config.group, config.transactional_id)
+        self._dead_slots = {
+            queue.name: DeadSlots(broker, config, config.group(queue.name), config.transactional_id)
+            for queue in config.queues
+        }
         self._actor = runtime.start("restorer", self._run)
 
+    @property
+    def shots(self) -> list[str]:
+        """Transactional ids of dead slots that were ended."""
+        return [shot for dead_slots in self._dead_slots.values() for shot in dead_slots.shots]
+
     def submit(self, numbers: Sequence[QueuePartition]) -> None:
-        """Restore these numbers together; each is answered on its own."""
+        """Restore these numbers of one queue together; each is answered on its own."""
         self._requests.post([(number, number.assignment) for number in numbers])
 
     def stop(self, timeout: float) -> bool:
@@ -175,15 +192,32 @@ class Restorer:
         3. Committed offsets of all lanes, stable; then end what a dead predecessor left open.
         4. The true high watermark of the checkpoint and dedupe partitions; read until the position is there.
         """
+        dead_slots = self._dead_slots[work[0].number.queue.name]
         lanes = [lane.key for found in work for lane in found.number.lanes.values()]
-        committed = self.dead_slots.stable_committed(lanes)
-        self.dead_slots.shoot({meta.slot for meta in metadata(committed) if not meta.released})
+        committed = dead_slots.stable_committed(lanes)
+        committed |= self._formerly_committed([lane for lane in lanes if committed[lane].offset is None])
+        dead_slots.shoot({meta.slot for meta in metadata(committed) if not meta.released})
         begins = self._broker.admin().begin_offsets(lanes)
         for found in work:
             self._start_lanes(found, committed, begins)
         self._read_back(work)
         for found in work:
             self._apply_mark(found, begins)
+
+    def _formerly_committed(self, lanes: Sequence[TopicPartition]) -> dict[TopicPartition, Committed]:
+        """Offsets that the group which all queues once shared has for lanes that their own group knows nothing of.
+
+        Raises:
+            RetriableBrokerError: that group still has members, so somebody else may own these lanes.
+        """
+        if not lanes:
+            return {}
+        admin, group = self._broker.admin(), former_group(self._config.namespace)
+        committed = admin.committed(group, lanes, stable=True, timeout=self._config.stable_wait)
+        found = {lane: entry for lane, entry in committed.items() if entry.offset is not None}
+        if found and admin.members(group):
+            raise RetriableBrokerError(f"workers of an older version are still in group {group}: stop them first")
+        return found
 
     def _apply_mark(self, found: Restored, begins: dict[TopicPartition, int]) -> None:
         """The mark holds what offsets and their metadata have lost; what it calls complete is complete for good."""
@@ -261,6 +295,7 @@ class Restorer:
             return
         reader = self._reader = self._reader or self._broker.reader()
         reader.assign({source: starts[source] for source in unread})
+        queue = next(found.number.queue.name for found, _ in sources.values())
         stuck_since = self._runtime.clock.monotonic()
         try:
             while unread and not self._stopping:
@@ -271,7 +306,7 @@ class Restorer:
                 elif self._runtime.clock.monotonic() - stuck_since > self._config.stable_wait:
                     # The last stable offset does not reach the end: an open transaction of a slot seen here.
                     lanes = [lane.key for found, _ in sources.values() for lane in found.number.lanes.values()]
-                    self.dead_slots.shoot_seen(lanes)
+                    self._dead_slots[queue].shoot_seen(lanes)
                     stuck_since = self._runtime.clock.monotonic()
                 unread -= {source for source in unread if reader.position(source) >= ends[source]}
         finally:

@@ -94,9 +94,10 @@ class Rung:
 
 @dataclass(slots=True, kw_only=True)
 class Load:
-    """What one rung contributes to a flush of the forwarder. Implements `processor.engine.flush.Cargo`."""
+    """What one rung contributes to a flush of the forwarder. Implements `processor.engine.batch.Cargo`."""
 
     rung: Rung
+    group: str
     assignment: int
     records: list[Record]
     creates: list[OutRecord]

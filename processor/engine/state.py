@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from processor import events
-from processor.broker.base import Broker, Membership
+from processor.broker.base import Broker
 from processor.context.port import ContextLimits
 from processor.core.completer import Completer
 from processor.core.group_commit import GroupCommit
@@ -18,6 +18,7 @@ from processor.core.write_set import Origin, Topics
 from processor.engine.attempt import Attempt, AttemptShared
 from processor.engine.config import QueueConfig, WorkerConfig
 from processor.engine.counters import Counters
+from processor.engine.fence import Fence
 from processor.engine.gate import Gate
 from processor.engine.queue_partition import LaneState, PartitionPhase, QueuePartition
 from processor.errors import RecordError
@@ -53,8 +54,8 @@ class EngineState:
             payload_max_bytes=config.payload_max_bytes,
         )
         self.shared = AttemptShared(self.inbox, runtime.clock, limits, runtime.signal, config.unknown_type_patience)
-        self.membership: Membership | None = None
-        """The group metadata of the last assign or revoke callback; flushes present this and nothing fresher."""
+        self.fences = {queue.name: Fence(config.group(queue.name)) for queue in config.queues}
+        """Of the group of each queue."""
         self.numbers: dict[tuple[str, int], QueuePartition] = {}
         self.claimed: dict[tuple[str, int], int] = {}
         """The last epoch of every number that this process has owned."""

@@ -10,7 +10,7 @@ The owning thread never waits for any of this: it hands over chores and takes an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from processor import events
@@ -32,8 +32,9 @@ PROBE_WAIT = 5.0
 
 
 class Tend(NamedTuple):
-    """Delete what is old and done in these lanes."""
+    """Delete what is old and done in these lanes of a group."""
 
+    group: str
     lanes: Sequence[TopicPartition]
 
 
@@ -44,12 +45,15 @@ class Look(NamedTuple):
 
 
 class AskMembers(NamedTuple):
-    """Say who is in the group and owns what."""
+    """Say who is in a group and owns what."""
+
+    group: str
 
 
 class Members(NamedTuple):
-    """The members of the group a moment ago."""
+    """The members of a group a moment ago."""
 
+    group: str
     members: Sequence[Member]
 
 
@@ -68,9 +72,7 @@ class Upkeep:
         broker: Broker,
         config: WorkerConfig,
         reply: Callable[[LaneEnds | Members], None],
-        group: str | None = None,
     ) -> None:
-        self._group = group or config.group
         self._runtime = runtime
         self._broker = broker
         self._config = config
@@ -78,13 +80,15 @@ class Upkeep:
         self._requests: Inbox[Tend | Look | AskMembers | None] = Inbox(runtime)
         self._actor: Actor | None = None
         self._next = runtime.clock.monotonic() + min(FIRST_TENDING, config.tend_every)
-        self._known: dict[TopicPartition, Retention] = {}
+        self._known: dict[str, dict[TopicPartition, Retention]] = {}
+        """By group."""
 
-    def turn(self, now: float, lanes: Callable[[], Sequence[TopicPartition]]) -> None:
-        """Called every turn of the loop; hands over the lanes when it is time. `now`: monotonic seconds."""
+    def turn(self, now: float, lanes: Callable[[], Mapping[str, Sequence[TopicPartition]]]) -> None:
+        """Called every turn of the loop; hands over the lanes, by group, when it is time. `now`: monotonic seconds."""
         if now >= self._next:
             self._next = now + self._config.tend_every
-            self.ask(Tend(lanes()))
+            for group, owned in lanes().items():
+                self.ask(Tend(group, owned))
 
     def ask(self, chore: Tend | Look | AskMembers) -> None:
         """Hand over a chore."""
@@ -115,28 +119,28 @@ class Upkeep:
 
     def _do(self, chore: Tend | Look | AskMembers) -> None:
         if isinstance(chore, AskMembers):
-            self._reply(Members(self._broker.admin().members(self._group)))
+            self._reply(Members(chore.group, self._broker.admin().members(chore.group)))
             return
         if isinstance(chore, Look):
             self._reply(LaneEnds(self._broker.admin().end_offsets(chore.lanes, Isolation.COMMITTED)))
         else:
-            self.tend(chore.lanes)
+            self.tend(chore.group, chore.lanes)
 
-    def tend(self, lanes: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    def tend(self, group: str, lanes: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Delete what is old and done; below which offsets that was."""
         admin = self._broker.admin()
-        committed = admin.committed(self._group, list(lanes))
+        committed = admin.committed(group, list(lanes))
         begins = admin.begin_offsets(lanes)
         now = self._runtime.clock.now_ms()
         # Lanes of numbers that moved away: their new owner takes its own samples.
-        self._known = {lane: self._retention(lane) for lane in lanes}
+        self._known[group] = {lane: self._retention(group, lane) for lane in lanes}
         before: dict[TopicPartition, int] = {}
         with _Ages(self._runtime, self._broker) as ages:
             for lane in lanes:
                 low, begin = committed[lane].offset, begins.get(lane)
                 if low is None or begin is None:
                     continue
-                retention = self._known[lane]
+                retention = self._known[group][lane]
                 probe = retention.probe(low, begin)
                 if probe is not None and (found := ages.of(lane, probe)) is not None and found[0] < low:
                     retention.observe(*found)
@@ -152,8 +156,8 @@ class Upkeep:
             )
         return before
 
-    def _retention(self, lane: TopicPartition) -> Retention:
-        return self._known.get(lane) or Retention(int(self._config.replay_time * 1000))
+    def _retention(self, group: str, lane: TopicPartition) -> Retention:
+        return self._known.get(group, {}).get(lane) or Retention(int(self._config.replay_time * 1000))
 
 
 class _Ages:

@@ -68,11 +68,18 @@ class Watchdog:
         if now >= self._next:
             self._next = now + self._every
             self._upkeep.ask(Look(self.lanes()))
-        self._upkeep.turn(now, self.lanes)
+        self._upkeep.turn(now, self._by_group)
 
     def lanes(self) -> Sequence[TopicPartition]:
         """Every lane partition that this worker reads."""
         return [lane.key for number in self._engine.active() for lane in number.lanes.values()]
+
+    def _by_group(self) -> dict[str, list[TopicPartition]]:
+        found: dict[str, list[TopicPartition]] = {}
+        for number in self._engine.active():
+            lanes = found.setdefault(self._engine.config.group(number.queue.name), [])
+            lanes += [lane.key for lane in number.lanes.values()]
+        return found
 
     def seen(self, answer: LaneEnds) -> None:
         """The cluster has answered."""

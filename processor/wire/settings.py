@@ -43,7 +43,7 @@ REFUSED_CLIENT_PROPERTIES = {
     "enable.partition.eof": "the worker needs the ends of partitions to bring lag to zero",
     "enable.random.seed": "job ids must not repeat",
     "error_cb": "callbacks belong to the package",
-    "group.id": "it follows from the namespace and is shared by all workers",
+    "group.id": "it follows from the namespace and the queue",
     "group.instance.id": "it is the worker's slot: --instance",
     "group.protocol": "set worker.group_protocol",
     "heartbeat.interval.ms": "set worker.heartbeat",

@@ -9,6 +9,7 @@ import pytest
 
 from processor.broker.base import Membership, OffsetCommit, TopicPartition
 from processor.errors import MemberFenced, StaleMembership
+from processor.wire.groups import instance_name
 from tests.contract.harness import SESSION_S
 from tests.contract.scene import PATIENCE_S, Member, Scene
 from tests.waiting import eventually
@@ -286,3 +287,33 @@ def test_added_partitions_are_assigned_by_and_by(scene: Scene) -> None:
     assert scene.admin.topics([topic])[topic].partitions == 3
     later = scene.member([topic])
     join(scene, [member, later], topic, 3)
+
+
+def test_groups_of_two_queues_are_balanced_each_by_itself(scene: Scene) -> None:
+    """Each process is a member of both groups, as workers are: whoever joins gets its share of either topic."""
+    sizes = {scene.topic("busy", partitions=7): 7, scene.topic("idle", partitions=4): 4}
+    crew: dict[str, list[Member]] = {topic: [] for topic in sizes}
+
+    def everybody() -> list[Member]:
+        return [member for members in crew.values() for member in members]
+
+    def is_fair(topic: str) -> bool:
+        counts = [len(member.owned) for member in crew[topic]]
+        return sum(counts) == sizes[topic] and max(counts) - min(counts) <= 1
+
+    for place in range(4):
+        for topic in sizes:
+            instance = instance_name(f"{topic}-group", f"host-{place}")
+            member = Member(scene.broker.group_consumer(f"{topic}-group", instance_id=instance, peers=2))
+            member.consumer.subscribe([topic], member)
+            crew[topic].append(member)
+        scene.serve(everybody(), lambda: all(map(is_fair, sizes)), "both shared")
+    for member in everybody():
+        if member not in {members[0] for members in crew.values()}:
+            member.consumer.unsubscribe()
+    stayed = {topic: members[0] for topic, members in crew.items()}
+    scene.serve(
+        everybody(), lambda: {topic: len(member.owned) for topic, member in stayed.items()} == sizes, "all back"
+    )
+    for member in everybody():
+        member.consumer.close()

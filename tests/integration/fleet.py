@@ -33,6 +33,7 @@ from processor.job_ids import uuid7
 from processor.states import TERMINAL, State
 from processor.wire import topics
 from processor.wire.codec import decode_dead_letter, decode_status, encode
+from processor.wire.groups import queue_group, slot_of
 from processor.wire.headers import routing_headers
 from processor.wire.records import DeadLetterRecord, StatusRecord
 from processor.wire.settings_sources import load_settings
@@ -228,7 +229,7 @@ class Fleet:
     def owners(self) -> dict[int, str]:
         """Number -> slot of the member that owns its normal lane now and has claimed it."""
         owned = {
-            place.partition: member.instance_id or ""
+            place.partition: slot_of(member.instance_id or "")
             for member in self._ask(lambda admin: admin.members(self.group))
             for place in member.partitions
         }
@@ -257,7 +258,8 @@ class Fleet:
 
     @property
     def group(self) -> str:
-        return f"{self.namespace}.workers"
+        """That of the queue."""
+        return queue_group(self.namespace, QUEUE)
 
     def worker(self, slot: str) -> Process:
         """The newest process in this slot."""

@@ -46,7 +46,7 @@ def write(broker: MemoryBroker, topic: str, key: bytes, record: AnyRecord | byte
 
 def commit(broker: MemoryBroker, topic: str, partition: int, offset: int, metadata: str = "") -> None:
     place = TopicPartition(topic, partition)
-    broker.admin().commit("shop.workers", [OffsetCommit(place, offset, metadata)])
+    broker.admin().commit("shop.jobs.bulk", [OffsetCommit(place, offset, metadata)])
 
 
 def status(job_id: str, state: State, at: int, life: int = 1) -> StatusRecord:

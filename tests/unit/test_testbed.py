@@ -185,7 +185,7 @@ def test_async_handlers_sleep_in_virtual_time(bed: Testbed) -> None:
     jobs = [bed.enqueue(nap, 60.0) for _ in range(3)]
     bed.drain()
     assert [bed.result(h) for h in jobs] == [60.0] * 3
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_async_handlers_resume_after_a_crash(bed: Testbed) -> None:

@@ -67,9 +67,9 @@ class KafkaBroker:
         chosen = properties.transactional(self.config, transactional_id)
         return self._made(lambda watch: KafkaTransactionalProducer(chosen, watch, self.config.bootstrap))
 
-    def group_consumer(self, group: str, *, instance_id: str | None = None) -> KafkaGroupConsumer:
+    def group_consumer(self, group: str, *, instance_id: str | None = None, peers: int = 1) -> KafkaGroupConsumer:
         """A new, not yet subscribed member of `group`."""
-        chosen = properties.group(self.config, group, instance_id)
+        chosen = properties.group(self.config, group, instance_id, peers)
         return self._made(lambda watch: KafkaGroupConsumer(chosen, watch, self.config.bootstrap))
 
     def reader(self, *, isolation: Isolation = Isolation.COMMITTED) -> KafkaReader:

@@ -59,6 +59,8 @@ OWNED = frozenset(
     }
 )
 """Properties that `KafkaConfig.properties` may not set: each carries a guarantee, or is a field of `KafkaConfig`."""
+HEARTBEATS = 8
+"""Groups of one process that may have the configured heartbeat each."""
 MEMBERS_ONLY = frozenset({"max.poll.interval.ms"})
 """Properties that only members of a group are given. A reader never joins, and librdkafka would hold this one against
 the session timeout that it would have (45 s); a producer warns of it.
@@ -151,8 +153,16 @@ def common(config: KafkaConfig) -> Properties:
     }
 
 
-def group(config: KafkaConfig, group_id: str, instance_id: str | None) -> Properties:
-    """Properties of a member of a group."""
+def heartbeat_ms(config: KafkaConfig, peers: int) -> int:
+    """How often a member of a group says that it is alive, if its process is a member of so many groups: up to
+    `HEARTBEATS` of them as often as configured, more of them as seldom as it takes to send no more heartbeats than
+    those, but always three times within a session.
+    """
+    return min(config.heartbeat_interval_ms * max(1, -(-peers // HEARTBEATS)), config.session_timeout_ms // 3)
+
+
+def group(config: KafkaConfig, group_id: str, instance_id: str | None, peers: int = 1) -> Properties:
+    """Properties of a member of a group; its process is a member of `peers` groups."""
     properties: Properties = {
         **common(config),
         **{name: value for name, value in config.properties.items() if name in MEMBERS_ONLY},
@@ -168,7 +178,7 @@ def group(config: KafkaConfig, group_id: str, instance_id: str | None) -> Proper
         properties |= {
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": config.session_timeout_ms,
-            "heartbeat.interval.ms": config.heartbeat_interval_ms,
+            "heartbeat.interval.ms": heartbeat_ms(config, peers),
         }
     if instance_id is not None:
         properties["group.instance.id"] = instance_id

@@ -62,7 +62,8 @@ class MemoryProcess:
     def transactional_producer(self, transactional_id: str) -> MemoryTransactionalProducer:
         return MemoryTransactionalProducer(self._cluster, self._process, transactional_id)
 
-    def group_consumer(self, group: str, *, instance_id: str | None = None) -> MemoryGroupConsumer:
+    def group_consumer(self, group: str, *, instance_id: str | None = None, peers: int = 1) -> MemoryGroupConsumer:
+        del peers  # a heartbeat costs nothing here
         member = MemoryGroupConsumer(self._cluster, self._process, group, instance_id)
         self._members.append(member)
         return member

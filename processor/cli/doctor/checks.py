@@ -21,6 +21,7 @@ from processor.cli.wording import count, span
 from processor.core.topic_plan import Severity, compare
 from processor.job import Lane
 from processor.wire import topics
+from processor.wire.groups import slot_of
 
 if TYPE_CHECKING:
     from processor.app import App
@@ -153,29 +154,32 @@ def check_clocks(patient: DoctorContext) -> Iterator[Finding]:
 
 def check_workers(patient: DoctorContext) -> Iterator[Finding]:
     """Whether workers are there."""
-    group = admin.group_name(patient.app.namespace)
-    slots = sorted(member.instance_id or member.client_id for member in patient.members)
+    owned: dict[str, int] = defaultdict(int)
+    for members in patient.members.values():
+        for member in members:
+            owned[slot_of(member.instance_id) if member.instance_id else member.client_id] += len(member.partitions)
+    slots = sorted(owned)
     if not slots:
         yield Finding(
             check="workers",
             verdict=Verdict.WARN,
-            text=f"no worker is in group {group}",
+            text=f"no worker serves a queue of namespace {patient.app.namespace}",
             hint="processor worker MODULE:APP",
             details={"slots": []},
         )
         return
-    idle = [member.instance_id or member.client_id for member in patient.members if not member.partitions]
-    text = f"{len(slots)} in group {group}: {_several(slots)}"
+    idle = [slot for slot in slots if not owned[slot]]
+    text = f"{len(slots)} in namespace {patient.app.namespace}: {_several(slots)}"
     if idle:
         text += f"; {len(idle)} of them own no number"
-    yield Finding(check="workers", verdict=Verdict.OK, text=text, details={"slots": slots, "idle": sorted(idle)})
+    yield Finding(check="workers", verdict=Verdict.OK, text=text, details={"slots": slots, "idle": idle})
 
 
 def check_numbers(patient: DoctorContext) -> Iterator[Finding]:
     """Whether every number has an owner."""
-    if not patient.members:
+    if not any(patient.members.values()):
         return
-    owned = {place for member in patient.members for place in member.partitions}
+    owned = {place for members in patient.members.values() for member in members for place in member.partitions}
     missing: dict[str, list[int]] = defaultdict(list)
     total = 0
     for lag in patient.lags:
@@ -232,7 +236,7 @@ def check_lag(patient: DoctorContext) -> Iterator[Finding]:
             if lag.queue == queue:
                 waiting[lag.lane] = waiting.get(lag.lane, 0) + lag.waiting
         text = f"{queue}: " + ", ".join(f"{count} in {lane}" for lane, count in waiting.items())
-        stuck = sum(waiting.values()) and not patient.members
+        stuck = sum(waiting.values()) and not patient.members.get(queue)
         yield Finding(
             check="lag",
             verdict=Verdict.WARN if stuck else Verdict.OK,

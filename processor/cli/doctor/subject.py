@@ -16,6 +16,7 @@ from processor.core.topic_plan import topic_plan
 from processor.errors import ProcessorError
 from processor.job import Lane
 from processor.wire import topics
+from processor.wire.groups import queue_group
 from processor.wire.topics import QueueSpec
 
 if TYPE_CHECKING:
@@ -100,9 +101,10 @@ class DoctorContext:
         return self.broker.admin().topics([spec.name for spec in self.plan], configs=True)
 
     @cached_property
-    def members(self) -> list[Member]:
-        """The workers."""
-        return self.broker.admin().members(admin.group_name(self.app.namespace))
+    def members(self) -> dict[str, list[Member]]:
+        """Who serves each queue."""
+        asked = self.broker.admin()
+        return {queue: asked.members(queue_group(self.app.namespace, queue)) for queue in self.lanes}
 
     @cached_property
     def lags(self) -> list[LaneLag]:

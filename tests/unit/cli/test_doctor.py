@@ -84,7 +84,7 @@ def test_an_app_that_is_not_there_ends_with_2(shop: Shop) -> None:
 
 
 def test_numbers_without_an_owner_are_named(shop: Shop) -> None:
-    consumer, owner = shop.broker.group_consumer("shop.workers", instance_id="host-0"), Owner()
+    consumer, owner = shop.broker.group_consumer("shop.jobs.bulk", instance_id="7f.host-0"), Owner()
     consumer.subscribe(["shop.jobs.bulk"], owner)
     eventually(lambda: len(owner.owned) == 2, step=lambda: consumer.poll(0.01))
     found = examined(shop)
@@ -110,7 +110,7 @@ def test_jobs_that_wait_for_long_are_a_warning(shop: Shop, monkeypatch: pytest.M
     shop.write("shop.jobs.bulk", "j1", JOB, 1)
     monkeypatch.setattr(doctor_checks, "OLD", 0.0)
     assert "shop.jobs.bulk-1" in examined(shop)["oldest"]["text"]
-    shop.broker.admin().commit("shop.workers", [OffsetCommit(TopicPartition("shop.jobs.bulk", 1), 1)])
+    shop.broker.admin().commit("shop.jobs.bulk", [OffsetCommit(TopicPartition("shop.jobs.bulk", 1), 1)])
     assert "oldest" not in examined(shop)
 
 

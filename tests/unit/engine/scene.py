@@ -42,12 +42,14 @@ from processor.wire.codec import (
     decode_step,
     encode,
 )
+from processor.wire.groups import queue_group
 from processor.wire.headers import routing_headers
 from processor.wire.records import AlertRecord, ControlRecord, DeadLetterRecord, StatusRecord
 
 Handler = Callable[[Any, Any], Any]
 NS = "sim"
 QUEUE = "q"
+GROUP = queue_group(NS, QUEUE)
 
 LIMITS = MemoryLimits(session_seconds=3.0, transaction_seconds=6.0, transaction_scan_seconds=2.0)
 
@@ -372,7 +374,7 @@ class Scene:
     def committed(self) -> dict[TopicPartition, Committed]:
         """Finished commits of the group, of all lanes."""
         lanes = [self.lane(lane, p) for lane in (Lane.NORMAL, Lane.DUE) for p in range(self.partitions)]
-        return self.broker.admin().committed(f"{NS}.workers", lanes, stable=False)
+        return self.broker.admin().committed(GROUP, lanes, stable=False)
 
     def lag(self) -> dict[TopicPartition, int]:
         """Records between the committed offset and the end of each lane."""

@@ -79,7 +79,7 @@ def test_slot_that_was_slow_to_hand_over_is_not_shot(patient: Scene) -> None:
     define_steps(patient, count=12, seconds=0.3)
     patient.kinds["job"] = patient.kinds["steps"]
     moved_number(patient, "send_offsets")
-    first, second = (simulated.worker.restorer.dead_slots.shots for simulated in patient.workers)
+    first, second = (simulated.worker.restorer.shots for simulated in patient.workers)
     assert first == second == []
 
 

@@ -12,7 +12,7 @@ import pytest
 from processor.broker.base import OffsetCommit, OutRecord, TopicPartition
 from processor.broker.memory.admin import MemoryAdmin
 from processor.core.checkpoint import NUMBER_KEY
-from processor.engine.flush import FlushResult
+from processor.engine.batch import FlushResult
 from processor.engine.queue_partition import PartitionPhase
 from processor.engine.upkeep import Members
 from processor.errors import RetriableBrokerError
@@ -21,7 +21,7 @@ from processor.states import State
 from processor.wire import topics
 from processor.wire.codec import encode
 from processor.wire.records import DedupeMark
-from tests.unit.engine.scene import NS, QUEUE, Scene
+from tests.unit.engine.scene import GROUP, NS, QUEUE, Scene
 from tests.unit.engine.spy import Spy
 from tests.unit.engine.test_invariants import append, define_steps
 
@@ -132,7 +132,7 @@ def test_retention_that_moves_during_a_restore_holds_no_number(
         mark = encode(DedupeMark(f"x{place}", 1, 0, scene.runtime.clock.now_ms()))
         append(scene, OutRecord(marks.topic, b"x", mark, None, 0))
     lanes = [scene.lane(Lane.NORMAL, number) for number in range(partitions)]
-    scene.broker.admin().commit(f"{NS}.workers", [OffsetCommit(lane, 0) for lane in lanes])
+    scene.broker.admin().commit(GROUP, [OffsetCommit(lane, 0) for lane in lanes])
     real = MemoryAdmin.begin_offsets
     moved: list[bool] = []
 
@@ -275,13 +275,13 @@ def test_joining_again_loses_no_result_of_a_flush() -> None:
     scene.runtime.pass_time(0.3)
     engine, take = worker.state, worker.state.inbox.take
     joined: list[float] = []
-    worker.orphans.counted = lambda roll: True  # type: ignore[method-assign]  # the orphans it would find
+    worker.orphans.counted = lambda roll: {QUEUE}  # type: ignore[method-assign]  # the orphans it would find
 
     def with_a_roll(limit: int | None = None) -> list[object]:
         posts = take(limit)
         if not joined and any(isinstance(post, FlushResult) for post in posts):
             joined.append(scene.runtime.clock.monotonic())
-            return [Members(()), *posts]
+            return [Members(GROUP, ()), *posts]
         return posts
 
     engine.inbox.take = with_a_roll  # type: ignore[method-assign]  # puts an answer where it does harm
@@ -354,7 +354,7 @@ def test_offsets_set_by_hand_run_what_lies_above_them_again() -> None:
     scene.settle()
     worker.stop()
     scene.until(lambda: worker.over)
-    scene.broker.admin().commit(f"{NS}.workers", [OffsetCommit(scene.lane(), 4)])
+    scene.broker.admin().commit(GROUP, [OffsetCommit(scene.lane(), 4)])
     scene.start("w-1")
     scene.settle()
     assert sorted(runs.values()) == [1, 1, 1, 1, 2, 2]

@@ -25,10 +25,9 @@ from processor.states import State
 from processor.wire import topics
 from processor.wire.codec import decode_job, encode
 from processor.wire.records import CheckpointRecord
-from tests.unit.engine.scene import NS, QUEUE, Scene, Simulated, lane_record
+from tests.unit.engine.scene import GROUP, NS, QUEUE, Scene, Simulated, lane_record
 from tests.unit.engine.spy import Call, Spy
 
-GROUP = f"{NS}.workers"
 SLOW_TIMEOUT = MemoryLimits(session_seconds=3.0, transaction_seconds=60.0, transaction_scan_seconds=10.0)
 
 
@@ -162,7 +161,7 @@ def test_healthy_slot_is_never_shot_nor_its_own(scene: Scene) -> None:
     scene.runtime.pass_time(0.7)
     workers[2].kill()
     scene.settle()
-    shots = [shot for worker in workers[:2] for shot in worker.worker.restorer.dead_slots.shots]
+    shots = [shot for worker in workers[:2] for shot in worker.worker.restorer.shots]
     assert shots
     assert set(shots) == {f"{NS}.worker.w-2"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from processor.broker.base import Member, Membership, TopicPartition
+from processor.engine.fence import Fence
 from processor.engine.orphans import PATIENCE, Orphans
 from processor.states import State
 from tests.unit.engine.scene import Scene
@@ -33,8 +34,8 @@ def test_numbers_given_up_by_a_slot_that_died_before_it_joined_again_find_an_own
     scene.until(scene.active)
     revoked = dying.worker.ownership.on_revoked
 
-    def die_in_the_callback(partitions: Sequence[TopicPartition], membership: Membership) -> None:
-        revoked(partitions, membership)
+    def die_in_the_callback(fence: Fence, partitions: Sequence[TopicPartition], membership: Membership) -> None:
+        revoked(fence, partitions, membership)
         dying.kill()
 
     dying.worker.ownership.on_revoked = die_in_the_callback  # type: ignore[method-assign]  # the moment of death

@@ -1,0 +1,225 @@
+"""A consumer group for each queue: balanced each by itself, fenced each by itself, flushed together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from processor.broker.base import Member, OffsetCommit, OutRecord, TopicPartition, TopicSpec
+from processor.engine.config import QueueConfig
+from processor.engine.dead_slots import DeadSlots
+from processor.engine.fence import STALE_WAIT
+from processor.engine.queue_partition import PartitionPhase
+from processor.errors import StaleMembership
+from processor.job import Job, Lane
+from processor.states import State
+from processor.wire import topics
+from processor.wire.codec import encode
+from processor.wire.groups import former_group, forwarder_group, instance_name, queue_group, slot_of
+from processor.wire.headers import routing_headers
+from tests.unit.engine.scene import GROUP, NS, QUEUE, Scene, Simulated, config
+from tests.unit.engine.spy import Spy
+from tests.waiting import eventually
+
+OTHER = "r"
+SIZES = {QUEUE: 7, OTHER: 4}
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    scene = Scene(seed=5, partitions=SIZES[QUEUE])
+    names = [topics.jobs_topic(NS, OTHER, lane) for lane in (Lane.NORMAL, Lane.DUE)]
+    names += [topics.checkpoints_topic(NS, OTHER), topics.dedupe_topic(NS, OTHER)]
+    scene.broker.admin().create_topics([TopicSpec(name=name, partitions=SIZES[OTHER]) for name in names])
+    yield scene
+    scene.close()
+
+
+def start(scene: Scene, slot: str, *queues: str) -> Simulated:
+    """A worker of these queues, of both if none are named."""
+    served = tuple(QueueConfig(name=name, partitions=SIZES[name]) for name in queues or SIZES)
+    return scene.start(slot, queues=served)
+
+
+def append_other(scene: Scene, job_id: str, job_type: str = "plain", number: int = 0) -> None:
+    """A job of the other queue."""
+    job = Job(job_id, job_type, 1, OTHER, json.dumps({}).encode(), scene.runtime.clock.now_ms())
+    lane = topics.jobs_topic(NS, OTHER)
+    scene.append(OutRecord(lane, job.id.encode(), encode(job), routing_headers(job), number))
+
+
+def owned(scene: Scene, queue: str) -> dict[str, int]:
+    """How many active numbers of a queue each running worker has."""
+    return {
+        worker.slot: sum(number.queue.name == queue for number in worker.worker.state.active())
+        for worker in scene.running
+        if worker.engine is not None and queue in worker.worker.state.queues
+    }
+
+
+def fair(scene: Scene, workers: int) -> bool:
+    """Whether so many workers share every queue fairly."""
+    for queue, size in SIZES.items():
+        counts = owned(scene, queue)
+        if len(counts) != workers or sum(counts.values()) != size or max(counts.values()) - min(counts.values()) > 1:
+            return False
+    return True
+
+
+def members(scene: Scene, group: str) -> list[Member]:
+    return scene.broker.admin().members(group)
+
+
+def test_queues_are_balanced_each_by_itself(scene: Scene) -> None:
+    """One worker, four of them, one again; jobs of both queues go on throughout."""
+    scene.define("plain", lambda ctx, payload: payload)
+    crew = [start(scene, "w-0")]
+    scene.until(lambda: fair(scene, 1))
+    for place in range(3):
+        crew.append(start(scene, f"w-{place + 1}"))
+        scene.until(lambda: fair(scene, len(crew)))
+    for place in range(8):
+        append_other(scene, f"r-{place}", number=place % SIZES[OTHER])
+        scene.enqueue("plain", f"q-{place}")
+    for worker in crew[1:]:
+        worker.stop()
+    scene.until(lambda: fair(scene, 1))
+    scene.until(lambda: len(scene.ends()) == 16)
+    assert set(map(tuple, scene.ends().values())) == {(State.SUCCEEDED,)}
+
+
+def test_a_worker_of_another_queue_takes_nothing_away(scene: Scene) -> None:
+    """Who serves one queue alone is no member of the other's group: nothing there waits for it."""
+    start(scene, "w-0")
+    start(scene, "w-1", OTHER)
+    scene.until(lambda: sorted(owned(scene, OTHER).values()) == [2, 2] and owned(scene, QUEUE) == {"w-0": 7})
+    assert [slot_of(member.instance_id or "") for member in members(scene, GROUP)] == ["w-0"]
+    assert len(members(scene, forwarder_group(NS))) == 2, "every worker has a forwarder"
+
+
+def test_stale_group_costs_others_one_retry(scene: Scene) -> None:
+    """One of two memberships in a flush is refused: the other queue's work leaves with the next flush, at once."""
+    scene.define("plain", lambda ctx, payload: payload)
+    worker = start(scene, "w-0")
+    spy = Spy(worker)
+    scene.until(lambda: fair(scene, 1))
+    before = len(spy.calls)
+    scene.broker.faults.fail_next("send_offsets", StaleMembership("planned"), process=worker.name)
+    began = scene.runtime.clock.monotonic()
+    scene.enqueue("plain", scene.id_for(0))
+    append_other(scene, "r-0")
+    ends: dict[str, float] = {}
+
+    def over() -> bool:
+        for job_id in (scene.id_for(0), "r-0"):
+            if scene.state_of(job_id) is State.SUCCEEDED:
+                ends.setdefault(job_id, scene.runtime.clock.monotonic() - began)
+        return len(ends) == 2
+
+    scene.until(over)
+    first, second = sorted(ends.values())
+    assert first < 0.5, "one retry"
+    assert second >= STALE_WAIT, "a group that says nothing is tried again after a while"
+    names = spy.names()[before:]
+    assert names.count("abort") == 1
+    assert names[names.index("abort") :].count("init") >= 1, "a new epoch after the abort"
+
+
+def test_one_flush_commits_the_offsets_of_both_groups(scene: Scene) -> None:
+    scene.define("plain", lambda ctx, payload: payload)
+    worker = start(scene, "w-0")
+    spy = Spy(worker)
+    scene.until(lambda: fair(scene, 1))
+    scene.enqueue("plain", scene.id_for(0))
+    append_other(scene, "r-0")
+    scene.until(lambda: len(scene.ends()) == 2)
+    sent = [call for call in spy.calls if call.name == "send_offsets"]
+    topics_of = [{commit.partition.topic for commit in call.offsets} for call in sent]
+    assert all(len({name.removesuffix(".due") for name in found}) == 1 for found in topics_of), "a group's own only"
+    lanes = {name.removesuffix(".due") for found in topics_of for name in found}
+    assert lanes == {topics.jobs_topic(NS, QUEUE), topics.jobs_topic(NS, OTHER)}
+    assert spy.names().count("commit") < len(sent), "two groups, one transaction"
+
+
+def test_offsets_of_the_group_that_all_shared_are_taken_over_once(scene: Scene) -> None:
+    runs: list[str] = []
+    scene.define("plain", lambda ctx, payload: runs.append(ctx.id))
+    for place in range(6):
+        append_other(scene, f"r-{place}")
+    lane = TopicPartition(topics.jobs_topic(NS, OTHER), 0)
+    scene.broker.admin().commit(former_group(NS), [OffsetCommit(lane, 4)])
+    worker = start(scene, "w-0", OTHER)
+    scene.until(lambda: len(scene.ends()) == 2)
+    assert sorted(runs) == ["r-4", "r-5"]
+    own = scene.broker.admin().committed(queue_group(NS, OTHER), [lane])
+    assert own[lane].offset is not None
+    worker.stop()
+    scene.until(lambda: worker.over)
+    # From now on its own group counts, whatever the old one says.
+    scene.broker.admin().commit(former_group(NS), [OffsetCommit(lane, 0)])
+    start(scene, "w-0", OTHER)
+    append_other(scene, "r-6")
+    scene.until(lambda: len(scene.ends()) == 3)
+    assert sorted(runs) == ["r-4", "r-5", "r-6"]
+
+
+def test_while_workers_of_the_old_group_are_there_nothing_is_taken_over(scene: Scene) -> None:
+    lane = TopicPartition(topics.jobs_topic(NS, OTHER), 0)
+    scene.broker.admin().commit(former_group(NS), [OffsetCommit(lane, 0)])
+    old = scene.broker.group_consumer(former_group(NS), instance_id="w-9")
+
+    class Deaf:
+        def on_assigned(self, *told: object) -> None: ...
+        def on_revoked(self, *told: object) -> None: ...
+        def on_lost(self, *told: object) -> None: ...
+
+    old.subscribe([lane.topic], Deaf())
+    eventually(lambda: members(scene, former_group(NS)), step=lambda: old.poll(0.0))
+    worker = start(scene, "w-0", OTHER)
+    scene.until(lambda: bool(worker.engine and worker.worker.state.numbers))
+    for _ in range(20):
+        old.poll(0.0)
+        scene.runtime.pass_time(0.1)
+    phases = {number.phase for number in worker.worker.state.numbers.values() if number.partition == 0}
+    assert phases == {PartitionPhase.RESTORING}
+    old.unsubscribe()
+    old.poll(0.0)
+    old.close()
+    scene.until(lambda: owned(scene, OTHER) == {"w-0": 4})
+
+
+def test_a_slot_that_lives_on_with_another_queue_is_not_shot(scene: Scene) -> None:
+    """It served both queues, and serves one now: the other queue's offsets still name it."""
+    both = start(scene, "w-0")
+    scene.until(lambda: fair(scene, 1))
+    both.kill()
+    alive = start(scene, "w-0", QUEUE)
+    other = start(scene, "w-1", OTHER)
+    scene.until(lambda: owned(scene, QUEUE) == {"w-0": 7} and owned(scene, OTHER) == {"w-1": 4})
+    assert other.worker.restorer.shots == []
+    assert not alive.over
+    alive.kill()
+    shooting = DeadSlots(
+        other.process, other.worker.config, queue_group(NS, OTHER), other.worker.config.transactional_id
+    )
+    scene.until(lambda: len(members(scene, forwarder_group(NS))) == 1)
+    actor = scene.runtime.start("shooting", lambda: shooting.shoot({"w-0", "w-1"}))
+    scene.until(lambda: actor.join(0.0))
+    assert shooting.shots == [f"{NS}.worker.w-0"]
+
+
+def test_the_order_of_members_differs_from_queue_to_queue() -> None:
+    slots = [f"host-{place}" for place in range(4)]
+    firsts = {min(slots, key=lambda slot: instance_name(queue_group("shop", f"q{n}"), slot)) for n in range(40)}
+    assert firsts == set(slots), "remainders of many queues spread"
+    assert {slot_of(instance_name("g", slot)) for slot in (*slots, "pod.with.dots")} == {*slots, "pod.with.dots"}
+    assert slot_of("kafka-ui") == "kafka-ui"
+
+
+def test_each_queue_has_a_group_of_its_own_name() -> None:
+    made = config("w-0")
+    assert made.group("bulk") == f"{NS}.jobs.bulk"
+    assert made.group("forwarders") != made.forwarders, "no queue's name meets another group's"
+    assert former_group(NS) not in {made.group("workers"), made.forwarders}
