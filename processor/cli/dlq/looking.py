@@ -13,6 +13,7 @@ import click
 from processor.cli.dlq.choosing import ALL, STATES, Wanted, filter_options
 from processor.cli.output import Column, Output, moment, output_options, show
 from processor.cli.target import Target, target_options
+from processor.cli.wording import age, count
 
 if TYPE_CHECKING:
     from processor.admin.dead_letters import LetterRow
@@ -57,7 +58,6 @@ def list_(out: Output, target: Target, wanted: Wanted, state: str, group_by: str
 
 def _letters(out: Output, rows: Sequence[LetterRow], now: int, state: str) -> None:
     from processor.cli.dlq.facts import row_facts
-    from processor.cli.wording import age
 
     columns = [Column(name="address", whole=True), Column(name="id", whole=True), Column(name="type")]
     columns += [Column(name="queue"), Column(name="reason")]
@@ -78,7 +78,6 @@ def _letters(out: Output, rows: Sequence[LetterRow], now: int, state: str) -> No
 
 def _groups(out: Output, rows: Sequence[LetterRow], by: str, now: int, limit: int) -> None:
     from processor.admin.dead_letters import group_letters
-    from processor.cli.wording import age
 
     groups = group_letters(rows, by)
     shown: list[dict[str, Any]] = [
@@ -165,4 +164,4 @@ def export(out: Output, target: Target, names: Sequence[str], wanted: Wanted, st
     for row, letter in read_letters(app.broker(), app.namespace, rows):
         facts = letter_facts(row, letter)
         out.record(facts, json.dumps(facts, ensure_ascii=False))
-    out.note(f"{len(rows):,} letters")
+    out.note(count(len(rows), "letter"))
