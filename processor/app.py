@@ -56,7 +56,8 @@ class App:
 
     def __init__(self, namespace: str, *, settings: Settings | None = None, broker: Broker | None = None) -> None:
         self.namespace = check_name(namespace, "namespace")
-        self.queues: dict[str, Queue] = {"default": Queue(name="default")}
+        self._queues: dict[str, Queue] = {"default": Queue(name="default")}
+        self._default_is_implied = True
         self.job_types: dict[str, JobType[Any, Any]] = {}
         self.start_hooks: list[Callable[[], object]] = []
         """Run once per worker process and per process-executor child."""
@@ -69,6 +70,14 @@ class App:
 
     # -- declaring -------------------------------------------------------------------------------------------------
 
+    @property
+    def queues(self) -> dict[str, Queue]:
+        """The queues that there are: the declared ones, and `default` if a job type uses it or nothing is declared."""
+        others = len(self._queues) > 1 or bool(self.job_types)
+        if self._default_is_implied and others and not any(t.queue == "default" for t in self.job_types.values()):
+            return {name: queue for name, queue in self._queues.items() if name != "default"}
+        return dict(self._queues)
+
     def queue(
         self,
         name: str,
@@ -79,7 +88,7 @@ class App:
         lanes: Sequence[str] = ("normal",),
         max_backlog: int | None = None,
     ) -> Queue:
-        """Declare a queue. `default` exists without that; declaring it changes its settings.
+        """Declare a queue. Job types find `default` without that; declaring it changes its settings.
 
         Args:
             name: 1 to 60 of a-z, 0-9 and '-'.
@@ -92,7 +101,7 @@ class App:
         Raises:
             DefinitionError: the name is taken or not allowed, or an option makes no sense.
         """
-        known = self.queues.get(name)
+        known = self._queues.get(name)
         if known is not None and (name != "default" or any(t.queue == name for t in self.job_types.values())):
             raise DefinitionError(
                 f"queue {name} is declared twice", hint="declare each queue once, before the jobs that use it"
@@ -108,7 +117,9 @@ class App:
             raise DefinitionError(f"queue {name}: concurrency {concurrency}", hint="use 1 or more; 100 is the default")
         spec = QueueSpec(name=name, partitions=partitions, lanes=tuple(cast("Sequence[Lane]", lanes)))
         declared = Queue(name=name, partitions=partitions, concurrency=concurrency, order=order, lanes=spec.all_lanes())
-        self.queues[name] = declared
+        self._queues[name] = declared
+        if name == "default":
+            self._default_is_implied = False
         return declared
 
     @overload
@@ -351,7 +362,7 @@ class App:
         return name
 
     def _queue_for(self, name: str, queue: str, *, keyed: bool) -> Queue:
-        known = self.queues.get(queue)
+        known = self._queues.get(queue)
         if known is None:
             raise UnknownQueue(
                 f"job type {name}: queue {queue} is not declared", hint=f'declare it first: app.queue("{queue}")'

@@ -47,7 +47,13 @@ class Flags:
 
 @click.command()
 @click.argument("app_path", metavar="MODULE:APP", envvar="PROCESSOR_APP")
-@click.option("-q", "--queue", "queues", multiple=True, help="Serve this queue; several times for more. Default: all.")
+@click.option(
+    "-q",
+    "--queue",
+    "queues",
+    multiple=True,
+    help="Serve this queue; several times for more. Default: all that a job type uses.",
+)
 @click.option("--processes", type=click.IntRange(1, 512), help="Worker processes, each in a slot of its own.")
 @click.option("--concurrency", type=click.IntRange(1), help="Jobs at a time per queue, process and kind of executor.")
 @click.option("--instance", help="Name of the slot. Default: the lowest free number of this host.")

@@ -37,6 +37,7 @@ from processor.engine.outbox import Outbox
 from processor.engine.outcomes import Outcomes
 from processor.engine.ownership import Ownership
 from processor.engine.pace import Pace
+from processor.engine.queue_load import HoldBack
 from processor.engine.queue_partition import PartitionPhase, QueuePartition
 from processor.engine.refetch import Refetch, Refetcher
 from processor.engine.registry import JobTypes
@@ -45,12 +46,7 @@ from processor.engine.state import EngineState
 from processor.engine.timers import Timers
 from processor.engine.upkeep import LaneEnds, Members, Upkeep
 from processor.engine.watchdog import Watchdog
-from processor.errors import (
-    BrokerError,
-    BrokerUnavailable,
-    MemberFenced,
-    RetriableBrokerError,
-)
+from processor.errors import BrokerError, BrokerUnavailable, MemberFenced, RetriableBrokerError
 from processor.job import Lane
 from processor.runtime import Runtime
 
@@ -91,6 +87,7 @@ class Worker:
         self.outbox = Outbox(engine, self.dispatch, self.outcomes)
         self.ownership = Ownership(engine, self.dispatch, self.restorer, self.readers, self._hand_over)
         engine.guard = self.guard = Guard(engine, self.dispatch, self.outcomes, self.ownership.hold_unwritten)
+        self.hold_back = HoldBack(engine, self.ownership)
         self.operators = Operators(engine, self.dispatch, self.outcomes, self.ownership)
         self.timers = Timers(engine, self.dispatch, self.outcomes, self.ownership)
         self.upkeep = Upkeep(runtime, broker, config, post)
@@ -196,7 +193,10 @@ class Worker:
 
     def _fetch(self) -> int:
         engine = self.state
-        if not engine.lanes or not engine.has_room:
+        if not engine.lanes:
+            return 0
+        self.hold_back.turn()
+        if not engine.has_room:
             return 0
         fresh, due = self.dispatch.lacks(), self.dispatch.lacks(due=True)
         got = 0

@@ -328,16 +328,21 @@ class Ownership:
         for lane, state in number.lanes.items():
             self._engine.lanes[state.key] = state
             self._readers[lane].assign({state.key: state.window.low})
-        if number.queue.name in self._engine.gate.resting:
+        if self._is_to_rest(number):
             self.rest(number)
 
+    def _is_to_rest(self, number: QueuePartition) -> bool:
+        return number.load.held_back or number.queue.name in self._engine.gate.resting
+
     def rest(self, number: QueuePartition) -> None:
-        """Read no more of its lanes for now: its queue is paused."""
+        """Read no more of its lanes for now: its queue is paused, or has its share of what is in flight."""
         for lane in number.lanes.values():
             self._readers[lane.lane].pause([lane.key])
 
     def go_on(self, number: QueuePartition) -> None:
-        """Read its lanes again."""
+        """Read its lanes again, unless there is another reason to rest."""
+        if self._is_to_rest(number):
+            return
         for lane in number.lanes.values():
             self._readers[lane.lane].resume([lane.key])
 

@@ -9,7 +9,6 @@ from processor.broker.base import OffsetCommit, OutRecord, TopicPartition
 from processor.core.deaths import Death, noted
 from processor.core.dedupe import DedupeMarks
 from processor.core.live import LiveTable
-from processor.core.memory_budget import MemoryBudget
 from processor.core.offset_metadata import BUDGET, OffsetMetadata, encode
 from processor.core.ordering import KeyOrder
 from processor.core.window import Window, packed
@@ -20,6 +19,7 @@ from processor.wire.records import LaneMark, NumberMark
 if TYPE_CHECKING:
     from processor.engine.attempt import Attempt, Sync
     from processor.engine.config import QueueConfig
+    from processor.engine.queue_load import QueueLoad
     from processor.job import Job
 
 
@@ -126,6 +126,10 @@ class QueuePartition:
     """Something was done since the last mark."""
     mark_bound: int | None = None
     """The last committed mark lies at this offset of the checkpoint partition, or later."""
+    cautious: list[tuple[Attempt, bool]] | None = None
+    """A predecessor died: for a while a job starts only once the log says that it was read. Those that wait for that,
+    and whether each follows in its key; None: the number is not cautious.
+    """
     cautious_until = 0.0
     """Monotonic seconds."""
     take_up_at: float | None = None
@@ -142,7 +146,7 @@ class QueuePartition:
         assignment: int,
         topics: Topics,
         slot: str,
-        budget: MemoryBudget,
+        load: QueueLoad,
         dedupe_ms: int,
     ) -> None:
         self.queue = queue
@@ -153,7 +157,9 @@ class QueuePartition:
         self.lanes: dict[Lane, LaneState] = {}
         self.live = LiveTable()
         self.marks = DedupeMarks(dedupe_ms)
-        self.order: KeyOrder[Attempt] = KeyOrder(budget)
+        self.load = load
+        """Of its queue."""
+        self.order: KeyOrder[Attempt] = KeyOrder(load.budget)
         self.attempts: dict[str, Attempt] = {}
         """Jobs taken and not ended, by id."""
         self.parked: dict[str, int | None] = {}
@@ -162,11 +168,6 @@ class QueuePartition:
         """(epoch, sequence) of the record that parks a job, until it is known to be committed."""
         self.looked_for: set[str] = set()
         """Parked jobs that are to be looked at now: an operator wants something of them."""
-
-        self.cautious: list[tuple[Attempt, bool]] | None = None
-        """A predecessor died: for a while a job starts only once the log says that it was read. Those that wait for
-        that, and whether each follows in its key; None: the number is not cautious.
-        """
 
         self.ending: dict[str, Attempt] = {}
         """Jobs whose end, move or promotion is in the outbox, by id: if a record of it is refused, all of it is."""

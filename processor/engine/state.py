@@ -13,13 +13,13 @@ from processor.broker.base import Broker
 from processor.context.port import ContextLimits
 from processor.core.completer import Completer
 from processor.core.group_commit import GroupCommit
-from processor.core.memory_budget import MemoryBudget
 from processor.core.write_set import Origin, Topics
 from processor.engine.attempt import Attempt, AttemptShared
 from processor.engine.config import QueueConfig, WorkerConfig
 from processor.engine.counters import Counters
 from processor.engine.fence import Fence
 from processor.engine.gate import Gate
+from processor.engine.queue_load import QueueLoad
 from processor.engine.queue_partition import LaneState, PartitionPhase, QueuePartition
 from processor.errors import RecordError
 from processor.job import Job, Lane
@@ -63,10 +63,11 @@ class EngineState:
         """Lane partitions of active numbers, by (topic, partition)."""
         self.queues = {queue.name: queue for queue in config.queues}
         self.normal_topics = {jobs_topic(config.namespace, q.name, Lane.NORMAL): q for q in config.queues}
-        self.budget = MemoryBudget(config.inflight_max_records // 2, config.inflight_max_bytes // 2)
-        """For jobs that wait for their keys: half of what may be in flight, so that the other half can always run."""
-        self.inflight_records = 0
-        self.inflight_bytes = 0
+        share = max(len(config.queues), 1)
+        self.loads = {
+            queue.name: QueueLoad(config.inflight_max_records // share, config.inflight_max_bytes // share)
+            for queue in config.queues
+        }
         self.outbox_records = 0
         self.outbox_bytes = 0
         self.oldest_record_at: float | None = None
@@ -92,7 +93,8 @@ class EngineState:
         )
         self._assignments += 1
         dedupe_ms = int(self.config.dedupe_window * 1000)
-        number = QueuePartition(queue, partition, self._assignments, topics, self.config.slot, self.budget, dedupe_ms)
+        load = self.loads[queue.name]
+        number = QueuePartition(queue, partition, self._assignments, topics, self.config.slot, load, dedupe_ms)
         for lane in queue.lanes:
             number.lanes[lane] = LaneState(number, lane, jobs_topic(ns, queue.name, lane), partition)
         self.numbers[queue.name, partition] = number
@@ -126,9 +128,11 @@ class EngineState:
 
     def take(self, attempt: Attempt) -> None:
         """An attempt now weighs on the worker."""
-        attempt.number.attempts[attempt.job.id] = attempt
-        self.inflight_records += 1
-        self.inflight_bytes += len(attempt.raw)
+        number = attempt.number
+        number.attempts[attempt.job.id] = attempt
+        load = number.load
+        load.records += 1
+        load.size += len(attempt.raw)
 
     def forget(self, attempt: Attempt) -> None:
         """It no longer does."""
@@ -137,15 +141,18 @@ class EngineState:
             del number.attempts[attempt.job.id]
             self._forget_load(attempt)
 
-    def _forget_load(self, attempt: Attempt) -> None:
-        self.inflight_records -= 1
-        self.inflight_bytes -= len(attempt.raw)
+    @staticmethod
+    def _forget_load(attempt: Attempt) -> None:
+        load = attempt.number.load
+        load.records -= 1
+        load.size -= len(attempt.raw)
 
     def rewrite(self, attempt: Attempt, job: Job) -> None:
         """What is known of its job has changed: its record is another one from now on."""
-        self.inflight_bytes -= len(attempt.raw)
+        load = attempt.number.load
+        load.size -= len(attempt.raw)
         attempt.job, attempt.raw = job, encode(job)
-        self.inflight_bytes += len(attempt.raw)
+        load.size += len(attempt.raw)
 
     def wrote(self, records: int, size: int) -> None:
         """Records went into the outbox."""
@@ -168,6 +175,16 @@ class EngineState:
             "checkpoint.unreadable",
             extra={"topic": origin.topic, "partition": origin.partition, "offset": offset, "error": str(error)},
         )
+
+    @property
+    def inflight_records(self) -> int:
+        """Records taken from the log and not complete, of all queues."""
+        return sum(load.records for load in self.loads.values())
+
+    @property
+    def inflight_bytes(self) -> int:
+        """Their bytes."""
+        return sum(load.size for load in self.loads.values())
 
     @property
     def has_room(self) -> bool:

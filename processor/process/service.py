@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,7 @@ class ServeOptions:
     """What one worker process is told beside the settings."""
 
     queues: tuple[str, ...] = ()
-    """Queues to serve; empty: all of the app."""
+    """Queues to serve; empty: all that a job type of the app uses."""
     concurrency: int | None = None
     """Overrides what each queue declares."""
     app_path: str | None = None
@@ -66,7 +66,8 @@ def worker_config(app: Application, settings: Settings, slot: str, options: Serv
         UnknownQueue: an option names a queue that the app does not declare.
         DefinitionError: handlers want processes of their own, and the app cannot be imported by name there.
     """
-    queues = _queues(app.queues, options)
+    used = {getattr(job_type, "queue", None) for job_type in app.job_types.values()}
+    queues = _queues(app.queues, options, used)
     _refuse_unreachable(app, queues, options.app_path)
     for job_type in app.job_types.values():
         job_type.check()
@@ -136,13 +137,16 @@ def serve(
     return RECYCLED if worker.recycled else 0
 
 
-def _queues(declared: Mapping[str, Any], options: ServeOptions) -> tuple[QueueConfig, ...]:
+def _queues(
+    declared: Mapping[str, Any], options: ServeOptions, used: Collection[str | None]
+) -> tuple[QueueConfig, ...]:
+    # A queue without a job type in this code has its handlers elsewhere: here its jobs would only be parked.
     unknown = [name for name in options.queues if name not in declared]
     if unknown:
         raise UnknownQueue(
             f"the app declares no queue {', '.join(unknown)}", hint=f"it declares {', '.join(sorted(declared))}"
         )
-    chosen = options.queues or tuple(declared)
+    chosen = options.queues or [name for name in declared if name in used] or tuple(declared)
     return tuple(
         QueueConfig(
             name=queue.name,

@@ -65,7 +65,6 @@ class Shop:
         self.broker = MemoryBroker()
         self.app = App("shop", settings=Settings(), broker=self.broker)
         self.app.queue("bulk", partitions=3, lanes=("normal", "high"))
-        self.broker.admin().create_topics(self.app.topic_plan())
         app = self.app
 
         @app.job("import.file", queue="bulk", payload=Import, version=2)
@@ -81,6 +80,7 @@ class Shop:
             return None
 
         self.import_file, self.report, self.ship = import_file, report, ship
+        self.broker.admin().create_topics(app.topic_plan())
 
     def jobs(self, queue: str, lane: Lane = Lane.NORMAL) -> list[tuple[Job, bool]]:
         """All jobs in a lane, and whether each is marked as derived."""

@@ -45,6 +45,7 @@ class Shop:
         self.broker = MemoryBroker()
         self.app = App("shop", settings=load_settings(env={}), broker=self.broker)
         self.app.queue("bulk", partitions=2)
+        self.app.queue("default")
         self.broker.admin().create_topics(self.app.topic_plan())
 
         @self.app.job("import.file", queue="bulk", payload=Import)

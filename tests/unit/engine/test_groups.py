@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,10 @@ def scene() -> Iterator[Scene]:
     scene.broker.admin().create_topics([TopicSpec(name=name, partitions=SIZES[OTHER]) for name in names])
     yield scene
     scene.close()
+
+
+def both_queues() -> tuple[QueueConfig, ...]:
+    return tuple(QueueConfig(name=name, partitions=size, concurrency=4) for name, size in SIZES.items())
 
 
 def start(scene: Scene, slot: str, *queues: str) -> Simulated:
@@ -208,6 +213,57 @@ def test_a_slot_that_lives_on_with_another_queue_is_not_shot(scene: Scene) -> No
     actor = scene.runtime.start("shooting", lambda: shooting.shoot({"w-0", "w-1"}))
     scene.until(lambda: actor.join(0.0))
     assert shooting.shots == [f"{NS}.worker.w-0"]
+
+
+def test_one_queue_never_starves_another(scene: Scene) -> None:
+    """A slow queue's backlog is larger than all that may be in flight; quick jobs of the other start at once."""
+    ends: dict[str, float] = {}
+
+    def quick(ctx: Any, payload: Any) -> None:
+        ends[ctx.id] = scene.runtime.clock.monotonic()
+
+    scene.define("slow", lambda ctx, payload: scene.runtime.wait_for(lambda: False, 300.0))
+    scene.define("quick", quick)
+    worker = scene.start("w-0", queues=both_queues(), inflight_max_records=60)
+    scene.until(lambda: fair(scene, 1))
+    for place in range(200):
+        scene.enqueue("slow", f"slow-{place}")
+    slow = worker.worker.state.loads[QUEUE]
+    scene.until(lambda: slow.held_back)
+    began = scene.runtime.clock.monotonic()
+    for place in range(3):
+        append_other(scene, f"r-{place}", "quick", number=place)
+    scene.until(lambda: len(ends) == 3, 20.0)
+    assert max(ends.values()) - began < 0.5
+    assert slow.max_records <= slow.records < 60, "its share, and what one fetch brings"
+
+
+def test_a_queue_that_was_held_back_is_read_on(scene: Scene) -> None:
+    runs: list[str] = []
+
+    def short(ctx: Any, payload: Any) -> None:
+        scene.runtime.wait_for(lambda: False, 0.5)
+        runs.append(ctx.id)
+
+    scene.define("short", short)
+    worker = scene.start("w-0", queues=both_queues(), inflight_max_records=20)
+    scene.until(lambda: fair(scene, 1))
+    ids = [f"short-{place}" for place in range(90)]
+    for job_id in ids:
+        scene.enqueue("short", job_id)
+    load = worker.worker.state.loads[QUEUE]
+    scene.until(lambda: load.held_back)
+    scene.order("pause", f"queue:{QUEUE}")
+    scene.until(lambda: bool(worker.worker.state.gate.resting))
+    scene.runtime.pass_time(3.0)
+    paused = len(runs)
+    scene.runtime.pass_time(3.0)
+    assert len(runs) == paused < 90, "what is free again is not read while the queue is paused"
+    scene.order("resume", f"queue:{QUEUE}")
+    scene.until(lambda: len(runs) == 90)
+    assert sorted(runs) == sorted(ids)
+    scene.until(lambda: not load.records and not load.size)
+    assert not load.held_back
 
 
 def test_the_order_of_members_differs_from_queue_to_queue() -> None:

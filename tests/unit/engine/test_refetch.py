@@ -9,7 +9,7 @@ from processor.core.ordering import Spilled
 from processor.engine.refetch import NEAR, Refetch, Scan
 from processor.errors import BrokerError
 from processor.states import State
-from tests.unit.engine.scene import Scene
+from tests.unit.engine.scene import QUEUE, Scene
 
 LANE = TopicPartition("lane", 3)
 
@@ -109,7 +109,7 @@ def test_spilled_jobs_run_in_their_order_and_are_read_again_together(scene: Scen
     assert [name for name in ran if name.startswith("hot")] == ids
     assert sum(asked) > 100, "most of them were spilled"
     assert len(asked) < sum(asked) / 2
-    assert simulated.worker.state.budget.records == 0
+    assert simulated.worker.state.loads[QUEUE].budget.records == 0
 
 
 def test_spilled_jobs_outlive_their_worker(scene: Scene) -> None:

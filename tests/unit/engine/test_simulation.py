@@ -341,7 +341,8 @@ class Chaos:
                 assert not number.order.held_keys, number
             assert simulated.worker.state.inflight_records == 0
             assert simulated.worker.state.inflight_bytes == 0
-            assert simulated.worker.state.budget.records == simulated.worker.state.budget.bytes == 0
+            for load in simulated.worker.state.loads.values():
+                assert load.budget.records == load.budget.bytes == 0
 
     def _judge_children(self) -> None:
         ended = self.history.ended
