@@ -282,7 +282,8 @@ class App:
 
     def handle(self, job_id: str) -> Handle[Any]:
         """The handle of a job by its id (else NameInvalid): also later, and elsewhere. Its result is plain JSON."""
-        return Handle(checked_id(job_id), lambda: self.client().tail(), json_result)
+        chosen, client = checked_id(job_id), self.client
+        return Handle(chosen, lambda: client().tail(), json_result, cancel=lambda *told: client().cancel(*told))
 
     def close(self) -> list[str]:
         """Send what is left and close the connections; ids of the jobs that could not be confirmed (none: all is well).

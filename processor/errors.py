@@ -31,6 +31,8 @@ ProcessorError
 │   ├── UndecodableRecord
 │   └── NewerRecord             written by a newer version than this code
 ├── DeadLetterError             a dead letter is not there, or cannot be used so
+├── OrderRefused                an operator's order makes no sense now
+│   └── SeekRefused             ... there is no such place in the log
 ├── HandlerMistake              a handler broke a rule of resuming
 │   ├── CursorType  DuplicateName  NameNotAllowed  StepChanged  StateChanged
 │   └── CheckpointTooLarge  ResultTooLarge  ResultType
@@ -263,6 +265,18 @@ class DeadLetterError(ProcessorError):
     """There is no such dead letter, or what was asked cannot be done with it."""
 
     code = "dead_letter"
+
+
+class OrderRefused(ProcessorError):
+    """What was ordered makes no sense as things are: the job has ended, the queue is not paused, workers are there."""
+
+    code = "order_refused"
+
+
+class SeekRefused(OrderRefused):
+    """There is no such partition, or it does not hold the offset where it is to go on."""
+
+    code = "seek_refused"
 
 
 class HandlerMistake(ProcessorError):

@@ -187,7 +187,10 @@ class JobType(Generic[P, R]):
         Raises:
             NameInvalid: it cannot be the id of a job.
         """
-        return Handle(checked_id(job_id), lambda: self._declared.client().tail(), self.decode_result)
+        client = self._declared.client
+        return Handle(
+            checked_id(job_id), lambda: client().tail(), self.decode_result, cancel=lambda *told: client().cancel(*told)
+        )
 
     def start_checked(
         self, value: object, how: Enqueue, *, queue: str | None, version: int | None, key: str | None
@@ -301,7 +304,7 @@ def start(client: Client, job: Job, lane: Lane, how: Enqueue, decode: Callable[[
     # A repeated id may have a status from before; a fresh one cannot.
     track = client.track(job.id) if how.id is None else None
     client.send(job, lane, derived=how.id is not None, wait=how.wait)
-    return Handle(job.id, client.tail, decode, track)
+    return Handle(job.id, client.tail, decode, track, client.cancel)
 
 
 def _chosen_id(ids: Callable[[P], str], payload: P) -> str:

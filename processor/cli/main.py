@@ -14,6 +14,7 @@ COMMANDS = {
     "broker": ("processor.cli.broker:broker", "A real local Kafka: no Docker, no Java, no Maven needed."),
     "worker": ("processor.cli.worker:worker", "Run the jobs of an app."),
     "job": ("processor.cli.job:job", "Start jobs, look at them, get their results."),
+    "queue": ("processor.cli.queue:queue", "Queues: what waits, pausing, and where they go on."),
     "checkpoint": ("processor.cli.checkpoint:checkpoint", "What running jobs have saved."),
     "dlq": ("processor.cli.dlq:dlq", "Dead letters: what was given up, why, and its way back."),
     "topics": ("processor.cli.topics:topics", "The topics of an app: what they are, should be, and hold."),

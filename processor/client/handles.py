@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, NoReturn, TypeVar, overload
+from typing import Generic, TypeVar, overload
 
 from processor.client.status import BEGINNING, StatusTail, Track
 from processor.errors import DefinitionError, JobFailed, JobNotFinished, ResultUnavailable
@@ -60,11 +60,13 @@ class Handle(Generic[R]):
         tail: Callable[[], StatusTail],
         decode: Callable[[bytes | None], R],
         track: Track | None = None,
+        cancel: Callable[[str, StatusRecord | None, str], bool] | None = None,
     ) -> None:
         self.id = job_id
         self._tail = tail
         self._decode = decode
         self._track = track
+        self._cancel = cancel
 
     def __repr__(self) -> str:
         return f"Handle({self.id!r})"
@@ -131,16 +133,22 @@ class Handle(Generic[R]):
         """`result` for the event loop."""
         return await asyncio.to_thread(self.result, timeout)
 
-    def cancel(self, reason: str = "") -> NoReturn:
-        """Not available yet.
+    def cancel(self, reason: str = "") -> bool:
+        """Cancel the job, wherever it is; False: it has ended already. `reason` stays with it.
+
+        It returns once the order is in the log. A running job hears of it at its next checkpoint, step or item; see
+        `wait` for its end. A later life of the same job is not meant.
 
         Raises:
-            DefinitionError: always, in this version.
+            BrokerError: the order was not confirmed; giving it again is harmless.
         """
-        raise DefinitionError(
-            f"job {self.id} cannot be cancelled: this version of the package has no cancelling",
-            hint="it comes with the control topic; until then stop the worker, or let the handler look at a flag",
-        )
+        if self._cancel is None:
+            raise DefinitionError(f"the handle of job {self.id} was made by hand", hint="use app.handle(id)")
+        return self._cancel(self.id, self._read(), reason)
+
+    async def acancel(self, reason: str = "") -> bool:
+        """`cancel` for the event loop."""
+        return await asyncio.to_thread(self.cancel, reason)
 
     def _tracked(self) -> Track:
         tail, track = self._tail(), self._track

@@ -22,12 +22,16 @@ from dataclasses import dataclass
 
 from processor import events
 from processor.broker.base import Broker, BulkProducer, OutRecord, Producer
+from processor.client.orders import cancelling, give
 from processor.client.status import StatusTail, Track
 from processor.clock import Clock, SystemClock
 from processor.errors import BrokerError, EnqueueError, EnqueueUnconfirmed, ProcessorError, RecordRefused
+from processor.identity import operator
 from processor.job import Job, Lane
+from processor.texts import message_of
 from processor.wire.codec import decode_job, encode
 from processor.wire.headers import routing_headers
+from processor.wire.records import StatusRecord
 from processor.wire.topics import jobs_topic, status_topic
 
 _log = events.logger(__name__)
@@ -207,6 +211,18 @@ class Client:
                 f"job {ticket.id} was refused: {ticket.error}", hint="do the topics exist? processor topics apply"
             ) from ticket.error
         raise EnqueueUnconfirmed(ticket.id, str(ticket.error)) from ticket.error
+
+    def cancel(self, job_id: str, status: StatusRecord | None, reason: str) -> bool:
+        """Order that a job be cancelled, whose latest status is this; False: it has ended.
+
+        Raises:
+            BrokerError: the order was not confirmed; giving it again is harmless.
+        """
+        order = cancelling(job_id, status, by=operator(), reason=message_of(reason, 500), now_ms=self.clock.now_ms())
+        if order is None:
+            return False
+        give(self._opened(), self.config.namespace, order, self.config.enqueue_timeout)
+        return True
 
     # -- asking ----------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from processor.wire.records import AuditRecord
 from processor.wire.topics import audit_topic
 
 REDRIVE, DISCARD, CANCEL, RETRY, PAUSE, RESUME = "redrive", "discard", "cancel", "retry", "pause", "resume"
+SEEK = "seek"
 
 
 def noted(namespace: str, record: AuditRecord) -> OutRecord:

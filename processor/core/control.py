@@ -56,6 +56,10 @@ class ControlTable:
         """Names of the queues that rest."""
         return frozenset(self._queues)
 
+    def paused_types(self) -> dict[str, str]:
+        """Job types that rest, and why."""
+        return {name: why(order) for name, order in self._types.items()}
+
     def queue_pause(self, queue: str) -> ControlRecord | None:
         """Why a queue rests; None: it does not."""
         return self._queues.get(queue)

@@ -107,7 +107,7 @@ def build(namespace: str, settings: Settings | None = None) -> App:
     app.queue("default", partitions=1)
     app.queue(QUEUE, partitions=PARTITIONS, concurrency=16)
 
-    for declare in (_walks, _steps, _sleeps, _keyed, _refusable, _failing, _deadly, _overdue):
+    for declare in (_walks, _steps, _sleeps, _keyed, _refusable, _failing, _late, _deadly, _overdue):
         declare(app)
     bad_jobs.declare(app, QUEUE)
     if os.environ.get("JOBS_NEWER"):
@@ -232,6 +232,14 @@ def _failing(app: App) -> None:
                 raise ValueError(f"row {line} has no amount")
             count = line
         return count
+
+
+def _late(app: App) -> None:
+    @app.job("fails.once", queue=QUEUE, retry=Retry(5, Backoff("10m")))
+    def fails_once(ctx: Context) -> None:
+        note(ctx, "start")
+        if ctx.attempt == 1:
+            raise ValueError("the first attempt fails")
 
 
 def _deadly(app: App) -> None:

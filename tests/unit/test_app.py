@@ -185,8 +185,6 @@ def test_what_cannot_be_is_refused(shop: Shop) -> None:
         shop.import_file.enqueue(Import(url="u"), lane="low")
     with pytest.raises(DefinitionError, match="has no lane 'due'"):
         shop.import_file.enqueue(Import(url="u"), lane="due")
-    with pytest.raises(DefinitionError, match="cannot be cancelled"):
-        app.handle("x").cancel("why")
 
 
 def test_policies_are_values_that_check_themselves() -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from processor import App, AsyncContext, Context
-from processor.cli.job import enqueue as enqueue_command
+from processor.cli.job.starting import enqueue as enqueue_command
 from processor.context.scopes import escaped
 from processor.core.checkpoint import parse_key, step_key
 from processor.errors import (

@@ -1,0 +1,91 @@
+"""Orders of operators on a real Kafka: what runs hears of them within a second, and they outlast the workers."""
+
+from __future__ import annotations
+
+import time
+
+from processor.admin.orders import Operator, cancel, go_on, pause, resume, target_of
+from processor.admin.queues import list_queues, plan_seek, seek
+from processor.states import State
+from tests.integration.fleet import Fleet
+from tests.integration.jobs_app import QUEUE
+from tests.waiting import eventually
+
+WHO = Operator(reason="wrong customer", by="ada@desk")
+HEARD = 2.0
+"""Seconds until an order is carried out, on a busy machine; a second on a quiet one."""
+
+
+def items(fleet: Fleet) -> int:
+    return len(fleet.ledger("item"))
+
+
+def test_a_running_job_is_cancelled(fleet: Fleet) -> None:
+    fleet.start_ready("a")
+    job = fleet.append("walk", {"items": 2000, "pause": 0.01})
+    fleet.flush()
+    fleet.until_noted(20)
+    began = time.monotonic()
+    cancel(fleet.broker, fleet.namespace, job.id, WHO)
+    status = fleet.end_of(job.id)
+    took = time.monotonic() - began
+    assert (status.state, status.note) == (State.CANCELLED, "wrong customer (by ada@desk)")
+    assert took < 10 * HEARD
+    reached = items(fleet)
+    assert reached < 2000
+    fleet.settle()
+    assert items(fleet) == reached
+
+
+def test_a_queue_rests_over_a_restart_and_goes_on_where_it_was(fleet: Fleet) -> None:
+    (first,) = fleet.start_ready("a")
+    job = fleet.append("walk", {"items": 300, "pause": 0.01})
+    fleet.flush()
+    fleet.until_noted(20)
+    pause(fleet.broker, fleet.namespace, target_of(QUEUE, None), WHO)
+    eventually(lambda: first.events("control.heard"), 20, fleet.describe)
+
+    last = [items(fleet), time.monotonic()]
+
+    def rests() -> bool:
+        """No item for half a second; one takes ten milliseconds."""
+        if items(fleet) != last[0]:
+            last[:] = [items(fleet), time.monotonic()]
+        return time.monotonic() - last[1] > 0.5
+
+    eventually(rests, 20, fleet.describe)
+    reached = items(fleet)
+    first.terminate()
+    assert first.wait() == 0
+    (second,) = fleet.start_ready("b")
+    assert second.events("control.heard")
+    assert items(fleet) == reached
+    row = next(row for row in list_queues(fleet.broker, fleet.namespace) if row.queue == QUEUE)
+    assert (row.paused, row.workers) == ("wrong customer (by ada@desk)", ["b"])
+    resume(fleet.broker, fleet.namespace, target_of(QUEUE, None), WHO)
+    assert fleet.end_of(job.id).state is State.SUCCEEDED
+    assert [line["item"] for line in fleet.ledger("item")] == sorted({line["item"] for line in fleet.ledger("item")})
+    fleet.settle()
+
+
+def test_a_retry_comes_now(fleet: Fleet) -> None:
+    fleet.start_ready("a")
+    job = fleet.append("fails.once")
+    fleet.flush()
+    eventually(lambda: fleet.state_of(job.id) is State.RETRYING, 30, fleet.describe)
+    assert go_on(fleet.broker, fleet.namespace, job.id, WHO) == "attempt 2 begins now instead of later"
+    assert fleet.end_of(job.id).state is State.SUCCEEDED
+
+
+def test_seek_passes_over_what_waits(fleet: Fleet) -> None:
+    waits = [fleet.append("strict", {"amount": 1}).id for _ in range(12)]
+    fleet.flush()
+    plan = plan_seek(fleet.broker, fleet.namespace, QUEUE, "end")
+    assert sum(each.to for each in plan) >= len(waits)
+    seek(fleet.broker, fleet.namespace, QUEUE, plan, WHO)
+    fleet.start_ready("a")
+    later = [fleet.append("strict", {"amount": 1}).id for _ in range(12)]
+    fleet.flush()
+    fleet.finish(later)
+    assert fleet.ends().keys() == {(job_id, 1) for job_id in later}
+    fleet.settle()
