@@ -17,19 +17,15 @@ ProcessorError
 │   │   └── TopicRefused        ... because its topic, or the right to write to it, is missing
 │   └── DevBrokerError          the local test broker
 ├── TopicError
-│   ├── TopicMissing
-│   └── TopicMismatch           partitions, cleanup or retention differ from the plan
+│   └── TopicMissing  TopicMismatch: partitions, cleanup or retention differ from the plan
 ├── DefinitionError             queue, job type or schedule declared wrongly
-│   ├── UnknownQueue
-│   └── UnknownJobType
+│   └── UnknownQueue  UnknownJobType
 ├── EnqueueError
 │   ├── EnqueueUnconfirmed      no acknowledgement; repeating with its id is safe
 │   ├── NameInvalid             an id or ordering key is not allowed
-│   ├── PayloadInvalid
-│   └── PayloadTooLarge
+│   └── PayloadInvalid  PayloadTooLarge
 ├── RecordError                 a record in the log
-│   ├── UndecodableRecord
-│   └── NewerRecord             written by a newer version than this code
+│   └── UndecodableRecord  NewerRecord: written by a newer version than this code
 ├── DeadLetterError             a dead letter is not there, or cannot be used so
 ├── OrderRefused                an operator's order makes no sense now
 │   └── SeekRefused             ... there is no such place in the log
@@ -116,9 +112,8 @@ class AbortRequired(BrokerError):
 
 
 class StaleMembership(AbortRequired):
-    """The group refused the transaction's offsets: they were sent with the metadata of an older generation, or of a
-    member that is gone. Nothing is flushed until the next rebalance callback has run.
-    """
+    """The group refused the offsets: they came with the metadata of an older generation, or of a member that is gone.
+    Nothing is flushed until the next rebalance callback has run."""
 
     code = "stale_membership"
 
@@ -334,9 +329,7 @@ class ResultType(HandlerMistake):
 
 
 class OffsetsLost(ProcessorError):
-    """The group's offsets of a partition are gone, and the log does not say either how far it is done. It is held: what
-    it has done would run again.
-    """
+    """A partition's offsets are gone, and the log does not say how far it is done. It is held, or its work would rerun."""
 
     code = "offsets_lost"
 

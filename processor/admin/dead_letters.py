@@ -111,9 +111,10 @@ def list_letters(broker: Broker, namespace: str, where: LetterFilter | None = No
     Raises:
         TopicMissing: there is no dead-letter or audit topic.
     """
+    places = partitions_of(broker, [topics.dlq_topic(namespace)])
     settled = settled_letters(broker, namespace)
     found = []
-    for address, record, size in _letters(broker, partitions_of(broker, [topics.dlq_topic(namespace)])):
+    for address, record, size in _letters(broker, places):
         job = job_of(record)
         # Only what a list shows stays in memory: payloads and tracebacks may be large.
         brief = record._replace(job=None, raw=None, progress=None, steps=None)

@@ -29,6 +29,7 @@ from processor.core.redrive import Address, LetterState, Redrive, job_of, next_l
 from processor.errors import (
     AbortRequired,
     BrokerError,
+    BrokerRefused,
     BrokerUnavailable,
     DeadLetterError,
     ProcessorError,
@@ -38,7 +39,7 @@ from processor.errors import (
 )
 from processor.job import Job, Lane
 from processor.wire.records import AuditRecord, DeadLetterRecord
-from processor.wire.topics import jobs_topic
+from processor.wire.topics import jobs_topic, parse_topic
 
 Done = TypeVar("Done")
 
@@ -144,8 +145,9 @@ def _preparing(
     broker: Broker, namespace: str, rows: Sequence[LetterRow], how: Redrive, order: Order
 ) -> Callable[[Sequence[LetterRow]], Iterator[Prepared]]:
     """Makes items of some of the rows; the lanes are looked up once."""
-    queues = {row.queue for row in rows if row.life}
-    found = broker.admin().topics([jobs_topic(namespace, queue, Lane.DUE) for queue in queues])
+    named = {jobs_topic(namespace, row.queue, Lane.DUE) for row in rows if row.life}
+    # A foreign record may name a queue that no topic can be called after: asking Kafka for it would fail for all.
+    found = broker.admin().topics([topic for topic in named if parse_topic(topic) is not None])
     lanes = {topic: info.partitions for topic, info in found.items()}
 
     def made(row: LetterRow, letter: DeadLetterRecord) -> Item:
@@ -175,7 +177,7 @@ def _routed(namespace: str, letter: DeadLetterRecord, job: Job, lanes: dict[str,
     topic = jobs_topic(namespace, job.queue, Lane.DUE)
     if topic not in lanes:
         raise DeadLetterError(
-            f"job {job.id}: its queue {job.queue} has no topic {topic}",
+            f"job {job.id}: its queue {job.queue!r} has no topic {topic!r}",
             hint="does an app still declare the queue? Then processor topics apply creates it; "
             f"else processor dlq discard {job.redriven_from}",
         )
@@ -266,7 +268,7 @@ class _Settler:
                 refused = self._transaction(items)
             except ProducerFenced:
                 raise
-            except (AbortRequired, ProducerFatal):
+            except (AbortRequired, ProducerFatal, RetriableBrokerError):
                 tries += 1
                 if tries == TRIES:
                     raise
@@ -322,15 +324,13 @@ class _Settler:
             producer = self._broker.transactional_producer(f"{self._namespace}.dlq.operator")
             try:
                 producer.init(CALL)
-            except (RetriableBrokerError, BrokerUnavailable):
+            except BaseException as error:
                 # It would go on trying by itself, and fence whoever comes next.
                 producer.close()
-                if self._order.clock.monotonic() >= deadline:
+                passing = isinstance(error, BrokerError) and not isinstance(error, BrokerRefused | ProducerFenced)
+                if not passing or self._order.clock.monotonic() >= deadline:
                     raise
                 continue
-            except BaseException:
-                producer.close()
-                raise
             self._producer = producer
             return
 

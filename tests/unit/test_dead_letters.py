@@ -16,12 +16,19 @@ from processor.admin import redrive as redriving
 from processor.admin.dead_letters import LetterFilter
 from processor.admin.redrive import Order, Settlement
 from processor.broker.base import Broker, OutRecord
-from processor.broker.memory import MemoryBroker
+from processor.broker.memory import Frame, MemoryBroker
 from processor.broker.memory.faults import ProcessKilled
 from processor.clock import ManualClock
 from processor.core.redrive import LetterState, Redrive
 from processor.core.topic_plan import topic_plan
-from processor.errors import DeadLetterError, TopicMissing
+from processor.errors import (
+    AbortRequired,
+    BrokerError,
+    DeadLetterError,
+    ProducerFatal,
+    RetriableBrokerError,
+    TopicMissing,
+)
 from processor.job import Failure, Job
 from processor.states import State
 from processor.wire.codec import decode_audit, decode_job, decode_status, encode
@@ -136,7 +143,7 @@ def test_an_unknown_letter_is_named(broker: MemoryBroker) -> None:
     with pytest.raises(DeadLetterError, match="no dead letter of a job j9") as caught:
         dead_letters.find_letters(broker, "shop", "j9")
     assert "processor job show j9" in caught.value.hint
-    with pytest.raises(TopicMissing, match=r"elsewhere\.audit"):
+    with pytest.raises(TopicMissing, match=r"elsewhere\.dlq"):
         dead_letters.list_letters(broker, "elsewhere")
 
 
@@ -190,7 +197,7 @@ def test_what_cannot_be_sent_holds_up_nothing_else(broker: MemoryBroker) -> None
     assert (result.done, result.skipped) == (1, 0)
     refused = {row.id: error for row, error in result.refused}
     assert set(refused) == {"lost", "j1", "large"}
-    assert "its queue gone has no topic shop.jobs.gone.due" in str(refused["lost"])
+    assert "its queue 'gone' has no topic 'shop.jobs.gone.due'" in str(refused["lost"])
     assert "dlq discard" in refused["lost"].hint
     assert [job.id for job in sent(broker)] == ["j4"]
     assert {row.id: row.state for row in dead_letters.list_letters(broker, "shop", OPEN)} == dict.fromkeys(
@@ -278,3 +285,46 @@ def test_of_two_operators_the_first_is_told_and_nothing_is_sent_twice(
     assert "not done twice" in caught.value.hint
     assert second[0].done == 7
     assert Counter(job.id for job in sent(broker)) == Counter(ids)
+
+
+OPERATOR = "shop.dlq.operator"
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("error", [AbortRequired("no"), RetriableBrokerError("slow"), ProducerFatal("gone")])
+@pytest.mark.parametrize("operation", ["init", "begin", "append", "wait_acks", "commit"])
+def test_a_faulty_broker_makes_no_letter_go_twice_or_not_at_all(
+    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch, operation: str, error: BrokerError, after: bool
+) -> None:
+    monkeypatch.setattr(redriving, "BATCH", 3)
+    ids = many(broker, 10)
+    broker.faults.fail_next(operation, error, after=after, transactional_id=OPERATOR, times=2)
+    with contextlib.suppress(BrokerError):
+        redrive(broker)
+    redrive(broker)
+    assert Counter(job.id for job in sent(broker)) == Counter(ids)
+    assert {row.state for row in dead_letters.list_letters(broker, "shop")} == {LetterState.REDRIVEN}
+
+
+@pytest.mark.parametrize("frame", [Frame.COMMIT, Frame.ABORT])
+def test_a_late_frame_does_no_harm(broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch, frame: Frame) -> None:
+    monkeypatch.setattr(redriving, "BATCH", 3)
+    ids = many(broker, 10)
+    held = broker.faults.hold_next(OPERATOR, frame)
+    arrived: list[bool] = []
+
+    def done(_: int) -> None:
+        if held.caught and not arrived:
+            arrived.append(held.release())
+
+    redrive(broker, done=done)
+    redrive(broker)
+    assert arrived or frame is Frame.ABORT, "a redrive that goes well aborts nothing"
+    assert Counter(job.id for job in sent(broker)) == Counter(ids)
+
+
+def test_a_queue_that_no_topic_can_be_called_after_holds_up_nothing(broker: MemoryBroker) -> None:
+    died(broker, letter(JOB._replace(id="odd", queue="no such queue!\n")), letter())
+    result = redrive(broker)
+    assert (result.done, [row.id for row, _ in result.refused]) == (1, ["odd"])
+    assert "\n" not in str(result.refused[0][1])

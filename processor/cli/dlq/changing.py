@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from processor.cli.dlq.choosing import Wanted, chosen, filter_options
-from processor.cli.output import Column, Output, output_options
+from processor.cli.output import Column, Output, output_options, show
 from processor.cli.payload import payload_of
 from processor.cli.target import Target, target_options
 from processor.cli.wording import count
@@ -153,7 +153,9 @@ def _payload(app: App, target: Target, rows: Sequence[LetterRow], text: str) -> 
 
 def _warn_of_unknown_types(out: Output, app: App, rows: Sequence[LetterRow]) -> None:
     for name in sorted({row.type for row in rows if row.life} - set(app.job_types)):
-        out.warning(f"the app has no job type {name}: workers of this code wait for a newer one, then give it up again")
+        out.warning(
+            f"the app has no job type {show(name)}: workers of this code wait for a newer one, then give it up again"
+        )
 
 
 def _agreed(out: Output, rows: Sequence[LetterRow], question: str, yes: bool) -> bool:
@@ -168,7 +170,7 @@ def _agreed(out: Output, rows: Sequence[LetterRow], question: str, yes: bool) ->
     if not sys.stdin.isatty():
         raise click.UsageError("there is nobody to ask here: say --yes, or look first with --dry-run")
     types = sorted({row.type or "no job" for row in rows})
-    out.note(f"{count(len(rows), 'letter')} of {', '.join(types[:5])}{' ...' if len(types) > 5 else ''}")
+    out.note(f"{count(len(rows), 'letter')} of {show(', '.join(types[:5]))}{' ...' if len(types) > 5 else ''}")
     click.confirm(question, abort=True, err=True)
     return True
 
@@ -212,7 +214,7 @@ def _tell(out: Output, done: str, rows: Sequence[LetterRow], result: Settlement)
     if result.skipped:
         out.note(f"{result.skipped} skipped: doubles, or settled by somebody else meanwhile")
     for facts in refused[:SHOWN]:
-        out.warning(facts["error"] + (f" ({facts['hint']})" if facts["hint"] else ""))
+        out.warning(show(facts["error"] + (f" ({facts['hint']})" if facts["hint"] else "")))
     if refused:
         raise DeadLetterError(
             f"{len(refused)} of {count(len(rows), 'letter')} could not be {done}",

@@ -87,6 +87,8 @@ def chosen(app: App, names: Sequence[str], wanted: Wanted, all_open: bool) -> li
 
     if names and (all_open or wanted.says_something):
         raise click.UsageError("name letters, or choose them with filters or --all-open, not both")
+    if "" in names:
+        raise click.UsageError("an empty name means no letter: is a variable of the shell unset?")
     if not names and not all_open and not wanted.says_something:
         raise click.UsageError("which letters? Name addresses or job ids, give filters, or --all-open")
     if not names:

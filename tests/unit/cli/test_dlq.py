@@ -142,7 +142,7 @@ def test_a_dry_run_sends_nothing(shop: Shop) -> None:
     assert result.exit_code == 0
     assert "go on from its checkpoint" in result.stdout
     assert "begin at the beginning" in result.stdout
-    assert "its queue gone has no topic shop.jobs.gone.due" in result.stdout.splitlines()[-1]
+    assert "its queue 'gone' has no topic 'shop.jobs.gone.due'" in result.stdout.splitlines()[-1]
     assert result.stderr == "2 letters would be redriven, 1 refused; nothing was sent\n"
     assert "1 letter would be discarded" in shop.run(dlq, "discard", "j1", "--dry-run").stderr
     assert (sent(shop), audits(shop)) == ([], [])
@@ -154,7 +154,7 @@ def test_what_cannot_be_redriven_is_told_and_the_rest_goes(shop: Shop) -> None:
     result = shop.run(dlq, "redrive", "--all-open", "--yes")
     assert (result.exit_code, result.stdout) == (1, "1 letter redriven\n")
     assert "warning: the app has no job type mail" in result.stderr
-    assert "its queue gone has no topic" in result.stderr
+    assert "its queue 'gone' has no topic" in result.stderr
     assert "error: 1 of 2 letters could not be redriven" in result.stderr
     assert shop.run(dlq, "discard", "lost", "--yes").exit_code == 0
 
@@ -177,6 +177,7 @@ def test_a_payload_is_edited_and_checked(shop: Shop, tmp_path: Path) -> None:
     [
         (["redrive"], 2, "which letters?"),
         (["redrive", "j1"], 2, "nobody to ask here"),
+        (["redrive", "", "--yes"], 2, "an empty name means no letter"),
         (["redrive", "j1", "--all-open", "--yes"], 2, "not both"),
         (["redrive", "j1", "--type", "mail", "--yes"], 2, "not both"),
         (["redrive", "0@999", "--yes"], 1, "there is no dead letter 0@999"),
