@@ -329,7 +329,7 @@ class ResultType(HandlerMistake):
 
 
 class OffsetsLost(ProcessorError):
-    """A partition's offsets are gone, and the log does not say how far it is done. It is held, or its work would rerun."""
+    """A partition has no offsets and the log does not say how far it is done. It is held, or its work would rerun."""
 
     code = "offsets_lost"
 
