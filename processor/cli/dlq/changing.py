@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -77,7 +78,7 @@ def redrive(out: Output, /, target: Target, names: Sequence[str], wanted: Wanted
     where = "from zero" if how.from_zero else "from their checkpoints"
     if not _agreed(out, rows, f"Redrive {count(len(rows), 'letter')} {where}?", options["yes"]):
         return
-    with out.progress("redriving", len(rows)) as tick:
+    with out.progress("redriving", len(rows)) as tick, _stoppable(out):
         result = redrive_letters(app.broker(), app.namespace, rows, how, _ticking(order, tick))
     _tell(out, "redriven", rows, result)
 
@@ -107,7 +108,7 @@ def discard(out: Output, /, target: Target, names: Sequence[str], wanted: Wanted
     if not _agreed(out, rows, f"Discard {count(len(rows), 'letter')}?", options["yes"]):
         return
     order = _order(app, options["reason"], None)
-    with out.progress("discarding", len(rows)) as tick:
+    with out.progress("discarding", len(rows)) as tick, _stoppable(out):
         result = discard_letters(app.broker(), app.namespace, rows, _ticking(order, tick))
     _tell(out, "discarded", rows, result)
 
@@ -120,6 +121,16 @@ def _order(app: App, reason: str, rate: float | None) -> Order:
     from processor.identity import operator
 
     return Order(by=operator(), reason=reason, rate=rate, clock=app.client().clock)
+
+
+@contextmanager
+def _stoppable(out: Output) -> Iterator[None]:
+    """Ctrl-C says what it means for the letters."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        out.note("stopped: what was done stays done; run it again for what is still open")
+        raise
 
 
 def _ticking(order: Order, tick: Any) -> Order:
@@ -153,9 +164,7 @@ def _payload(app: App, target: Target, rows: Sequence[LetterRow], text: str) -> 
 
 def _warn_of_unknown_types(out: Output, app: App, rows: Sequence[LetterRow]) -> None:
     for name in sorted({row.type for row in rows if row.life} - set(app.job_types)):
-        out.warning(
-            f"the app has no job type {show(name)}: workers of this code wait for a newer one, then give it up again"
-        )
+        out.warning(f"the app has no job type {show(name)}: its workers will give it up again")
 
 
 def _agreed(out: Output, rows: Sequence[LetterRow], question: str, yes: bool) -> bool:

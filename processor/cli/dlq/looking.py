@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 WIDE = 120
 """Columns of a terminal that also shows errors in the list; `dlq show` has them in any case."""
+BRIEF = 120
+"""Characters of an error in a table."""
 _STATE_STYLES = {"open": "bad", "redriven": "good", "discarded": "dim"}
 
 
@@ -70,7 +72,7 @@ def _letters(out: Output, rows: Sequence[LetterRow], now: int, state: str) -> No
     if not out.as_json:
         shown = [
             {name: value or None for name, value in facts.items()}
-            | {"tries": facts["attempts"] or None, "age": age(facts["at"], now)}
+            | {"tries": facts["attempts"] or None, "age": age(facts["at"], now), "error": _brief(facts["error"])}
             for facts in shown
         ]
     out.table(columns, shown, empty="no open dead letters" if state == "open" else "no dead letters")
@@ -101,7 +103,7 @@ def _groups(out: Output, rows: Sequence[LetterRow], by: str, now: int, limit: in
                 "types": ", ".join(facts["types"]) or None,
                 "reasons": ", ".join(facts["reasons"]),
                 "last": age(facts["last"], now),
-                "error": facts["error"] or None,
+                "error": _brief(facts["error"]),
             }
             for facts in shown
         ]
@@ -110,6 +112,13 @@ def _groups(out: Output, rows: Sequence[LetterRow], by: str, now: int, limit: in
     out.table([*columns, Column(name="example", whole=True), Column(name="error")], shown, empty="no dead letters")
     if len(groups) > limit:
         out.note(f"the largest {limit} of {len(groups):,} groups; --limit shows more")
+
+
+def _brief(error: str) -> str | None:
+    """An error as a table has room for it."""
+    if not error:
+        return None
+    return error if len(error) <= BRIEF else f"{error[:BRIEF]}..."
 
 
 @click.command("show")

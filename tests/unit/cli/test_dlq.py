@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from processor.cli.dlq import dlq
-from processor.job import Job
+from processor.job import Failure, Job
 from processor.wire.codec import decode_audit, decode_job
 from processor.wire.records import AuditRecord
 from tests.unit.cli.shop import AT, Shop
@@ -56,10 +56,12 @@ def test_a_list_shows_what_is_open(shop: Shop) -> None:
 def test_groups_tell_one_error_from_the_next(shop: Shop) -> None:
     for number in range(3):
         shop.letter(f"j{number}")
-    shop.letter("other", failures=None, reason="unsendable")
+    shop.letter("other", failures=[Failure("E", "m" * 500)], reason="unsendable")
     lines = shop.run(dlq, "list", "--group-by", "fingerprint").stdout.splitlines()
     assert lines[0].split() == ["FINGERPRINT", "COUNT", "LAST", "TYPES", "REASONS", "EXAMPLE", "ERROR"]
     assert lines[1].split()[:2] == ["f1", "3"]
+    assert max(map(len, lines)) < 220
+    assert max(map(len, shop.run(dlq, "list").stdout.splitlines())) < 220
     assert [group["count"] for group in shop.json(dlq, "list", "--group-by", "reason")] == [3, 1]
 
 
