@@ -23,7 +23,7 @@ from processor.callables import refuse_async_items, refuse_awaitable
 from processor.context.base import ContextBase, JobLogger, Spawnable
 from processor.context.loops import Loop, LoopPlan
 from processor.context.port import AttemptPort, ContextLimits, StepFailed, StepInDoubt
-from processor.context.rules import running_step
+from processor.context.rules import Rules, running_step
 from processor.errors import JobInterrupted, ProcessEnded
 
 __all__ = [
@@ -64,6 +64,7 @@ class Context(ContextBase):
             running_step.reset(token)
         refuse_awaitable(result, f"the function of step {call.full!r}")
         call.finish(result)
+        self._keep_up()
         return result
 
     def once(self, name: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -133,6 +134,7 @@ class Context(ContextBase):
                 loop.enter(item)
                 yield item
                 loop.leave()
+                self._keep_up()
             loop.exhaust()
         finally:
             loop.close()
@@ -147,6 +149,11 @@ class Context(ContextBase):
         self._rules.checkpoint(value)
         if durable:
             self._port.sync()
+
+    def _keep_up(self) -> None:
+        if self._rules.too_far_ahead:
+            self._port.sync()
+            self._rules.caught_up()
 
 
 class AsyncContext(ContextBase):
@@ -167,6 +174,7 @@ class AsyncContext(ContextBase):
         finally:
             running_step.reset(token)
         call.finish(result)
+        await keep_up(self._rules)
         return result
 
     @overload
@@ -218,6 +226,7 @@ class AsyncContext(ContextBase):
         self._rules.checkpoint(value)
         if durable:
             await self._port.async_sync()
+        await keep_up(self._rules)
 
 
 class _AsyncEach(Generic[T]):
@@ -256,6 +265,7 @@ class _AsyncEach(Generic[T]):
                 self._items = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
         elif self._items is not None:
             loop.leave()
+            await keep_up(self._rules)
         if self._items is None:
             raise StopAsyncIteration
         try:
@@ -273,6 +283,13 @@ class _AsyncEach(Generic[T]):
 
     def __del__(self) -> None:
         self._close()
+
+
+async def keep_up(rules: Rules) -> None:
+    """As `Context._keep_up`, for the event loop."""
+    if rules.too_far_ahead:
+        await rules.port.async_sync()
+        rules.caught_up()
 
 
 async def _awaited(result: Any) -> Any:

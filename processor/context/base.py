@@ -195,7 +195,12 @@ class ContextBase:
             payload, child_id=child, parent=job, now_ms=port.clock.now_ms(), max_bytes=port.limits.payload_max_bytes
         )
         port.spawn(record, child)
+        self._rules.wrote(len(record.value or b""))
+        self._keep_up()
         return child
+
+    def _keep_up(self) -> None:
+        """Wait for the log if too much is on its way there; one that cannot wait here does so at its next `await`."""
 
     # -- the worker's ------------------------------------------------------------------------------------------------
 

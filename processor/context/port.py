@@ -26,6 +26,9 @@ class ContextLimits:
     """What the handler returns."""
     payload_max_bytes: int = 512 * 1024
     """The payload of a child."""
+    ahead_max_records: int = 1000
+    """Steps and children that may be on their way to the log; at more the handler waits until they are there."""
+    ahead_max_bytes: int = 4 * 1024 * 1024
 
 
 class StepInDoubt(BaseException):

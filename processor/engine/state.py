@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 log = events.logger(__name__)
 
+AHEAD_LEAST, AHEAD_MOST = 16, 1000
+"""Records that one handler may have on their way to the log: together the handlers fill the outbox, not more."""
+AHEAD_LEAST_BYTES, AHEAD_MOST_BYTES = 256 * 1024, 4 * 1024 * 1024
+
 
 class EngineState:
     """The partitions that a worker owns, their lanes, and how much is in flight."""
@@ -48,10 +52,13 @@ class EngineState:
         self.counters = Counters()
         self.gate = Gate()
         self.inbox: Inbox[object] = Inbox(runtime)
+        slots = max(sum(queue.concurrency for queue in config.queues), 1)
         limits = ContextLimits(
             checkpoint_max_bytes=config.checkpoint_max_bytes,
             result_max_bytes=config.result_max_bytes,
             payload_max_bytes=config.payload_max_bytes,
+            ahead_max_records=min(max(config.outbox_max_records // slots, AHEAD_LEAST), AHEAD_MOST),
+            ahead_max_bytes=min(max(config.outbox_max_bytes // slots, AHEAD_LEAST_BYTES), AHEAD_MOST_BYTES),
         )
         self.shared = AttemptShared(self.inbox, runtime.clock, limits, runtime.signal, config.unknown_type_patience)
         self.fences = {queue.name: Fence(config.group(queue.name)) for queue in config.queues}

@@ -55,14 +55,13 @@ class ChildPort(StopWish):
     """The attempt, as the context in this process sees it. Implements `processor.context.port.AttemptPort`."""
 
     def __init__(self, assigned: Assigned, wake: Callable[[], None]) -> None:
-        checkpoint, result, payload = assigned.limits
         self.job: Job = assigned.job
         self.fencing_token = assigned.fencing_token
         self.resumed = assigned.resumed
         self.steps: Mapping[str, Step] = assigned.steps
         self.patience = assigned.patience
         self.clock: Clock = SystemClock()
-        self.limits = ContextLimits(checkpoint_max_bytes=checkpoint, result_max_bytes=result, payload_max_bytes=payload)
+        self.limits = ContextLimits(**assigned.limits)
         self.synced: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.wants_sync = False
         self.unsendable: Failed | None = None

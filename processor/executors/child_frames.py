@@ -104,8 +104,8 @@ class Assigned(NamedTuple):
     fencing_token: tuple[int, int, int]
     resumed: Progress | None
     steps: Mapping[str, Step]
-    limits: tuple[int, int, int]
-    """checkpoint_max_bytes, result_max_bytes, payload_max_bytes."""
+    limits: Mapping[str, int]
+    """The fields of `ContextLimits`."""
     patience: float
 
 
@@ -118,7 +118,7 @@ def pack_assigned(assigned: Assigned) -> Frame:
         tuple(assigned.fencing_token),
         _plain_progress(assigned.resumed),
         [_plain_step(step) for step in assigned.steps.values()],
-        tuple(assigned.limits),
+        dict(assigned.limits),
         assigned.patience,
     )
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections import deque
 from contextlib import suppress
+from dataclasses import asdict
 
 from processor import events
 from processor.core.failures import error_info
@@ -351,9 +352,8 @@ def apply(attempt: Attempt, report: Report) -> None:
 
 
 def _assigned(attempt: Attempt) -> Assigned:
-    limits = attempt.limits
-    sizes = (limits.checkpoint_max_bytes, limits.result_max_bytes, limits.payload_max_bytes)
-    return Assigned(attempt.job, attempt.fencing_token, attempt.resumed, attempt.steps, sizes, attempt.patience)
+    limits = asdict(attempt.limits)
+    return Assigned(attempt.job, attempt.fencing_token, attempt.resumed, attempt.steps, limits, attempt.patience)
 
 
 def _synced(attempt: Attempt) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from processor.broker.base import OutRecord
 from processor.clock import ManualClock
 from processor.context import AsyncContext, Context, ContextLimits, StepFailed, StepInDoubt
 from processor.errors import (
@@ -25,7 +26,7 @@ from processor.errors import (
     StateChanged,
     StepChanged,
 )
-from processor.job import LoopProgress, Progress, Step, StepPhase
+from processor.job import Job, LoopProgress, Progress, Step, StepPhase
 from tests.unit.recording_port import JOB, Log, RecordingPort
 
 
@@ -561,3 +562,77 @@ def test_async_break_ends_the_scope_at_once() -> None:
     assert list(log.steps) == ["after"]
     assert log.progress is not None
     assert log.progress.loops["rows"].cursor == "2"
+
+
+class Child:
+    """A job type whose jobs a handler may spawn."""
+
+    name = "child"
+
+    def child_record(self, payload: None, *, child_id: str, parent: Job, now_ms: int, max_bytes: int) -> OutRecord:
+        return OutRecord("jobs", child_id.encode(), b"a child")
+
+
+def counting(calls: list[str], **limits: int) -> RecordingPort:
+    """A port that notes the syncs it is asked for."""
+    return RecordingPort(
+        limits=ContextLimits(**limits), on_call=lambda call: calls.append(call) if call == "sync" else None
+    )
+
+
+def test_a_handler_that_is_too_far_ahead_of_the_log_waits_for_it() -> None:
+    syncs: list[str] = []
+    port = counting(syncs, ahead_max_records=10)
+    context = Context(port)
+    for number in range(25):
+        context.step(f"s{number}", int, number)
+    assert len(syncs) == 2
+    for _ in range(15):
+        context.spawn(Child())
+    assert len(syncs) == 4, "steps and children count together"
+    assert len(port.children) == 15
+
+
+def test_few_large_steps_count_by_their_bytes() -> None:
+    syncs: list[str] = []
+    context = Context(counting(syncs, ahead_max_bytes=10_000))
+
+    def large() -> str:
+        return "x" * 4_000
+
+    for number in range(6):
+        context.step(f"s{number}", large)
+    assert len(syncs) == 2
+
+
+def test_inside_a_once_nobody_waits_for_the_log() -> None:
+    """A stop that came while it waited would leave it in doubt."""
+    calls: list[str] = []
+    context = Context(RecordingPort(limits=ContextLimits(ahead_max_records=3), on_call=calls.append))
+
+    def spawn_many() -> None:
+        calls.append("begins")
+        for _ in range(10):
+            context.spawn(Child())
+        calls.append("ends")
+
+    context.once("many", spawn_many)
+    assert "sync" not in calls[calls.index("begins") : calls.index("ends")]
+
+
+def test_an_async_handler_waits_at_its_next_await() -> None:
+    syncs: list[str] = []
+    context = AsyncContext(counting(syncs, ahead_max_records=10))
+
+    async def handler() -> None:
+        for _ in range(12):
+            context.spawn(Child())
+        assert syncs == []
+        async for _ in context.each("rows", lambda after: range(3)):
+            pass
+        assert len(syncs) == 1
+        for number in range(10):
+            await context.step(f"s{number}", int, number)
+
+    asyncio.run(handler())
+    assert len(syncs) == 2

@@ -419,3 +419,25 @@ def test_child_of_a_step_takes_no_place_of_another(how: str) -> None:
     assert sorted(got) == [1, 2, 3]
     assert scene.state_of("job-1") is State.SUCCEEDED
     scene.close()
+
+
+def test_a_handler_that_writes_faster_than_the_flush_is_held_back() -> None:
+    """Two thousand children, while the outbox takes a hundred records: they leave in many transactions, all."""
+    scene = Scene(seed=2, concurrency=1)
+    kind = scene.define("leaf", lambda ctx, payload: None)
+
+    def parent(ctx: Any, payload: Any) -> None:
+        for _ in range(2000):
+            ctx.spawn(kind, {})
+
+    scene.define("parent", parent)
+    simulated = scene.start("w-0", outbox_max_records=100)
+    spy = Spy(simulated)
+    scene.until(scene.active)
+    scene.enqueue("parent", "parent-1")
+    scene.settle(300.0)
+    sizes = [len([record for record in call.records if record.topic == scene.lane().topic]) for call in spy.calls]
+    assert sum(sizes) == 2000
+    assert max(sizes) <= 100
+    assert len([True for (_, life), states in scene.ends().items() if states == [State.SUCCEEDED]]) == 2001
+    scene.close()

@@ -27,7 +27,7 @@ from processor.states import State
 JOB = Job("j-1", "import", 2, "bulk", b"\x80payload", 17, key="k", kill_at=99)
 PROGRESS = Progress("501", '{"good":3}', {"rows": LoopProgress("501", 501, None, False)}, 501.0, 1000.0)
 STEP = Step("rows[501]/refund", StepPhase.FINISHED, '"ok"')
-ASSIGNED = Assigned(JOB, (1, 0, 4), PROGRESS, {STEP.name: STEP}, (10, 20, 30), 600.0)
+ASSIGNED = Assigned(JOB, (1, 0, 4), PROGRESS, {STEP.name: STEP}, {"result_max_bytes": 20}, 600.0)
 
 
 @pytest.fixture
