@@ -22,6 +22,11 @@ class Cargo(Protocol):
     @property
     def announces(self) -> list[OutRecord]: ...
     @property
+    def seals(self) -> list[OutRecord]:
+        """Say that something is done for good: they leave once what they stand for is acknowledged."""
+        ...
+
+    @property
     def offsets(self) -> list[OffsetCommit]: ...
     @property
     def group(self) -> str:
@@ -51,6 +56,8 @@ class Part:
     assignment: int
     creates: list[OutRecord]
     announces: list[OutRecord]
+    seals: list[OutRecord]
+    """Dedupe marks, and the number's own mark."""
     saves: list[SavedOut]
     """Those of `creates` that the live table is to know once they are committed."""
     carried: list[bytes]
@@ -68,7 +75,7 @@ class Part:
     named: list[Attempt]
     """Suspects that start once this is committed."""
     marked: bool
-    """The number's own mark is in `announces`."""
+    """The number's own mark is in `seals`."""
     ending: dict[str, Attempt]
     """Jobs whose end, move or promotion is here, by id."""
     checkpoint_end: int

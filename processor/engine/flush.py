@@ -162,7 +162,8 @@ class Flusher(Generic[C]):
     def _flush(self, batch: FlushBatch[C]) -> Acks:
         """The numbered flush (design, section 4). Step 1, freezing, was done by the owner.
 
-        2. Begin; what creates; wait for its acks; only then what announces or destroys.
+        2. Begin; what creates; wait for its acks; only then what announces or destroys; and once that is acknowledged,
+           the marks that say what is done for good.
         3. The offsets of every number touched, moved or not, group by group: they are the fence.
         4. Commit.
         """
@@ -179,8 +180,13 @@ class Flusher(Generic[C]):
             self._refuse(acks.failures)
         announces = [record for part in batch.parts for record in part.announces]
         producer.append(announces, watch=batch.watch_all)
-        if batch.watch_all:
+        seals = [record for part in batch.parts for record in part.seals]
+        if seals or batch.watch_all:
             self._refuse(self._again(producer.wait_acks).failures)
+        if seals:
+            producer.append(seals, watch=batch.watch_all)
+            if batch.watch_all:
+                self._refuse(self._again(producer.wait_acks).failures)
         for self._group, membership in batch.memberships.items():
             offsets = [commit for part in batch.parts if part.group == self._group for commit in part.offsets]
             self._again(partial(producer.send_offsets, offsets, self._group, membership))

@@ -308,6 +308,7 @@ class Forwarder:
             records=records,
             creates=[self._way_home.onward(record, now_ms) for record in records],
             announces=[],
+            seals=[],
             offsets=[offset_of(rung, offset, self._config.slot)],
         )
 

@@ -76,7 +76,7 @@ class Outbox:
             parts=parts,
             memberships=memberships,
             watch_all=self._watch_all,
-            records=sum(len(part.creates) + len(part.announces) for part in parts),
+            records=sum(len(part.creates) + len(part.announces) + len(part.seals) for part in parts),
         )
 
     @staticmethod
@@ -109,15 +109,19 @@ class Outbox:
         announces = number.announces
         announces += [OutRecord(topics.checkpoints, key, None, None, number.partition) for key in burials]
         offsets = number.offsets(all_lanes=number.touched or number.cautious is not None)
+        seals = [record for record in creates if record.topic == topics.dedupe]
+        if seals:
+            creates = [record for record in creates if record.topic != topics.dedupe]
         marked = self._mark(number)
         if marked is not None:
-            announces.append(marked)
+            seals.append(marked)
         part = Part(
             number=number,
             group=group,
             assignment=number.assignment,
             creates=creates,
             announces=announces,
+            seals=seals,
             saves=saves,
             carried=[key for key, _ in carried],
             burials=burials,
@@ -139,7 +143,8 @@ class Outbox:
     def _mark(self, number: QueuePartition) -> OutRecord | None:
         """How far the number is done, as a record of its own: with the claim and the release, and once a second.
 
-        It destroys (whoever has lost the offsets runs nothing below it), so it leaves with what announces.
+        Whoever has lost the offsets runs nothing below it, so it leaves last: never is it visible without the ends that
+        it stands for.
         """
         now = self._engine.clock.monotonic()
         last = number.released and number.phase is PartitionPhase.YIELDING
@@ -239,8 +244,8 @@ class Outbox:
         saved = {id(out) for out, _ in part.saves}
         buried = set(part.burials)
         checkpoints, status = number.topics.checkpoints, number.topics.status
-        creates = [record for record in part.creates if id(record) not in saved and record.topic != checkpoints]
-        buried.add(NUMBER_KEY)  # made anew
+        marks = [record for record in part.seals if record.topic != checkpoints]  # the number's own is made anew
+        creates = [record for record in part.creates if id(record) not in saved and record.topic != checkpoints] + marks
         announces = [record for record in part.announces if record.topic != checkpoints or record.key not in buried]
         saves = part.saves
         if refused:

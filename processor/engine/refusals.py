@@ -128,6 +128,7 @@ class Refusals:
 def _records(part: Part) -> Iterable[OutRecord]:
     yield from part.creates
     yield from part.announces
+    yield from part.seals
 
 
 def _own_topics(number: QueuePartition) -> frozenset[str]:

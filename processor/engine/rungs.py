@@ -102,6 +102,7 @@ class Load:
     records: list[Record]
     creates: list[OutRecord]
     announces: list[OutRecord]
+    seals: list[OutRecord]
     offsets: list[OffsetCommit]
     watched: str = ""
 

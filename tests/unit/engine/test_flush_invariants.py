@@ -9,6 +9,7 @@ import pytest
 
 from processor.broker.base import OutRecord
 from processor.broker.memory import Frame, HeldMarkers, MemoryLimits
+from processor.core.checkpoint import NUMBER_KEY
 from processor.core.live import LiveTable
 from processor.core.offset_metadata import decode
 from processor.engine.config import WorkerConfig
@@ -275,6 +276,28 @@ def test_no_tombstone_before_its_copies_are_acked(scene: Scene) -> None:
     scene.until(lambda: len(scene.dead_letters()) == 1)
     scene.settle()
     assert scene.state_of("job-2") is State.DEAD
+
+
+def test_no_mark_before_the_end_that_it_stands_for_is_acked(scene: Scene) -> None:
+    """Dedupe marks and the number's own mark: whoever sees one runs nothing, so the end must be there already."""
+    family(scene)
+    worker = scene.start("w-0")
+    spy = Spy(worker)
+    scene.enqueue("parent", "job-1", derived=True)
+    scene.settle()
+    sent = acked = marks = 0
+    for call in spy.calls:
+        if call.name == "begin":
+            sent = acked = 0
+        elif call.name == "wait_acks":
+            acked = sent
+        seals = [r for r in call.records if r.topic == topics.dedupe_topic(NS, QUEUE) or r.key == NUMBER_KEY]
+        if seals:
+            assert len(seals) == len(call.records), "nothing else leaves with them"
+            assert acked == sent
+        marks += sum(record.key != NUMBER_KEY for record in seals)
+        sent += len(call.records)
+    assert marks >= 3
 
 
 def test_hint_never_passes_an_uncommitted_carry(monkeypatch: pytest.MonkeyPatch) -> None:
