@@ -45,6 +45,8 @@ def work(ctx: Context, p: Work) -> int:
     done = 0
     for row in ctx.each("rows", lambda after: range((after or 0) + 1, ROWS + 1), every="50ms"):
         note("row", ctx.id, life, row)
+        if row == FAILS_AT - 1 and fate is Fate.KILLS:
+            time.sleep(0.1)  # longer than `every`: when the next row begins, this one is saved
         if row == FAILS_AT and not (FOLDER / "fixed").exists():
             misbehave(ctx, fate)
         done += 1
@@ -54,7 +56,7 @@ def work(ctx: Context, p: Work) -> int:
 def misbehave(ctx: Context, fate: Fate) -> None:
     """Fail, or take the process along."""
     if fate is Fate.KILLS:
-        time.sleep(0.3)  # until the rows before this one are saved
+        time.sleep(0.3)  # until a flush has taken what is saved
         note("dies", ctx.id)
         os.kill(os.getpid(), signal.SIGKILL)
     if fate is Fate.ALWAYS or ctx.attempt <= failures_of(fate):
