@@ -1,6 +1,7 @@
 """What operators call: topics, lag, jobs, checkpoints. Takes any `Broker`; never deletes a topic.
 
-Everything here reads with clients of its own and joins no group, so it disturbs no worker.
+Everything here reads with clients of its own and joins no group, so it disturbs no worker. Dead letters have modules of
+their own: `dead_letters` reads them, `redrive` sends them back or discards them.
 """
 
 from processor.admin.jobs import JobRow, SavedProgress, job_status, list_jobs, saved_progress
