@@ -7,7 +7,7 @@ audit topic, and the two are folded together here, anew for each question.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from processor.admin.reading import partitions_of, read_to_end
 from processor.broker.base import Broker, Record, TopicPartition
@@ -100,9 +100,10 @@ class _Found:
     address: Address
     record: DeadLetterRecord
     size: int
+    attempts: int
     type: str = ""
     queue: str = ""
-    life: int = field(default=0)
+    life: int = 0
 
 
 def list_letters(broker: Broker, namespace: str, where: LetterFilter | None = None) -> list[LetterRow]:
@@ -117,12 +118,14 @@ def list_letters(broker: Broker, namespace: str, where: LetterFilter | None = No
     for address, record, size in _letters(broker, places):
         job = job_of(record)
         # Only what a list shows stays in memory: payloads and tracebacks may be large.
-        brief = record._replace(job=None, raw=None, progress=None, steps=None)
+        attempts = sum(failure.attempt > 0 for failure in record.failures or ())
+        last = [failure._replace(traceback="") for failure in (record.failures or ())[-1:]]
+        brief = record._replace(job=None, raw=None, progress=None, steps=None, failures=last)
         if job is None:
-            found.append(_Found(address, brief, size, queue=_queue_of(record)))
+            found.append(_Found(address, brief, size, attempts, queue=_queue_of(record)))
             continue
         settled.saw(job.id, job.life)
-        found.append(_Found(address, brief._replace(id=job.id), size, job.type, job.queue, job.life))
+        found.append(_Found(address, brief._replace(id=job.id), size, attempts, job.type, job.queue, job.life))
     rows = (_row(letter, settled) for letter in found)
     chosen = [row for row in rows if where is None or where.allows(row)]
     return sorted(chosen, key=lambda row: (row.at, row.address))
@@ -220,7 +223,7 @@ def _row(letter: _Found, settled: Settled) -> LetterRow:
         at=record.at,
         state=settled.state(letter.address, record.id, letter.life),
         life=letter.life,
-        attempts=sum(failure.attempt > 0 for failure in record.failures or ()),
+        attempts=letter.attempts,
         error=f"{last.kind}: {last.message}".partition("\n")[0] if last else "",
         fingerprint=last.fingerprint if last else "",
         size=letter.size,
