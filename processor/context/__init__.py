@@ -151,9 +151,10 @@ class Context(ContextBase):
             self._port.sync()
 
     def _keep_up(self) -> None:
-        if self._rules.too_far_ahead:
+        # Not inside a `once`: a stop there would leave it in doubt.
+        if self._rules.ahead.too_far and not self._rules.in_once:
             self._port.sync()
-            self._rules.caught_up()
+            self._rules.ahead.caught_up()
 
 
 class AsyncContext(ContextBase):
@@ -287,9 +288,9 @@ class _AsyncEach(Generic[T]):
 
 async def keep_up(rules: Rules) -> None:
     """As `Context._keep_up`, for the event loop."""
-    if rules.too_far_ahead:
+    if rules.ahead.too_far and not rules.in_once:
         await rules.port.async_sync()
-        rules.caught_up()
+        rules.ahead.caught_up()
 
 
 async def _awaited(result: Any) -> Any:

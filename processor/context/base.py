@@ -195,7 +195,7 @@ class ContextBase:
             payload, child_id=child, parent=job, now_ms=port.clock.now_ms(), max_bytes=port.limits.payload_max_bytes
         )
         port.spawn(record, child)
-        self._rules.wrote(len(record.value or b""))
+        self._rules.ahead.wrote(len(record.value or b""))
         self._keep_up()
         return child
 

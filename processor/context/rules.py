@@ -31,6 +31,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
+from processor.context.ahead import Ahead
 from processor.context.port import AttemptPort, Observer, StepFailed, StepInDoubt
 from processor.context.scopes import OpenLoop, Scope, scope_of
 from processor.context.values import (
@@ -95,7 +96,7 @@ class StepCall:
         if len(text) > limit // 4 and byte_length(text) > limit:
             raise too_large(f"the result of step {self.full!r}", byte_length(text), limit)
         self._rules.port.save_step(Step(self.full, StepPhase.FINISHED, text))
-        self._rules.wrote(len(text))
+        self._rules.ahead.wrote(len(text))
 
     def fail(self, error: BaseException) -> None:
         """Write that it raised (`once`): it is over, and must not run again."""
@@ -152,7 +153,7 @@ class Rules:
             self._saved_loops.setdefault(scope_of(name), set()).add(name)
         self.top = self.enter_scope("")
         self.frames: list[OpenLoop] = []
-        self._ahead_records = self._ahead_bytes = 0
+        self.ahead = Ahead(port.limits)
 
     # -- scopes ----------------------------------------------------------------------------------------------------
 
@@ -281,26 +282,6 @@ class Rules:
     def read_cursor(self) -> Any:
         """The value of the last checkpoint."""
         return decode_cursor(self.cursor)
-
-    # -- not too far ahead of the log ------------------------------------------------------------------------------
-
-    def wrote(self, size: int) -> None:
-        """One more step or child is on its way to the log, of about so many bytes."""
-        self._ahead_records += 1
-        self._ahead_bytes += size
-
-    @property
-    def too_far_ahead(self) -> bool:
-        """Whether the handler should wait for the log: what it reports is kept in memory until then. Not inside a
-        `once`: a stop there would leave it in doubt.
-        """
-        limits = self.port.limits
-        far = self._ahead_records >= limits.ahead_max_records or self._ahead_bytes >= limits.ahead_max_bytes
-        return far and not self.in_once
-
-    def caught_up(self) -> None:
-        """The log has it all."""
-        self._ahead_records = self._ahead_bytes = 0
 
     def stop_if_asked(self) -> None:
         """Let the worker end the attempt here."""

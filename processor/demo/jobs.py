@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from processor.app import App
 from processor.context import Context
 from processor.demo.corpus import Corpus, Count, Line, Piece, Totals, digest_line, standard_library
+from processor.demo.failing import Failing, declare_failing
 from processor.demo.ledger import Ledger
 from processor.demo.odometer import Odometer
 from processor.job_types import JobType
@@ -38,6 +39,7 @@ class Demo:
     app: App
     words: JobType[Piece, Count]
     walk: JobType[Walk, Totals]
+    failing: Failing
     corpus: Corpus
     ledger: Ledger
     runs_folder: Path
@@ -47,7 +49,6 @@ def make_app(namespace: str, folder: Path, settings: Settings | None = None) -> 
     """The demo's app; `folder` holds its ledger and the odometers of its walk."""
     app = App(namespace, settings=settings)
     # Few partitions and threads: the broker is small, and counting keeps a processor busy all by itself.
-    app.queue("default", partitions=1)
     app.queue(WORDS, partitions=4, concurrency=2)
     app.queue(WALK, partitions=2, concurrency=1)
     corpus = standard_library()
@@ -78,7 +79,16 @@ def make_app(namespace: str, folder: Path, settings: Settings | None = None) -> 
                     ctx.step("file done", ledger.apply, ctx.idempotency_key("file done"), ctx.id, line.completes)
         return totals
 
-    return Demo(app=app, words=words, walk=walk, corpus=corpus, ledger=ledger, runs_folder=runs_folder)
+    failing = declare_failing(app, ledger, folder)
+    return Demo(
+        app=app,
+        words=words,
+        walk=walk,
+        failing=failing,
+        corpus=corpus,
+        ledger=ledger,
+        runs_folder=runs_folder,
+    )
 
 
 def write_module(folder: Path, namespace: str) -> Path:

@@ -76,6 +76,11 @@ class Ledger:
             once_runs=number("SELECT count(*) FROM applications WHERE step = ?", once_step),
         )
 
+    def applications_of(self, job: str) -> int:
+        """How often effects of one job were asked for."""
+        found = self._connection().execute("SELECT count(*) FROM applications WHERE job = ?", (job,)).fetchone()
+        return int(found[0])
+
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         connection = self._connection()

@@ -31,6 +31,11 @@ class Reckoning:
     """Effects asked for again after a crash, which their key kept out."""
     once_runs: int
     """Runs of the step that must not run twice."""
+    retried: int
+    """Mails that were sent in a second attempt."""
+    retried_expected: int
+    rows_imported_twice: int
+    """Of the import that died, was redriven and went on where it had failed."""
     totals_equal: bool
     """Whether every count and the digest of all lines agree with a plain sequential count."""
     resume_seconds: float | None
@@ -61,6 +66,9 @@ class Reckoning:
             f"{self.doubled} effects happened twice": self.doubled,
             f"{self.effects_expected - self.effects} effects are missing": self.effects_expected - self.effects,
             f"the step that must not run twice ran {self.once_runs} times": self.once_runs - 1,
+            f"{self.retried} mails were tried again instead of {self.retried_expected}": self.retried
+            != self.retried_expected,
+            f"{self.rows_imported_twice} rows were imported twice": self.rows_imported_twice,
             "the totals differ from the plain count": not self.totals_equal,
             "no job was seen to go on after the kill": self.resume_seconds is None,
             "no job was seen to go on after the freeze": self.takeover_seconds is None,
@@ -78,6 +86,12 @@ class Reckoning:
             ("effects in the ledger", f"{self.effects:,}", f"of {self.effects_expected:,} expected"),
             ("effects doubled", f"{self.doubled:,}", f"{_verdict(self.doubled == 0)}; {again}"),
             ("runs of the `once` step", f"{self.once_runs}", _verdict(self.once_runs == 1)),
+            ("mails tried again", f"{self.retried}", _verdict(self.retried == self.retried_expected)),
+            (
+                "rows imported twice",
+                f"{self.rows_imported_twice}",
+                f"{_verdict(not self.rows_imported_twice)}; the import died, was redriven and went on",
+            ),
             ("kill -9 to the next line", _seconds(self.resume_seconds), "SIGKILL until the walk went on"),
             ("freeze to the next line", _seconds(self.takeover_seconds), "a session of 10 s, then another worker"),
             ("lines redone", f"{self.items_redone:,}", f"{share:.2f} % of {self.items:,}"),

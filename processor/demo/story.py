@@ -10,7 +10,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -19,14 +19,16 @@ from pathlib import Path
 from processor.admin import apply_topics
 from processor.broker.dev import DEFAULT_VERSION, DevBroker, DevBrokerConfig
 from processor.broker.dev.artifacts import cache_dir, fetch, locked
-from processor.demo.corpus import Corpus, Piece, Words, choose_definitions, rounds_for, standard_library
+from processor.demo.corpus import Words
 from processor.demo.count import PlainCount
+from processor.demo.failing import tell
 from processor.demo.fleet import Fleet, wait_until_frozen
 from processor.demo.jobs import ONCE, WALK, WALK_ID, WORDS, Demo, Walk, make_app, write_module
 from processor.demo.odometer import Run, runs
 from processor.demo.report import Reckoning
 from processor.demo.screen import Screen
 from processor.demo.watch import Watch
+from processor.demo.work import look_through
 from processor.errors import ProcessorError
 from processor.logs import configure
 from processor.wire.records import StatusRecord
@@ -65,20 +67,6 @@ class DemoOptions:
     walk_seconds: float = WALK_SECONDS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
-    """What there is to do."""
-
-    corpus: Corpus
-    pieces: Sequence[Piece]
-    starts: Sequence[int]
-    rounds: int
-
-    @property
-    def lines(self) -> int:
-        return self.starts[-1]
-
-
 def demonstrate(options: DemoOptions, screen: Screen) -> Reckoning:
     """Tell the whole story; the reckoning.
 
@@ -97,6 +85,7 @@ def demonstrate(options: DemoOptions, screen: Screen) -> Reckoning:
         story.work()
         story.kill()
         story.freeze()
+        story.fail()
         story.finish()
         reckoning = story.reckon(began)
         screen.close()
@@ -129,7 +118,7 @@ class Story:
             else f"The Kafka at {self._options.bootstrap} is used, and the input is looked through."
         )
         with ThreadPoolExecutor(1) as aside:
-            looking = aside.submit(_look, self._options)
+            looking = aside.submit(look_through, self._options.words_seconds, self._options.walk_seconds)
             # In this thread: the broker ends with the thread that started it.
             bootstrap = self._options.bootstrap or self._own_broker()
             self._work = work = looking.result()
@@ -209,12 +198,16 @@ class Story:
             "Nothing it says about it is accepted."
         )
 
+    def fail(self) -> None:
+        """A flaky service, a job that no attempt can do, its dead letter, and a redrive after the fix."""
+        tell(self._demo.failing, self._demo.app, self._screen, self._watch, self._until)
+
     def finish(self) -> None:
         """Everything ends, in good order."""
         screen = self._screen
         everything = len(self._work.pieces) + 1
-        self._until(lambda: sum(self._watch.ended.values()) >= everything, "the rest of the work", give_up=True)
-        if sum(self._watch.ended.values()) >= everything:
+        self._until(lambda: self._ended() >= everything, "the rest of the work", give_up=True)
+        if self._ended() >= everything:
             screen.event("the last job has ended")
         self._until(lambda: self._plain.complete, "the plain count", give_up=True)
         screen.event("the plain count is complete")
@@ -228,11 +221,12 @@ class Story:
         self._screen.chapter("The reckoning")
         work, watch, demo = self._work, self._watch, self._demo
         results, failed = watch.finished(), watch.failed()
-        published = {piece.id for piece in work.pieces} | {WALK_ID}
+        pieces = {piece.id for piece in work.pieces}
+        published = pieces | {WALK_ID} | demo.failing.ids
         for status in failed[:5]:
             self._screen.say(f"failed: {status.id}: {status.error.message if status.error else status.state}")
         ledger = demo.ledger.count(ONCE)
-        counted = {key: demo.words.decode_result(value) for key, value in results.items() if key != WALK_ID}
+        counted = {key: demo.words.decode_result(value) for key, value in results.items() if key in pieces}
         walked = demo.walk.decode_result(results[WALK_ID]) if WALK_ID in results else None
         handled = sum(run.lines for run in runs(demo.runs_folder))
         whole = [counted.get(path) for path in work.corpus.paths]
@@ -244,9 +238,12 @@ class Story:
             failed=len(failed),
             doubled=ledger.doubled,
             effects=ledger.effects,
-            effects_expected=len(work.pieces) + completed_files + 1,
+            effects_expected=len(work.pieces) + completed_files + 1 + demo.failing.effects,
             effects_asked_again=ledger.applications - ledger.effects,
             once_runs=ledger.once_runs,
+            retried=demo.failing.retried(watch),
+            retried_expected=demo.failing.retried_expected,
+            rows_imported_twice=demo.failing.rows_imported_twice,
             totals_equal=self._plain.complete and counted == self._plain.words and walked == self._plain.totals,
             resume_seconds=_rounded(self._resume_seconds),
             takeover_seconds=_rounded(self._takeover_seconds),
@@ -327,6 +324,10 @@ class Story:
         self._until(seen, "another run of the walk")
         return found[0]
 
+    def _ended(self) -> int:
+        """Jobs of the work that have ended."""
+        return self._watch.ended[WORDS] + self._watch.ended[WALK]
+
     def _last_run(self) -> Run:
         return runs(self._demo.runs_folder)[-1]
 
@@ -350,20 +351,6 @@ class Story:
     def _all_done(self) -> float:
         """All jobs, from 0 to 1."""
         return (self._watch.ended[WORDS] / len(self._work.pieces) + self._walk_done()) / 2
-
-
-def _look(options: DemoOptions) -> _Work:
-    """Find the input and measure this machine."""
-    corpus = standard_library()
-    chosen = choose_definitions(corpus, options.words_seconds)
-    pieces = [*corpus.files(), *(piece for path in chosen for piece in corpus.definitions(path))]
-    starts = corpus.starts()
-    return _Work(
-        corpus=corpus,
-        pieces=list({piece.id: piece for piece in pieces}.values()),
-        starts=starts,
-        rounds=rounds_for(options.walk_seconds, starts[-1]),
-    )
 
 
 @contextlib.contextmanager

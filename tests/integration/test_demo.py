@@ -34,6 +34,7 @@ def test_the_story_ends_well_and_leaves_nothing_behind(tmp_path: Path, monkeypat
     reckoning = json.loads(out.read_text("utf-8"))
     assert reckoning["ok"], told.stderr + told.stdout
     assert (reckoning["lost"], reckoning["doubled"], reckoning["totals_equal"]) == (0, 0, True)
+    assert (reckoning["retried"], reckoning["rows_imported_twice"]) == (10, 0)
     assert reckoning["takeover_seconds"] >= 5
     assert list(tmp_path.glob("processor-demo-*")) == []
     left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
