@@ -2,7 +2,7 @@
 
 An enqueue returns when all in-sync replicas have the record. If that is not confirmed in time, `EnqueueUnconfirmed`
 says so with the job's id: the record may be there or not, and the producer may still send it. Nothing is dropped in
-silence: what was enqueued without waiting is flushed by `close` and at exit, and named if that fails.
+silence: what was enqueued without waiting is flushed by `close` and at exit (`exits`), and named if that fails.
 
 After a fork the child must not touch the parent's librdkafka threads (they do not exist there): it forgets them and
 opens its own at the next use. What the parent had not sent yet is the parent's to send.
@@ -10,18 +10,16 @@ opens its own at the next use. What the parent had not sent yet is the parent's 
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import math
 import os
-import sys
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from processor import events
 from processor.broker.base import Broker, BulkProducer, OutRecord, Producer
+from processor.client import exits
 from processor.client.orders import cancelling, give
 from processor.client.status import StatusTail, Track
 from processor.clock import Clock, SystemClock
@@ -36,7 +34,6 @@ from processor.wire.topics import jobs_topic, status_topic
 
 _log = events.logger(__name__)
 _SLICE = 0.01
-_IDS_SHOWN = 20
 _STATUS_PATIENCE = 60.0
 """Seconds until the status topic is tried again before an enqueue, once it could not be asked."""
 CHUNK = 20_000
@@ -69,6 +66,16 @@ class _Ticket:
         self.error: BrokerError | None = None
 
 
+class _Outlet:
+    """An open producer, and what it has not confirmed."""
+
+    __slots__ = ("pending", "producer")
+
+    def __init__(self, producer: Producer) -> None:
+        self.producer = producer
+        self.pending: dict[_Ticket, None] = {}
+
+
 class Client:
     """Sends jobs of one namespace and reads their status. Thread-safe; opens the broker at its first use."""
 
@@ -85,12 +92,17 @@ class Client:
         self._open_broker = open_broker
         self._pause = pause
         self._reset()
-        _clients.add(self)
+        exits.watch(self)
+
+    @property
+    def namespace(self) -> str:
+        """Whose jobs it sends."""
+        return self.config.namespace
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._broker: Broker | None = None
-        self._producer: Producer | None = None
+        self._outlet: _Outlet | None = None
         self._bulk: BulkProducer | None = None
         self._sending_many = threading.Lock()
         """A bulk producer serves one stream at a time."""
@@ -98,7 +110,6 @@ class Client:
         """Of a stream, the ids of the chunk whose confirmation did not come."""
         self._topics: dict[tuple[str, Lane], str] = {}
         self._tail: StatusTail | None = None
-        self._pending: dict[_Ticket, None] = {}
         self._failed: dict[str, str] = {}
         self._no_status_before = -math.inf
 
@@ -111,9 +122,16 @@ class Client:
             EnqueueUnconfirmed: not acknowledged in time; sending it again with its id is safe.
             EnqueueError: the broker can never take this record.
         """
-        ticket = self._append(job, lane, derived=derived)
+        record = self._record(job, lane, derived=derived)
+        ticket = _Ticket(job.id)
+        outlet = self._opened()
+        outlet.pending[ticket] = None
+        outlet.producer.append(record, lambda error: self._delivered(outlet, ticket, error))
         if wait:
-            self._confirm(ticket, self.config.enqueue_timeout)
+            self._confirm(outlet, ticket, self.config.enqueue_timeout)
+        elif outlet is not self._outlet or exits.begun():
+            # The producer was closed meanwhile, or the process ends: perhaps nobody flushes behind this record.
+            self._confirm(outlet, ticket, self.config.close_timeout)
 
     def send_many(self, jobs: Iterable[tuple[Job, Lane, bool]]) -> int:
         """Append a stream of (job, lane, derived); how many there were, when all are confirmed.
@@ -165,7 +183,7 @@ class Client:
     def _bulk_opened(self) -> BulkProducer:
         if self._bulk is None:
             with self._lock:
-                _flush_at_exit()
+                exits.guard()
                 self._bulk = self._broker_opened().bulk_producer()
         return self._bulk
 
@@ -176,26 +194,18 @@ class Client:
         key = (job.id if job.key is None else job.key).encode()
         return OutRecord(topic, key, encode(job), routing_headers(job, derived=derived))
 
-    def _append(self, job: Job, lane: Lane, *, derived: bool) -> _Ticket:
-        record = self._record(job, lane, derived=derived)
-        ticket = _Ticket(job.id)
-        producer = self._opened()
-        self._pending[ticket] = None
-        producer.append(record, lambda error: self._delivered(ticket, error))
-        return ticket
-
-    def _delivered(self, ticket: _Ticket, error: BrokerError | None) -> None:
+    def _delivered(self, outlet: _Outlet, ticket: _Ticket, error: BrokerError | None) -> None:
         ticket.error = error
-        self._pending.pop(ticket, None)
+        outlet.pending.pop(ticket, None)
         if error is not None:
             self._failed[ticket.id] = str(error)
             _log.error("client.job.not_sent", extra={"job_id": ticket.id, "error": str(error)})
         ticket.done.set()
 
-    def _confirm(self, ticket: _Ticket, timeout: float) -> None:
+    def _confirm(self, outlet: _Outlet, ticket: _Ticket, timeout: float) -> None:
         """Wait for the acknowledgement: some producers report on their own thread, some only when polled."""
         deadline = self.clock.monotonic() + timeout
-        producer = self._opened()
+        producer = outlet.producer
         producer.poll(0)
         while not ticket.done.is_set():
             left = deadline - self.clock.monotonic()
@@ -221,7 +231,7 @@ class Client:
         order = cancelling(job_id, status, by=operator(), reason=message_of(reason, 500), now_ms=self.clock.now_ms())
         if order is None:
             return False
-        give(self._opened(), self.config.namespace, order, self.config.enqueue_timeout)
+        give(self._opened().producer, self.config.namespace, order, self.config.enqueue_timeout)
         return True
 
     # -- asking ----------------------------------------------------------------------------------------------------
@@ -255,52 +265,63 @@ class Client:
             self._broker = self._open_broker()
         return self._broker
 
-    def _opened(self) -> Producer:
-        producer = self._producer
-        if producer is None:
+    def _opened(self) -> _Outlet:
+        outlet = self._outlet
+        if outlet is None:
             with self._lock:
-                producer = self._producer
-                if producer is None:
-                    _flush_at_exit()
-                    producer = self._producer = self._broker_opened().producer()
-        return producer
+                outlet = self._outlet
+                if outlet is None:
+                    exits.guard()
+                    outlet = self._outlet = _Outlet(self._broker_opened().producer())
+        return outlet
+
+    def pending(self) -> Sequence[_Ticket]:
+        """What is not confirmed yet, but for what is being sent in bulk."""
+        outlet = self._outlet
+        return () if outlet is None else list(outlet.pending)
 
     def flush(self, timeout: float) -> list[str]:
         """Wait for acknowledgements; ids of the jobs that have none yet, or were refused since the last flush."""
-        producer = self._producer
-        if producer is not None:
-            producer.flush(timeout)
-            producer.poll(0)
+        return self._flush(self._outlet, self._bulk, timeout)
+
+    def _flush(self, outlet: _Outlet | None, bulk: BulkProducer | None, timeout: float) -> list[str]:
+        if outlet is not None:
+            outlet.producer.flush(timeout)
+            outlet.producer.poll(0)
         many: Sequence[str] = ()
-        if self._bulk is not None and self._unconfirmed:
-            left, refused = self._bulk.flush(timeout)
+        if bulk is not None and self._unconfirmed:
+            left, refused = bulk.flush(timeout)
             many = self._unconfirmed if left else [_id_of(record) for record, _ in refused]
             self._unconfirmed = many if left else ()
         failed, self._failed = self._failed, {}
-        return [*failed, *(ticket.id for ticket in list(self._pending)), *many]
+        return [*failed, *(ticket.id for ticket in ([] if outlet is None else list(outlet.pending))), *many]
 
     def close(self) -> list[str]:
-        """Flush and let go of the connections; ids of the jobs that may not have been sent. Using it again reopens."""
+        """Flush and let go of the connections; ids of the jobs that may not have been sent. Using it again reopens.
+
+        1. Let nobody begin with what is open: who enqueues meanwhile opens anew, or waits for its confirmation.
+        2. Flush. 3. Close.
+        """
+        outlet, tail, bulk = self._outlet, self._tail, self._bulk
+        self._outlet = self._tail = self._bulk = None
         try:
-            left = self.flush(self.config.close_timeout)
+            left = self._flush(outlet, bulk, self.config.close_timeout)
         except BrokerError as error:
             _log.error("client.flush.failed", extra={"error": str(error)})
-            left = [ticket.id for ticket in list(self._pending)]
-        producer, tail, bulk = self._producer, self._tail, self._bulk
-        self._producer = self._tail = self._bulk = None
-        self._pending, self._unconfirmed = {}, ()
+            left = [] if outlet is None else [ticket.id for ticket in list(outlet.pending)]
+        self._unconfirmed = ()
         if bulk is not None:
             bulk.close()
         if tail is not None:
             tail.close()
-        if producer is not None:
-            producer.close()
+        if outlet is not None:
+            outlet.producer.close()
         self._broker = None
         return left
 
     def forget_after_fork(self) -> None:
         """In the child of a fork: leave the parent's connections alone, for ever, and begin anew."""
-        for inherited in (self._producer, self._bulk, self._tail, self._broker):
+        for inherited in (self._outlet, self._bulk, self._tail, self._broker):
             keep_for_ever(inherited)
         self._reset()
 
@@ -314,32 +335,8 @@ def keep_for_ever(inherited: object) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
 
 
-_clients: weakref.WeakSet[Client] = weakref.WeakSet()
-
-
-_exit_is_guarded = threading.Event()
-
-
-def _flush_at_exit() -> None:
-    # Registered at the first use, not at import: importing has no effect.
-    if not _exit_is_guarded.is_set():
-        _exit_is_guarded.set()
-        atexit.register(_close_all)
-
-
-def _close_all() -> None:
-    """Nothing enqueued is dropped in silence: what cannot be sent at exit is named on stderr."""
-    for client in list(_clients):
-        left = client.close()
-        if left:
-            shown = ", ".join(left[:_IDS_SHOWN])
-            more = f" and {len(left) - _IDS_SHOWN} more" if len(left) > _IDS_SHOWN else ""
-            namespace = client.config.namespace
-            sys.stderr.write(f"processor: {len(left)} enqueued jobs of {namespace} were not confirmed: {shown}{more}\n")
-
-
 def _after_fork_in_child() -> None:
-    for client in list(_clients):
+    for client in exits.watched():
         client.forget_after_fork()
 
 

@@ -34,15 +34,21 @@ def connect(client: Client, timeout: float) -> None:
 
 
 class KafkaProducer:
-    """Implements `base.Producer`. A thread of its own serves acknowledgements, so nobody has to poll."""
+    """Implements `base.Producer`. A thread of its own serves acknowledgements, so nobody has to poll. One that is made
+    while the interpreter ends has no thread (Python 3.12 and later start none then): poll, or flush.
+    """
 
     def __init__(self, properties: Properties, watch: ClientWatch, bootstrap: str) -> None:
         self._watch = watch
         self._bootstrap = bootstrap
         self._client = Client({**properties, "error_cb": watch.on_error}, logger=watch)
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="kafka-producer", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = threading.Thread(target=self._serve, name="kafka-producer", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._thread = None
+            connect(self._client, 1.0)
 
     def append(self, record: OutRecord, on_delivery: Callable[[BrokerError | None], None] | None = None) -> None:
         """Hand a record over. One that can never be written is reported by `on_delivery`, or raised without it."""
@@ -78,7 +84,8 @@ class KafkaProducer:
     def close(self) -> None:
         """Stop serving. Records that were not acknowledged yet may or may not be written: flush first."""
         self._closing.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def _serve(self) -> None:
         connect(self._client, 1.0)

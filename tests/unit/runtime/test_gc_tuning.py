@@ -71,7 +71,7 @@ def test_a_producer_keeps_nothing_of_what_it_sent() -> None:
             on_delivery(None)
 
     # What the log itself holds is not the producer's.
-    app.client()._opened().append = append  # type: ignore[method-assign]
+    app.client()._opened().producer.append = append  # type: ignore[method-assign]
     send(200)
     gc.collect()
     tracemalloc.start()

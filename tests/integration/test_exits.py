@@ -1,0 +1,76 @@
+"""However a program ends, what it enqueued without waiting is sent, or named on stderr."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from processor.admin.reading import partitions_of, read_to_end
+from processor.app import App
+from processor.wire.codec import decode_job
+from tests.conftest import Kafka
+from tests.integration import exits_app
+from tests.proxy import FrameProxy
+
+COUNT = 20
+HASTY = {"PROCESSOR_KAFKA__REQUEST_TIMEOUT": "1s", "PROCESSOR_CLIENT__CLOSE_TIMEOUT": "2s"}
+
+
+@pytest.fixture
+def app(kafka: Kafka, unique: str) -> Iterator[App]:
+    app = exits_app.build(kafka.bootstrap, unique)
+    app.broker().admin().create_topics(app.topic_plan())
+    yield app
+    app.close()
+
+
+Done = subprocess.CompletedProcess[str]
+
+
+def run(app: App, bootstrap: str, how: str, folder: Path, **env: str) -> tuple[Done, list[str]]:
+    """Run a program to its end; how it ended, and the ids of the jobs whose enqueue had returned."""
+    notes = folder / "ids"
+    command = [
+        sys.executable,
+        "-m",
+        "tests.integration.exits_app",
+        bootstrap,
+        app.namespace,
+        how,
+        str(COUNT),
+        str(notes),
+    ]
+    done = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, timeout=100)
+    return done, notes.read_text("utf-8").split()
+
+
+def arrived(app: App) -> set[str]:
+    places = partitions_of(app.broker(), [f"{app.namespace}.jobs.default"])
+    return {decode_job(record.value() or b"").id for record in read_to_end(app.broker(), places)}
+
+
+@pytest.mark.parametrize("how", list(exits_app.WAYS))
+def test_what_was_enqueued_is_sent_at_exit(app: App, kafka: Kafka, how: str, tmp_path: Path) -> None:
+    done, noted = run(app, kafka.bootstrap, how, tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "not confirmed" not in done.stderr
+    assert len(noted) >= COUNT
+    assert set(noted) - arrived(app) == set()
+
+
+@pytest.mark.parametrize("how", ["plain", "multiprocessing-fork", "hook-before-ours"])
+def test_what_cannot_be_sent_is_named_at_exit(app: App, kafka: Kafka, how: str, tmp_path: Path) -> None:
+    host, port = kafka.bootstrap.split(",")[0].rsplit(":", 1)
+    with FrameProxy((host, int(port))) as proxy:
+        proxy.refusing = True
+        done, noted = run(app, proxy.bootstrap, how, tmp_path, **HASTY)
+
+    assert f"enqueued jobs of {app.namespace} were not confirmed" in done.stderr
+    assert [job_id for job_id in noted if job_id not in done.stderr] == []
