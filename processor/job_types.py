@@ -189,8 +189,17 @@ class JobType(Generic[P, R]):
         """
         client = self._declared.client
         return Handle(
-            checked_id(job_id), lambda: client().tail(), self.decode_result, cancel=lambda *told: client().cancel(*told)
+            checked_id(job_id),
+            lambda: client().tail(),
+            self.decode_result,
+            cancel=lambda *told: client().cancel(*told),
+            attempts=self.attempts,
         )
+
+    @property
+    def attempts(self) -> int:
+        """Attempts that its policy allows, the first included."""
+        return 1 if self.options.retry is None else self.options.retry.times
 
     def start_checked(
         self, value: object, how: Enqueue, *, queue: str | None, version: int | None, key: str | None
@@ -213,7 +222,7 @@ class JobType(Generic[P, R]):
         lane = self._lane(how)
         client = self._declared.client()
         job = self._job(payload, uuid7(client.clock.now_ms()) if how.id is None else how.id, client)
-        return start(client, job, lane, how, self.decode_result)
+        return start(client, job, lane, how, self.decode_result, self.attempts)
 
     def _lane(self, how: Enqueue) -> Lane:
         refuse_unavailable(how)
@@ -299,12 +308,19 @@ class JobType(Generic[P, R]):
         return self._results
 
 
-def start(client: Client, job: Job, lane: Lane, how: Enqueue, decode: Callable[[bytes | None], R]) -> Handle[R]:
+def start(
+    client: Client,
+    job: Job,
+    lane: Lane,
+    how: Enqueue,
+    decode: Callable[[bytes | None], R],
+    attempts: int | None = None,
+) -> Handle[R]:
     """Send a job and return its handle."""
     # A repeated id may have a status from before; a fresh one cannot.
     track = client.track(job.id) if how.id is None else None
     client.send(job, lane, derived=how.id is not None, wait=how.wait)
-    return Handle(job.id, client.tail, decode, track, client.cancel)
+    return Handle(job.id, client.tail, decode, track, client.cancel, attempts)
 
 
 def _chosen_id(ids: Callable[[P], str], payload: P) -> str:

@@ -32,7 +32,13 @@ class JobStatus:
     """When it came to this state, milliseconds since the epoch; None while it is queued."""
     worker: str = ""
     error: str = ""
-    """Why it failed, if it did."""
+    """Why it failed, if it did; of a job that waits for its retry, why its last attempt did."""
+    attempts: int | None = None
+    """Attempts that the retry policy of its type allows, as this process knows it; a rule for one kind of error may
+    allow others. None: the handle does not know the type.
+    """
+    due_at: int | None = None
+    """When its next attempt may begin, milliseconds since the epoch; None unless it waits for that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +67,14 @@ class Handle(Generic[R]):
         decode: Callable[[bytes | None], R],
         track: Track | None = None,
         cancel: Callable[[str, StatusRecord | None, str], bool] | None = None,
+        attempts: int | None = None,
     ) -> None:
         self.id = job_id
         self._tail = tail
         self._decode = decode
         self._track = track
         self._cancel = cancel
+        self._attempts = attempts
 
     def __repr__(self) -> str:
         return f"Handle({self.id!r})"
@@ -75,7 +83,7 @@ class Handle(Generic[R]):
         """Where the job stands now. A job the status topic knows nothing of counts as queued."""
         record = self._read()
         if record is None:
-            return JobStatus(id=self.id, state=State.QUEUED)
+            return JobStatus(id=self.id, state=State.QUEUED, attempts=self._attempts)
         return JobStatus(
             id=self.id,
             state=record.state,
@@ -84,6 +92,8 @@ class Handle(Generic[R]):
             at=record.at,
             worker=record.worker,
             error=_error(record),
+            attempts=self._attempts,
+            due_at=record.due_at,
         )
 
     def progress(self) -> JobProgress:

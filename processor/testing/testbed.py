@@ -38,7 +38,7 @@ from processor.job_types import JobType, start
 from processor.runtime.stepping import Deadlock, SteppingRuntime
 from processor.states import State
 from processor.testing.fleet import LOOK, BedProcess, Fleet, TestbedError
-from processor.testing.watch import CrashPoint, LogWatch, Watcher
+from processor.testing.watch import CrashPoint, FailPoint, LogWatch, Watcher
 from processor.wire.durations import Duration, parse_duration
 from processor.wire.records import DeadLetterRecord, StatusRecord
 from processor.wire.topics import QueueSpec, TopicShape
@@ -230,6 +230,29 @@ class Testbed:
         else:
             process = self._crashed_at(CrashPoint(at, after))
         fleet.start(process.slot)
+
+    def fail(
+        self,
+        *,
+        at: str,
+        after: int | None = None,
+        error: BaseException | None = None,
+        times: int | None = 1,
+    ) -> None:
+        """Let handlers fail from now on: whoever gets there raises `error`.
+
+        Args:
+            at: name of a step, instead of whose function it is raised; or of a loop.
+            after: for a loop: when this many items are done, in the next one.
+            error: an instance, a `RuntimeError` if none is given.
+            times: so often, over all jobs and attempts; None: until `mend`.
+        """
+        raised = RuntimeError(f"the test lets {at!r} fail") if error is None else error
+        self._watcher.fail_points.append(FailPoint(at, after, raised, times))
+
+    def mend(self) -> None:
+        """Nothing fails any more that `fail` has broken."""
+        self._watcher.fail_points.clear()
 
     # --- time -----------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,18 @@ class CrashPoint(NamedTuple):
     """Items of a loop; None: once the function of a step has returned."""
 
 
+class FailPoint(NamedTuple):
+    """Where in handlers an error is to be raised."""
+
+    name: str
+    """Of a loop or step."""
+    after: int | None
+    """Items of a loop that are done by then; None: when the step is about to run."""
+    error: BaseException
+    times: int | None
+    """So often; None: always."""
+
+
 def is_named(full: str, name: str) -> bool:
     """Whether a scoped name is meant by `name`: scoped itself, or the last part alone."""
     return full in (name, escaped(name)) or full.rpartition("/")[2] == escaped(name)
@@ -44,18 +56,22 @@ class Watcher:
         self._crash = crash
         """Kills the process of the caller; does not return."""
         self.crash_at: CrashPoint | None = None
+        self.fail_points: list[FailPoint] = []
         self.runs: Counter[tuple[str, str]] = Counter()
         """Calls of a step's function, by job id and scoped name."""
         self._taken: dict[Loop, Counter[str]] = defaultdict(Counter)
         self._reached: dict[Loop, int] = {}
         """Items of the running attempt that were handed out, over all attempts of the job."""
+        self._done: dict[Loop, int] = {}
+        """Items that are done, over all attempts of the job."""
         self._gaps: Counter[Loop] = Counter()
 
     # --- processor.context.port.Observer --------------------------------------------------------------------------
 
     def step_begins(self, job: Job, step: str) -> None:
-        """Counts."""
+        """Counts; fails, if that was wanted."""
         self.runs[job.id, step] += 1
+        self._fail_at(step, None)
 
     def step_ran(self, job: Job, step: str) -> None:
         """Crashes, or spends time."""
@@ -64,18 +80,32 @@ class Watcher:
         self._spend("step")
 
     def item_taken(self, job: Job, loop: str, cursor: str) -> None:
-        """Counts."""
+        """Counts; fails, if that was wanted."""
         key = (job.id, loop)
         self._taken[key][cursor] += 1
         self._reached[key] = self._reached.get(key, 0) + 1
+        if self.fail_points:
+            self._fail_at(loop, self._done.get(key, 0))
 
     def item_done(self, job: Job, loop: str, items: int) -> None:
         """Crashes, or spends time."""
-        self._reached[job.id, loop] = items
+        self._reached[job.id, loop] = self._done[job.id, loop] = items
         point = self.crash_at
         if point is not None and point.after is not None and items >= point.after and is_named(loop, point.name):
             self._crash()
         self._spend("item")
+
+    def _fail_at(self, name: str, done: int | None) -> None:
+        for place, point in enumerate(self.fail_points):
+            if not is_named(name, point.name) or (point.after is None) != (done is None):
+                continue
+            if done is not None and point.after is not None and done < point.after:
+                continue
+            if point.times == 1:
+                del self.fail_points[place]
+            elif point.times is not None:
+                self.fail_points[place] = point._replace(times=point.times - 1)
+            raise point.error
 
     # --- answers --------------------------------------------------------------------------------------------------
 

@@ -72,23 +72,23 @@ def due(fleet: Fleet, life: int) -> list[Job]:
 
 def test_a_job_that_failed_late_is_redriven_and_goes_on_from_its_row(fleet: Fleet) -> None:
     fleet.start_ready("a")
-    path = table(fleet, 3000)
-    job = fleet.append("rows", {"path": str(path), "bad": 2500, "rows": 3000})
+    path = table(fleet, 1_000_000)
+    job = fleet.append("rows", {"path": str(path), "bad": 950_000, "rows": 1_000_000})
     fleet.flush()
-    letter = fleet.dead_letter("exhausted")
+    letter = fleet.dead_letter("exhausted", 120.0)
     assert fleet.end_of(job.id).state is State.DEAD
-    assert "row 2500 has no amount" in run(fleet, "list")
+    assert "row 950000 has no amount" in run(fleet, "list")
     shown = run(fleet, "show", job.id)
-    assert "lines: 2499 of 3000" in shown
-    assert shown.count("ValueError: row 2500 has no amount") >= len(letter.failures or [])
+    assert "lines: 949999 of 1000000" in shown
+    assert shown.count("ValueError: row 950000 has no amount") >= len(letter.failures or [])
     tried = len(fleet.ledger("reads"))
     open_gate(fleet, "fixed")
-    assert run(fleet, "redrive", job.id, "--yes", "--reason", "row 2500 is repaired") == "1 letter redriven\n"
+    assert run(fleet, "redrive", job.id, "--yes", "--reason", "row 950000 is repaired") == "1 letter redriven\n"
     eventually(lambda: (job.id, 2) in fleet.ends(), 40, fleet.describe)
     (end,) = fleet.ends()[job.id, 2]
-    assert (end.state, end.result) == (State.SUCCEEDED, b"3000")
+    assert (end.state, end.result) == (State.SUCCEEDED, b"1000000")
     again = [line["after"] for line in fleet.ledger("reads")[tried:]]
-    assert again == [2499], "no finished row is read again"
+    assert again == [949_999], "no finished row is read again"
     assert "redriven already" in command(fleet, "redrive", job.id, "--yes").communicate(timeout=60)[1]
     fleet.check_ends()
     fleet.settle()

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from processor.app import App
 from processor.context import AsyncContext, Context
 from processor.errors import JobFailed
-from processor.policies import Retry
+from processor.policies import Backoff, Retry
 from processor.states import State
 from processor.testing import Testbed, TestbedError
 
@@ -87,6 +87,14 @@ def failing(ctx: Context) -> None:
     raise ValueError("this one always fails")
 
 
+@app.job("long", payload=int, retry=Retry(3, Backoff("1s")))
+def long(ctx: Context, rows: int) -> int:
+    count = 0
+    for row in ctx.each("rows", lambda after: range((after or 0) + 1, rows + 1), total=rows):
+        count = row
+    return count
+
+
 @app.job("nap", payload=float)
 async def nap(ctx: AsyncContext, seconds: float) -> float:
     await ctx.step("first", asyncio.sleep, seconds, 1)
@@ -95,6 +103,7 @@ async def nap(ctx: AsyncContext, seconds: float) -> float:
     return seconds
 
 
+ROWS = 1_000_000
 FILE = Import(url="s3://bucket/rows.csv", customer="c1")
 
 
@@ -242,3 +251,41 @@ def test_bed_is_quick() -> None:
         return time.process_time() - began
 
     assert once(test_resumes_after_a_crash) < 1.0
+
+
+def test_a_handler_fails_where_the_test_says_and_is_tried_again(bed: Testbed) -> None:
+    h = bed.enqueue(long, 1000)
+    bed.fail(at="rows", after=500, error=ConnectionError("away"))
+    bed.fail(at="rows", after=700, error=ConnectionError("away again"))
+    bed.drain()
+    assert bed.result(h) == 1000
+    waits = [(s.attempt, s.error.message) for s in bed.statuses if s.state is State.RETRYING and s.error]
+    assert waits == [(1, "away"), (2, "away again")]
+    assert bed.reprocessed(h, "rows") == 2, "the two items that failed"
+
+
+def test_a_step_fails_where_the_test_says(bed: Testbed) -> None:
+    h = bed.enqueue(import_file, FILE)
+    bed.fail(at="head")
+    bed.drain()
+    assert (bed.status(h).state, bed.status(h).attempt) == (State.SUCCEEDED, 2)
+    (retrying,) = [s for s in bed.statuses if s.state is State.RETRYING]
+    assert retrying.error is not None
+    assert retrying.error.message == "the test lets 'head' fail"
+
+
+@pytest.mark.slow
+def test_a_job_that_failed_late_dies_is_redriven_and_reads_nothing_again() -> None:
+    """At item 950,000 of 1,000,000, in each of its three attempts."""
+    with Testbed(app, item_seconds=0.000_001) as bed:
+        h = bed.enqueue(long, ROWS)
+        bed.fail(at="rows", after=949_999, error=ValueError("row 950000 has no amount"), times=None)
+        bed.drain()
+        assert bed.status(h).state is State.DEAD
+        (letter,) = bed.dead_letters()
+        assert [failure.attempt for failure in letter.failures or ()] == [1, 2, 3]
+        bed.mend()
+        bed.redrive(h)
+        bed.drain()
+        assert bed.result(h) == ROWS
+        assert bed.reprocessed(h, "rows") == 3, "the bad row itself, once in each later attempt"

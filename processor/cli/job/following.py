@@ -115,6 +115,7 @@ def described(job_id: str, status: StatusRecord | None) -> dict[str, Any]:
         "total": status.total if status else None,
         "note": status.note if status else None,
         "error": error_of(status),
+        "due_at": status.due_at if status else None,
     }
 
 

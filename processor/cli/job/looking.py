@@ -103,6 +103,8 @@ def show_(out: Output, target: Target, job_id: str) -> None:
     queue = status.queue if status is not None else queued.queue if queued is not None else ""
     saved = saved_progress(app.broker(), app.namespace, queue, job_id)
     facts = _known(job_id, status, queued)
+    known = app.job_types.get(facts["type"])
+    facts["attempts"] = None if known is None else known.attempts
     out.facts(facts if out.as_json else _told(facts, app.client().clock.now_ms(), saved))
     if status is not None and status.error is not None and status.error.traceback:
         for line in status.error.traceback.rstrip().splitlines():
@@ -114,7 +116,7 @@ def _known(job_id: str, status: StatusRecord | None, queued: JobRow | None) -> d
 
     if status is None:
         assert queued is not None
-        return {**_row(queued), "note": None, "error": "", "traceback": "", "result": None}
+        return {**_row(queued), "note": None, "error": "", "due_at": None, "traceback": "", "result": None}
     return {
         **described(job_id, status),
         "type": status.type,
@@ -127,14 +129,17 @@ def _known(job_id: str, status: StatusRecord | None, queued: JobRow | None) -> d
 
 def _told(facts: dict[str, Any], now_ms: int, saved: SavedProgress | None) -> dict[str, Any]:
     """The same for people: what is not there is left out."""
-    from processor.cli.wording import age, loops, progress
+    from processor.cli.wording import age, loops, progress, span
 
     told = {name: facts[name] for name in ("id", "type", "queue", "state")}
     told["since"] = f"{moment(facts['at'])} ({age(facts['at'], now_ms)} ago)"
     if facts["life"] > 1:
         told["life"] = facts["life"]
     if facts["attempt"]:
-        told["attempt"] = facts["attempt"]
+        most = "" if facts["attempts"] is None else f" of {facts['attempts']}"
+        told["attempt"] = f"{facts['attempt']}{most}"
+    if facts["due_at"] is not None:
+        told["goes on"] = f"{moment(facts['due_at'])} (in {span(max(0.0, (facts['due_at'] - now_ms) / 1000))})"
     told["worker"] = facts["worker"]
     if facts["done"] is not None:
         told["progress"] = progress(facts["done"], facts["total"])

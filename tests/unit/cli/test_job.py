@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from processor.cli.job import job
-from processor.job import Lane
+from processor.job import ErrorInfo, Lane
 from processor.states import State
 from processor.wire.codec import decode_job
 from processor.wire.topics import jobs_topic
-from tests.unit.cli.shop import Shop
+from tests.unit.cli.shop import AT, Shop
 
 PAYLOAD = '{"url": "a"}'
 
@@ -171,3 +171,18 @@ def test_show_tells_what_is_known(shop: Shop) -> None:
     assert "waits in  shop.jobs.bulk, partition" in shop.run(job, "show", "j3").stdout
     result = shop.run(job, "show", "j4")
     assert (result.exit_code, "nothing is known of job j4" in result.stderr) == (1, True)
+
+
+def test_show_of_a_job_that_waits_for_its_retry_says_when_and_after_what(shop: Shop) -> None:
+    error = ErrorInfo("builtins.ConnectionError", "the service does not answer")
+    shop.status("j1", State.RETRYING, attempt=1, due_at=AT + 90_000, number=0, error=error)
+    found = shop.json(job, "show", "j1")
+    assert (found["attempt"], found["attempts"], found["due_at"]) == (1, 5, AT + 90_000)
+    text = shop.run(job, "show", "j1").stdout
+    assert "1 of 5" in text
+    assert "goes on" in text
+    assert "the service does not answer" in text
+    status = shop.app.handle("j1").status()
+    assert (status.attempt, status.attempts, status.due_at) == (1, None, AT + 90_000)
+    typed = shop.app.job_types["import.file"].handle("j1").status()
+    assert (typed.attempts, typed.error) == (5, "builtins.ConnectionError: the service does not answer")
