@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 p
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-oldest test-fast lint format lock ledger bench clean
+.PHONY: help venv demo test test-slow test-oldest test-fast lint format lock ledger mutants bench clean
 
 help:  ## list the targets
 	@while IFS= read -r line; do case "$$line" in [a-z]*:*\#\#\ *) \
@@ -53,6 +53,9 @@ lock: venv  ## resolve requirements.lock anew (needs uv, in the venv only)
 
 ledger: venv  ## 20,000 jobs of which many fail, with workers killed and the broker restarted; then a redrive
 	@$(BIN)/python -m tests.ledger $(ARGS)
+
+mutants: venv  ## break each rule of the design in turn: does the test that bears its name notice?
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 bench: venv  ## measure, on a real Kafka that it starts itself
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -6,7 +6,8 @@ done and saved nothing since that epoch began is a suspect of that death. Suspec
 in a child process only once it was there at two deaths, and only a death of its own then gives it up. So whoever is
 there by chance comes to no harm, and a healthy number pays nothing.
 
-Before a suspect starts alone it is promoted, with the deaths so far: from then on it is counted by its own record.
+Before a suspect starts alone it is promoted, with the deaths so far: from then on it is counted by its own record. That
+says whether it has started (`running`) or still waits for its turn alone (`queued`): who only waits is there by chance.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ QUARANTINE = 2
 """Deaths from which on a job runs alone in a child process."""
 GIVEN_UP = 3
 """Deaths, the last one in its own child process, at which it becomes a dead letter."""
-HOPELESS = 5
-"""Deaths at which it is not even tried: alone in a child process it still took its worker along."""
-REMEMBERED = HOPELESS
+HOPELESS = 8
+"""Deaths at which it is not even tried: alone in a child process it still took its worker along. So many, because its
+worker may have died of another job while it ran."""
+REMEMBERED = 5
 """Marks that are kept of a lane."""
 
 

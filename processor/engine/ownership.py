@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from processor import events
 from processor.broker.base import Membership, Reader, TopicPartition
-from processor.core.deaths import Death, noted
+from processor.core.deaths import QUARANTINE, Death, noted
+from processor.core.outcome import Parked
 from processor.core.window import Window
 from processor.core.write_set import Origin
 from processor.engine.groups import Listener
@@ -180,8 +181,10 @@ class Ownership:
             if deaths != job.deaths:
                 job = job._replace(deaths=deaths)
                 origin = Origin(record.lane_topic, number.partition, record.lane_offset)
+                # One that is to run alone waits for its turn first; it says when it starts.
+                waits = Parked(State.QUEUED, "", None) if deaths >= QUARANTINE else None
                 saved = engine.completer.promotion(
-                    number.topics, job, encode(job), origin, number.version(job), engine.clock.now_ms()
+                    number.topics, job, encode(job), origin, number.version(job), engine.clock.now_ms(), waits
                 )
                 number.saves.append(saved)
                 engine.wrote(1, len(saved.out.value or b""))

@@ -1,0 +1,241 @@
+"""The mutants: which rule, where it stands, how it is broken, and which test must notice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One rule, broken."""
+
+    name: str
+    file: str
+    """Below `processor/`."""
+    changes: tuple[tuple[str, str], ...]
+    """What stands there, each at least once, and what stands there instead."""
+    tests: str
+    """Names of the tests that must fail, joined by "or"."""
+
+
+def _mutant(name: str, file: str, tests: str, *changes: tuple[str, str]) -> Mutant:
+    return Mutant(name, file, changes, tests)
+
+
+MUTANTS = [
+    _mutant(
+        "the epoch does not grow",
+        "engine/restore.py",
+        "test_epoch_grows_across_workers_and_restarts",
+        ("found.epoch = max(found.epoch, meta.epoch + 1)", "found.epoch = 1"),
+        ("found.epoch = max(found.epoch, record.epoch + 1)", "pass"),
+        ("found.epoch = max(found.epoch, mark.epoch + 1)", "pass"),
+    ),
+    _mutant(
+        "no snapshot at a revoke",
+        "engine/ownership.py",
+        "test_revoke_flush_commits_under_cooperative_sticky",
+        (
+            '        fence.heard(membership)\n        self._engine.counters.events["rebalance.revoked"] += 1',
+            '        self._engine.counters.events["rebalance.revoked"] += 1',
+        ),
+    ),
+    _mutant(
+        "offsets as they are when they are sent",
+        "engine/flush.py",
+        "test_snapshot_windows_and_offsets_are_frozen_together",
+        (
+            "for part in batch.parts if part.group == self._group for commit in part.offsets]",
+            "for part in batch.parts if part.group == self._group for commit in part.number.offsets(all_lanes=True)]",
+        ),
+    ),
+    _mutant(
+        "no new producer after an abort",
+        "engine/flush.py",
+        "test_every_abort_is_followed_by_a_new_producer_epoch",
+        ("        self._rebuild(_cause(error))\n", ""),
+    ),
+    _mutant(
+        "no new producer after a broken connection",
+        "engine/flush.py",
+        "test_late_commit_frame_shows_nothing_harmful or test_late_offset_frame_does_no_harm",
+        ("if self._producer is not None and self._producer.disturbed:", "if False:"),
+    ),
+    _mutant(
+        "no wait before what announces",
+        "engine/flush.py",
+        "test_no_tombstone_before_its_copies_are_acked",
+        (
+            "            acks = self._again(producer.wait_acks)\n            self._refuse(acks.failures)",
+            "            pass",
+        ),
+    ),
+    _mutant(
+        "no wait before the marks",
+        "engine/flush.py",
+        "test_no_mark_before_the_end_that_it_stands_for_is_acked",
+        ("        if seals or batch.watch_all:", "        if batch.watch_all:"),
+    ),
+    _mutant(
+        "the hint passes what is only about to be carried",
+        "engine/outbox.py",
+        "test_hint_never_passes_an_uncommitted_carry",
+        (
+            "        carried = self._carried(number)\n",
+            "        carried = self._carried(number)\n"
+            "        for key, _ in carried:\n            number.live.carried(key, number.checkpoint_end)\n",
+        ),
+    ),
+    _mutant(
+        "what was aborted goes to the end",
+        "engine/outbox.py",
+        "test_aborted_flush_returns_to_the_front_in_order",
+        ("number.creates[:0] =", "number.creates +="),
+        ("number.announces[:0] =", "number.announces +="),
+        ("number.saves[:0] =", "number.saves +="),
+    ),
+    _mutant(
+        "an ended job is not known",
+        "engine/intake.py",
+        "test_ended_job_seen_again_runs_no_step",
+        (" or (view.ended and view.life == job.life)", ""),
+        ("(theirs == mine and view.job is not None)", "(theirs == mine and view.job is not None and not view.ended)"),
+    ),
+    _mutant(
+        "a live job is not known",
+        "engine/intake.py",
+        "test_live_job_read_again_from_its_lane_is_not_started",
+        ("or (theirs == mine and view.job is not None) ", ""),
+        ("if running is not None and (running.job.life, running.job.hop) >= mine:", "if False:"),
+    ),
+    _mutant(
+        "dedupe marks are not looked at",
+        "engine/intake.py",
+        "test_stray_copy_of_a_moved_or_finished_job_never_runs or test_terminal_state_of_a_life_is_final",
+        ("return number.recent.get(job.id) >= mine or number.marks.seen(job.id, job.life, job.hop)", "return False"),
+    ),
+    _mutant(
+        "retention goes by the lane's end",
+        "engine/upkeep.py",
+        "test_unfinished_job_is_never_deleted_by_retention",
+        (
+            "                low, begin = committed[lane].offset, begins.get(lane)",
+            "                low, begin = admin.end_offsets([lane])[lane], begins.get(lane)",
+        ),
+    ),
+    _mutant(
+        "members are shot",
+        "engine/dead_slots.py",
+        "test_healthy_slot_is_never_shot_nor_its_own or test_slot_that_was_slow_to_hand_over_is_not_shot",
+        ("sorted(suspects - here - everywhere)", "sorted(suspects)"),
+    ),
+    _mutant(
+        "members of other queues are shot",
+        "engine/dead_slots.py",
+        "test_a_slot_that_lives_on_with_another_queue_is_not_shot",
+        ("sorted(suspects - here - everywhere)", "sorted(suspects - here)"),
+    ),
+    _mutant(
+        "nobody is shot",
+        "engine/dead_slots.py",
+        "test_take_over_is_bounded",
+        ("        if not suspects:", "        if True:"),
+    ),
+    _mutant(
+        "the owner restores",
+        "engine/restore.py",
+        "test_restore_never_blocks_the_owning_thread",
+        (
+            "        self._requests.post([(number, number.assignment) for number in numbers])",
+            "        self._restore_all([(number, number.assignment) for number in numbers])",
+        ),
+    ),
+    _mutant(
+        "a lane's end comes from a watermark",
+        "engine/loop.py",
+        "test_committed_end_never_passes_an_unread_record",
+        (
+            "        for partition, offset in batch.ends:\n            lane = lanes.get(partition)",
+            "        for partition in list(lanes):\n"
+            "            offset = self.state.broker.admin().end_offsets([partition])[partition]\n"
+            "            lane = lanes.get(partition)",
+        ),
+    ),
+    _mutant(
+        "a restore reads all history",
+        "engine/restore.py",
+        "test_idle_number_restores_in_o_live",
+        ("            if normal is not None and normal.hint is not None:", "            if False:"),
+    ),
+    _mutant(
+        "checkpoints without a home stay",
+        "engine/ownership.py",
+        "test_every_checkpoint_has_a_home or test_checkpoint_whose_home_is_finished_is_buried",
+        ("*live.homeless(windows), ", ""),
+    ),
+    _mutant(
+        "a held number ends the worker",
+        "engine/ownership.py",
+        "test_one_bad_partition_stops_only_itself",
+        ("        if not self._begin_hold(number, reason):\n            return", "        raise RuntimeError(reason)"),
+    ),
+    _mutant(
+        "a restore ends at the last stable offset",
+        "engine/restore.py",
+        "test_last_flush_of_the_owner_before_is_never_missed",
+        (
+            "        ends = admin.end_offsets(sources)",
+            "        from processor.broker.base import Isolation\n"
+            "        ends = admin.end_offsets(sources, Isolation.COMMITTED)",
+        ),
+    ),
+    _mutant(
+        "only lanes that moved are fenced",
+        "engine/queue_partition.py",
+        "test_flush_that_moves_no_offset_is_fenced_too or test_every_flush_presents",
+        ("if not (all_lanes or lane.changed or lane.lane is Lane.NORMAL):", "if not lane.changed:"),
+    ),
+    _mutant(
+        "tombstones leave with the end",
+        "engine/moving.py",
+        "test_ended_job_seen_again_runs_no_step",
+        ("        number.later.extend(later)", "        number.burials.extend(later)"),
+    ),
+    _mutant(
+        "the number's mark is not believed",
+        "engine/restore.py",
+        "test_lost_offsets_rerun_nothing",
+        ("            start.offset = max(start.offset, mark.low)", "            pass"),
+        ("            start.ranges = tuple(", "            _ = tuple("),
+    ),
+    _mutant(
+        "history without a mark is a first start",
+        "engine/restore.py",
+        "test_history_without_a_mark_is_held",
+        ("        elif Lane.NORMAL in lost and (", "        elif False and ("),
+    ),
+    _mutant(
+        "a refused group holds up the others",
+        "engine/outbox.py",
+        "test_stale_group_costs_others_one_retry",
+        ("                if fence.group in result.refused_groups:", "                if True:"),
+    ),
+    _mutant(
+        "a slow queue takes all there is",
+        "engine/queue_load.py",
+        "test_one_queue_never_starves_another",
+        ("return self.records >= self.max_records or self.size >= self.max_bytes", "return False"),
+    ),
+    _mutant(
+        "handlers run ahead of the log",
+        "context/ahead.py",
+        "test_a_handler_that_writes_faster_than_the_flush_is_held_back or test_a_handler_that_is_too_far_ahead",
+        ("        self._records += 1\n", ""),
+    ),
+    _mutant(
+        "one bad record ends the owner",
+        "engine/outcomes.py",
+        "test_guard",
+        ("except Exception as error:  # noqa: BLE001", "except ZeroDivisionError as error:  # noqa: BLE001"),
+    ),
+]
