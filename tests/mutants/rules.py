@@ -43,7 +43,7 @@ MUTANTS = [
     _mutant(
         "offsets as they are when they are sent",
         "engine/flush.py",
-        "test_snapshot_windows_and_offsets_are_frozen_together",
+        "test_completions_during_a_flush_belong_to_the_next",
         (
             "for part in batch.parts if part.group == self._group for commit in part.offsets]",
             "for part in batch.parts if part.group == self._group for commit in part.number.offsets(all_lanes=True)]",
@@ -104,9 +104,8 @@ MUTANTS = [
     _mutant(
         "a live job is not known",
         "engine/intake.py",
-        "test_live_job_read_again_from_its_lane_is_not_started",
+        "test_live_job_read_again_from_its_lane_is_not_started or test_parked_job_read_again",
         ("or (theirs == mine and view.job is not None) ", ""),
-        ("if running is not None and (running.job.life, running.job.hop) >= mine:", "if False:"),
     ),
     _mutant(
         "dedupe marks are not looked at",
@@ -197,9 +196,12 @@ MUTANTS = [
     ),
     _mutant(
         "tombstones leave with the end",
-        "engine/moving.py",
+        "engine/outbox.py",
         "test_ended_job_seen_again_runs_no_step",
-        ("        number.later.extend(later)", "        number.burials.extend(later)"),
+        (
+            "        anew = {saved.out.key for saved in saves} if number.burials else ()\n",
+            "        number.burials += number.later\n        number.later = []\n        anew = ()\n",
+        ),
     ),
     _mutant(
         "the number's mark is not believed",

@@ -14,6 +14,7 @@ from processor.core.live import LiveTable
 from processor.core.offset_metadata import decode
 from processor.engine.config import WorkerConfig
 from processor.errors import AbortRequired, BrokerError, ProducerFatal
+from processor.job import Lane
 from processor.states import TERMINAL, State
 from processor.wire import topics
 from processor.wire.codec import decode_step
@@ -73,6 +74,35 @@ def test_snapshot_windows_and_offsets_are_frozen_together(patient: Scene) -> Non
     assert metadata(patient, moved).slot == "w-1"
     assert all(states == [State.SUCCEEDED] for states in patient.ends().values())
     assert not [s for s in patient.statuses() if s.id == patient.id_for(moved) and s.worker == "w-0"]
+
+
+def test_completions_during_a_flush_belong_to_the_next(scene: Scene) -> None:
+    """The offsets of a flush were frozen with its records: an end that comes meanwhile is not in it."""
+    first, second = [name for place in range(99) if scene.number_of(name := f"x{place}") == 0][:2]
+    scene.define("quick", lambda ctx, payload: None)
+    scene.define("slow", lambda ctx, payload: scene.runtime.pass_time(0.3))
+    worker = scene.start("w-0")
+    sent: list[int] = []
+    stalled: list[str] = []
+
+    def look(call: Call) -> None:
+        number = worker.worker.state.numbers.get((QUEUE, 0))
+        window = None if number is None else number.lanes[Lane.NORMAL].window
+        if not stalled and window is not None and window.low == 1 and any(r.topic == STATUS for r in call.records):
+            # The owner goes on while this flush hangs: the slow one ends.
+            stalled.append(call.name)
+            scene.runtime.wait_for(lambda: window.low == 2, 5.0)
+            assert window.low == 2
+        elif stalled and call.name == "send_offsets":
+            sent.extend(commit.offset for commit in call.offsets if commit.partition == scene.lane())
+
+    Spy(worker, look)
+    scene.until(scene.active)
+    scene.enqueue("quick", first)
+    scene.enqueue("slow", second)
+    scene.settle()
+    assert stalled == ["append"]
+    assert sent[:2] == [1, 2]
 
 
 def test_slot_that_was_slow_to_hand_over_is_not_shot(patient: Scene) -> None:

@@ -21,6 +21,7 @@ from processor.core.offset_metadata import OffsetMetadata, decode
 from processor.engine.queue_partition import PartitionPhase
 from processor.errors import OffsetOutOfRange
 from processor.job import Lane
+from processor.policies import Park, Retry
 from processor.states import State
 from processor.wire import topics
 from processor.wire.codec import decode_job, encode
@@ -150,6 +151,29 @@ def test_live_job_read_again_from_its_lane_is_not_started(scene: Scene) -> None:
     scene.settle()
     assert len(ledger) == 8
     assert sum(ledger.values()) <= 9, "only the step that the crash cut short ran twice"
+
+
+def test_parked_job_read_again_from_its_lane_is_not_started(scene: Scene) -> None:
+    """It lives in the checkpoint topic and has no attempt that would speak for it."""
+    runs: list[int] = []
+
+    def parks(ctx: Any, payload: Any) -> None:
+        runs.append(ctx.attempt)
+        raise ValueError("who is this?")
+
+    scene.define("parks", parks, retry=Retry(5).on(ValueError, Park("ask Ada")))
+    worker = scene.start("w-0")
+    scene.enqueue("parks", "job-1")
+    scene.until(lambda: scene.state_of("job-1") is State.WAITING)
+    scene.runtime.pass_time(0.5)
+    worker.kill()
+    rewind(scene)
+    scene.start("w-0")
+    scene.until(scene.active)
+    scene.until(lambda: not any(scene.lag().values()))
+    scene.runtime.pass_time(2.0)
+    assert runs == [1]
+    assert scene.state_of("job-1") is State.WAITING
 
 
 def test_healthy_slot_is_never_shot_nor_its_own(scene: Scene) -> None:
