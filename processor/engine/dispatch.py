@@ -47,6 +47,10 @@ class Pool(Protocol):
         """End an attempt that was told to stop and did not."""
         ...
 
+    def warmed(self, wanted: int) -> int:
+        """How many attempts could begin at once, after it was seen to that so many soon can."""
+        ...
+
     def left_behind(self) -> int:
         """Attempts that could not be ended, were given up, and still run."""
         ...

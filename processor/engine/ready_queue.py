@@ -111,6 +111,9 @@ class ReadyQueue:
         """The owner comes by; how many more the pool may hold."""
         self._peak = max(self._ended, self._peak * 0.98)
         self._ended = 0
+        if self.alone:
+            # One that is said to run and waits for its process to start would be blamed for deaths meanwhile.
+            return min(self.ahead, self.pool.warmed(self.ready + self.outstanding)) - self.outstanding
         return self.ahead - self.outstanding
 
     def next(self) -> Attempt:

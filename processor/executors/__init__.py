@@ -23,5 +23,6 @@ def make_pool(engine: EngineState, queue: str, slots: int, kind: str) -> Pool:
         return AsyncPool(engine.runtime, engine.inbox, name, slots)
     if kind in ("process", "quarantine"):
         config = engine.config
-        return ProcessPool(engine.runtime, engine.inbox, name, min(slots, config.child_slots), config)
+        slots, warm = min(slots, config.child_slots), kind == "quarantine"
+        return ProcessPool(engine.runtime, engine.inbox, name, slots, config, warm=warm)
     return ThreadPool(engine.runtime, engine.inbox, name, slots)

@@ -89,6 +89,9 @@ class AsyncPool:
         self._loop.call_soon_threadsafe(self._abandon, attempt)
         return Ending.LEFT
 
+    def warmed(self, wanted: int) -> int:
+        return self.slots
+
     def left_behind(self) -> int:
         return len(self._left)
 

@@ -61,6 +61,8 @@ class ProcessPool:
         name: str,
         slots: int,
         config: WorkerConfig,
+        *,
+        warm: bool = False,
     ) -> None:
         if config.app_path is None:
             raise DefinitionError(
@@ -76,6 +78,8 @@ class ProcessPool:
         self.backlog: deque[Attempt] = deque()
         self.idle: deque[Signal] = deque()
         self.stopping = False
+        self.warm = warm
+        """Children are started before there is work for them, by `warmed`."""
         self._name = name
         self._slots: list[_Slot] = []
         self._actors: list[Actor] = []
@@ -102,6 +106,14 @@ class ProcessPool:
         self.kill(attempt, why)
         return Ending.COMES
 
+    def warmed(self, wanted: int) -> int:
+        if not self.warm:
+            return self.slots
+        for _ in range(min(wanted, self.slots) - len(self._slots)):
+            if not self._add_slot():
+                break
+        return sum(slot.is_ready for slot in self._slots)
+
     def left_behind(self) -> int:
         return 0  # a child process can always be killed
 
@@ -119,17 +131,19 @@ class ProcessPool:
         try:
             self.idle.pop().set()
         except IndexError:
-            if len(self._slots) >= self.slots:
-                return False
-            slot = _Slot(self)
-            try:
-                self._actors.append(self.runtime.start(f"{self._name}-{len(self._slots)}", slot.work))
-            except RuntimeError as error:
-                # No more threads to be had: the next nudge tries again.
-                slot.close()
-                log.error("thread.not_started", extra={"pool": self._name, "error": str(error)})
-                return False
-            self._slots.append(slot)
+            return len(self._slots) < self.slots and self._add_slot()
+        return True
+
+    def _add_slot(self) -> bool:
+        slot = _Slot(self)
+        try:
+            self._actors.append(self.runtime.start(f"{self._name}-{len(self._slots)}", slot.work))
+        except RuntimeError as error:
+            # No more threads to be had: the next nudge tries again.
+            slot.close()
+            log.error("thread.not_started", extra={"pool": self._name, "error": str(error)})
+            return False
+        self._slots.append(slot)
         return True
 
 
@@ -151,6 +165,11 @@ class _Slot:
         """The last flags that the owning thread rang the bell for."""
 
     # --- the owning thread ---------------------------------------------------------------------------------------
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its child has started, and is there."""
+        return self._channel is not None
 
     def pass_on_interrupt(self) -> None:
         """Ring if the attempt is to stop and the child does not know yet."""
@@ -182,6 +201,8 @@ class _Slot:
         pool = self._pool
         bell = pool.runtime.signal()
         while not pool.stopping:
+            if pool.warm and self._ready_channel(None) is None:
+                break
             try:
                 attempt = pool.backlog.popleft()
             except IndexError:
@@ -250,10 +271,10 @@ class _Slot:
 
     # --- starting and ending the child ---------------------------------------------------------------------------
 
-    def _ready_channel(self, attempt: Attempt) -> Channel | None:
-        """The channel to a child that is ready; None if the attempt is not wanted any more."""
+    def _ready_channel(self, attempt: Attempt | None) -> Channel | None:
+        """The channel to a child that is ready; None if the attempt is not wanted any more, or the pool stops."""
         failures = 0
-        while not (attempt.interrupted or self._pool.stopping):
+        while not (self._pool.stopping or (attempt is not None and attempt.interrupted)):
             if self._process is not None and self._process.poll() is not None:
                 # It died between two jobs, which harmed nobody.
                 log.warning("child.died_idle", extra={"pid": self._process.pid, "cause": self._crashed().detail})
@@ -268,10 +289,10 @@ class _Slot:
             self._wait(attempt, delay)
         return None
 
-    def _wait(self, attempt: Attempt, seconds: float) -> None:
+    def _wait(self, attempt: Attempt | None, seconds: float) -> None:
         clock, bell = self._pool.runtime.clock, self._pool.runtime.signal()
         until = clock.monotonic() + seconds
-        while clock.monotonic() < until and not (attempt.interrupted or self._pool.stopping):
+        while clock.monotonic() < until and not (self._pool.stopping or (attempt is not None and attempt.interrupted)):
             bell.wait(LOOK_EVERY)
 
     def _start(self) -> str | None:

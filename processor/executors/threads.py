@@ -79,6 +79,9 @@ class ThreadPool:
         log.warning("thread.abandoned", extra={"job_id": attempt.job.id, "pool": self._name, "reason": why})
         return Ending.LEFT
 
+    def warmed(self, wanted: int) -> int:
+        return self.slots
+
     def left_behind(self) -> int:
         return len(self._abandoned)
 
