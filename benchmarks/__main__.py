@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import endurance, enqueue, latency, order, retries, takeover, throughput
+from benchmarks import asking, endurance, enqueue, latency, order, retries, takeover, throughput
 from benchmarks.rows import Row, failed, table, write
 from benchmarks.world import Kit
 from processor.broker.dev import DevBroker, DevBrokerConfig
@@ -29,6 +29,7 @@ BENCHES: dict[str, Callable[[Kit], list[Row]]] = {
     "kill": takeover.kill,
     "scaling": takeover.scaling,
     "enqueue": enqueue.many,
+    "asking": asking.old,
     "delays": retries.delays,
     "waiting": retries.waiting,
     "wave": retries.wave,

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from processor.admin.lag import live_jobs, queue_lag, queues_of
-from processor.admin.reading import partitions_of, read_to_end
+from processor.admin.reading import PATIENCE, partitions_of, read_to_end
 from processor.broker.base import Broker, TopicPartition
-from processor.broker.partitioner import partition_for
-from processor.errors import RecordError
+from processor.client.status import StatusTail
+from processor.clock import SystemClock
+from processor.errors import BrokerUnavailable, RecordError
 from processor.job import Place
 from processor.states import TERMINAL, State
 from processor.wire import codec, topics
@@ -60,18 +61,22 @@ def supersedes(record: StatusRecord, known: StatusRecord | None) -> bool:
 
 
 def job_status(broker: Broker, namespace: str, job_id: str) -> StatusRecord | None:
-    """The latest status of a job; None if the status topic holds none (it is queued, unknown, or long gone)."""
+    """The latest status of a job; None if the status topic holds none (it is queued, unknown, or long gone).
+
+    It reads as a handle does: from the time in the id on, and the whole partition before it says None.
+
+    Raises:
+        BrokerUnavailable: it could not be read within 30 s.
+    """
     topic = topics.status_topic(namespace)
-    key = job_id.encode()
-    place = TopicPartition(topic, partition_for(key, len(partitions_of(broker, [topic]))))
-    latest: StatusRecord | None = None
-    for record in read_to_end(broker, [place]):
-        value = record.value()
-        if record.key() == key and value is not None:
-            status = _status(value)
-            if status is not None and supersedes(status, latest):
-                latest = status
-    return latest
+    tail = StatusTail(lambda: broker, topic, SystemClock())
+    try:
+        track = tail.track(job_id)
+        if not tail.catch_up(track, PATIENCE):
+            raise BrokerUnavailable(f"{topic} could not be read within {PATIENCE:.0f} s")
+        return track.latest
+    finally:
+        tail.close()
 
 
 def saved_progress(

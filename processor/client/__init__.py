@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from processor.client.handles import Enqueued, Handle, JobProgress, JobStatus
 from processor.client.sender import Client, ClientConfig, keep_for_ever
-from processor.client.status import StatusTail, Track
+from processor.client.status import StatusTail
+from processor.client.track import Track
 
 __all__ = [
     "Client",

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar, overload
 
-from processor.client.status import BEGINNING, StatusTail, Track
+from processor.client.status import StatusTail
+from processor.client.track import BEGINNING, Track
 from processor.errors import DefinitionError, JobFailed, JobNotFinished, ResultUnavailable
 from processor.states import TERMINAL, State
 from processor.wire.durations import Duration, parse_duration
@@ -163,7 +164,7 @@ class Handle(Generic[R]):
     def _tracked(self) -> Track:
         tail, track = self._tail(), self._track
         if track is None or track.tail is not tail:
-            track = self._track = tail.track(self.id, BEGINNING if track is None else track.start)
+            track = self._track = tail.track(self.id, BEGINNING if track is None else track.origin)
         return track
 
     def _read(self) -> StatusRecord | None:

@@ -21,7 +21,8 @@ from processor import events
 from processor.broker.base import Broker, BulkProducer, OutRecord, Producer
 from processor.client import exits
 from processor.client.orders import cancelling, give
-from processor.client.status import StatusTail, Track
+from processor.client.status import StatusTail
+from processor.client.track import Track
 from processor.clock import Clock, SystemClock
 from processor.errors import BrokerError, EnqueueError, EnqueueUnconfirmed, ProcessorError, RecordRefused
 from processor.identity import operator

@@ -4,56 +4,47 @@ There is no thread of our own: librdkafka prefetches on its threads, and the cal
 reader for all others who wait. So nothing has to be stopped at exit or revived after a fork, and a test with a clock
 moved by hand reads in its own thread.
 
-Where to start: a status that lies before the job's enqueue cannot be the job's. So a track begins at an offset that the
-topic's partition had reached before the enqueue; or, for an id from elsewhere, at the partition's first record.
-Tracks of one partition are read together: a newcomer that begins further down sends the reader back once for all.
+Where to start. A status that lies before the job's enqueue cannot be the job's. So a track begins
+
+- at an offset that the topic's partition had reached before the enqueue, if that was made here;
+- at the time in the id, if it tells one, less a margin for clocks that disagree. A job that is not found is looked for
+  further back, and in the whole partition before it counts as unknown: no clock hides a job;
+- else at the partition's first record.
+
+Where to stop. The success of a job whose id tells its time is its last word. Any other end may be followed by another
+life (a redrive, an enqueue with the same id), so the rest is read.
+
+Tracks of one partition are read together: a newcomer that begins further down sends the reader back once for all, and
+what the reader has passed lately (`recent`) is not read again.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from processor.broker.base import Broker, Isolation, Reader, TopicPartition
+from processor.broker.base import Batch, Broker, Isolation, Reader, TopicPartition
 from processor.broker.partitioner import partition_for
+from processor.client.recent import Recent
+from processor.client.track import BEGINNING, Track
 from processor.clock import Clock
 from processor.errors import OffsetOutOfRange, RecordError, TopicMissing
-from processor.states import TERMINAL
 from processor.wire.codec import decode_status
-from processor.wire.records import StatusRecord
 
-BEGINNING = 0
+_BEFORE_MS = 30_000
+"""How much earlier the reader begins than it must: jobs are also asked for with the newest first."""
 _BATCH = 500
 _SLICE = 0.05
 """Seconds of one fetch: how soon another waiting thread gets its turn."""
-
-
-class Track:
-    """What is known of one job's status. Alive as long as a handle is; the log's order is merged into one answer."""
-
-    __slots__ = ("__weakref__", "id", "latest", "partition", "start", "tail")
-
-    def __init__(self, tail: StatusTail, job_id: str, partition: int, start: int) -> None:
-        self.tail = tail
-        """Who reads for it: another one after a fork or a close."""
-        self.id = job_id
-        self.partition = partition
-        self.start = start
-        """Offset to read from, at the latest."""
-        self.latest: StatusRecord | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether the highest life known has ended."""
-        return self.latest is not None and self.latest.state in TERMINAL
-
-    def merge(self, record: StatusRecord) -> None:
-        """A later life supersedes; within a life the first end is final, and before it the newest record counts."""
-        known = self.latest
-        if known is None or record.life > known.life or (record.life == known.life and known.state not in TERMINAL):
-            self.latest = record
+_IDLE = 10.0
+"""Seconds after which a partition that nobody asks for rests. One that has not been read to its end rests at once: else
+it would be read on while others are asked for, far past the jobs that are asked for next.
+"""
 
 
 @dataclass(slots=True)
@@ -62,6 +53,15 @@ class _Position:
 
     offset: int
     """The next offset to read."""
+    recent: Recent
+    asked: float
+    """When somebody asked for a job of it, seconds of the clock."""
+    resting: bool = False
+    """Whether the reader has let go of it, to go on at `offset` when it is asked for."""
+    at_end: bool = False
+    """Whether the reader has come to its end since."""
+    skip: tuple[int, int] | None = None
+    """What lies between these offsets is known already."""
 
 
 class StatusTail:
@@ -79,6 +79,8 @@ class StatusTail:
         self._new: dict[int, weakref.WeakSet[Track]] = {}
         self._bounds: dict[int, int] | None = None
         self._positions: dict[int, _Position] = {}
+        self._asking: Counter[int] = Counter()
+        """Per partition, how many threads wait for a job of it."""
         self._reader: Reader | None = None
         self._partitions = 0
 
@@ -92,8 +94,13 @@ class StatusTail:
         ends = self._broker().admin().end_offsets(partitions, Isolation.COMMITTED)
         self._bounds = {place.partition: offset for place, offset in ends.items()}
 
-    def track(self, job_id: str, start: int | None) -> Track:
-        """The track of a job, read from `start`; None: it is enqueued after this call, so only what follows counts."""
+    def track(self, job_id: str, start: int | None = BEGINNING) -> Track:
+        """The track of a job.
+
+        Args:
+            job_id: its id.
+            start: an offset before which it has no record; None: it is enqueued after this call.
+        """
         with self._guard:
             known = self._tracks.get(job_id)
         if known is not None:
@@ -102,8 +109,12 @@ class StatusTail:
         begin = self._start(partition) if start is None else start
         with self._guard:
             track = self._tracks.setdefault(job_id, Track(self, job_id, partition, begin))
-            self._new.setdefault(partition, weakref.WeakSet()).add(track)
+        self._add(partition, [track])
         return track
+
+    def _add(self, partition: int, tracks: Iterable[Track]) -> None:
+        with self._guard:
+            self._new.setdefault(partition, weakref.WeakSet()).update(tracks)
 
     def _start(self, partition: int) -> int:
         position = self._positions.get(partition)
@@ -123,98 +134,216 @@ class StatusTail:
 
     def catch_up(self, track: Track, timeout: float) -> bool:
         """Read what the log holds of the job by now; whether that was possible in time."""
-        self._enlist(track)
-        place = TopicPartition(self._topic, track.partition)
-        end = self._broker().admin().end_offsets([place], Isolation.COMMITTED)[place]
-        return self._drive(lambda: self._has_read(track, end), timeout)
+        deadline = self._clock.monotonic() + timeout
+        with self._asked(track):
+            return self._catch_up(track, deadline)
 
     def wait_end(self, track: Track, timeout: float) -> bool:
         """Read until the job has ended; whether it did in time."""
-        self._enlist(track)
-        return self._drive(lambda: track.ended, timeout)
+        deadline = self._clock.monotonic() + timeout
+        if track.ended:
+            return True
+        with self._asked(track):
+            if track.since is not None and not self._catch_up(track, deadline):
+                return track.ended
+            return self._drive(lambda: track.ended, deadline)
 
-    def _enlist(self, track: Track) -> None:
+    def _catch_up(self, track: Track, deadline: float) -> bool:
+        """1. Look at what is known without reading. 2. Read to the end, or to the last word. 3. If there was nothing,
+        look further back.
+        """
+        place = TopicPartition(self._topic, track.partition)
+        if not self._drive(lambda: track.final or self._is_read(track), deadline):
+            return False
+        while not track.final:
+            end = self._broker().admin().end_offsets([place], Isolation.COMMITTED)[place]
+            if not self._drive(lambda: track.final or self._has_read(track, end), deadline):  # noqa: B023  (called here)
+                return False
+            if not track.lost:
+                track.read_to(end)
+                break
+            self._look_back(track.partition)
+        return True
+
+    @contextmanager
+    def _asked(self, track: Track) -> Iterator[None]:
         """See that the track's partition is read: nobody may have asked for a while, or the reader was closed."""
+        partition = track.partition
         with self._guard:
-            if track.partition not in self._positions:
-                self._new.setdefault(track.partition, weakref.WeakSet()).add(track)
+            self._asking[partition] += 1
+            position = self._positions.get(partition)
+            if position is None:
+                self._new.setdefault(partition, weakref.WeakSet()).add(track)
+            else:
+                position.asked = self._clock.monotonic()
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._asking[partition] -= 1
+
+    def _is_read(self, track: Track) -> bool:
+        """Whether the reader reads for this track, wherever it is."""
+        with self._guard:
+            position = self._positions.get(track.partition)
+            return track not in self._new.get(track.partition, ()) and position is not None and not position.resting
 
     def _has_read(self, track: Track, end: int) -> bool:
         position = self._positions.get(track.partition)
-        with self._guard:
-            waiting = bool(self._new.get(track.partition))
-        return not waiting and position is not None and position.offset >= end
+        return self._is_read(track) and position is not None and position.skip is None and position.offset >= end
 
-    def _drive(self, done: Callable[[], bool], timeout: float) -> bool:
+    def _look_back(self, partition: int) -> None:
+        """Send the reader back, once for all who wait for a job of this partition and have not found it."""
+        with self._driving:
+            position = self._positions.get(partition)
+            with self._guard:
+                new = self._new.get(partition, weakref.WeakSet())
+                lost = [t for t in self._tracks.values() if t.partition == partition and t.lost and t not in new]
+            for track in lost:
+                track.widen(track.start if position is None else position.offset)
+            self._add(partition, lost)
+
+    def _drive(self, done: Callable[[], bool], deadline: float) -> bool:
         """Fetch until `done`, or until another thread's fetches have made it so."""
-        deadline = self._clock.monotonic() + timeout
         while not done():
             left = deadline - self._clock.monotonic()
             if left <= 0:
                 return False
             if self._driving.acquire(timeout=min(left, _SLICE)):
                 try:
+                    reader = self._opened()
+                    self._take_new(reader)
                     if not done():
-                        self._fetch(min(left, _SLICE))
+                        self._turn(reader)
+                    if not done():
+                        self._fetch(reader, min(left, _SLICE))
                 finally:
                     self._driving.release()
         return True
 
-    def _fetch(self, timeout: float) -> None:
-        reader = self._reader
-        if reader is None:
-            reader = self._reader = self._broker().reader()
-        self._take_new(reader)
+    def _turn(self, reader: Reader) -> None:
+        """Read the partitions that are asked for, and no others."""
+        now = self._clock.monotonic()
+        with self._guard:
+            asked = {partition for partition, threads in self._asking.items() if threads}
+        for partition, position in self._positions.items():
+            place = TopicPartition(self._topic, partition)
+            if partition in asked:
+                position.asked = now
+                if position.resting:
+                    position.resting = position.at_end = False
+                    reader.assign({place: position.offset})
+            elif not position.resting and (not position.at_end or now - position.asked > _IDLE):
+                position.resting = True
+                reader.unassign([place])
+
+    def _opened(self) -> Reader:
+        if self._reader is None:
+            self._reader = self._broker().reader()
+        return self._reader
+
+    def _fetch(self, reader: Reader, timeout: float) -> None:
         batch = reader.fetch(_BATCH, timeout)
         for record in batch.records:
-            partition, offset, key = record.partition(), record.offset(), record.key()
+            partition, offset, key = record.partition(), record.offset(), record.key() or b""
             position = None if partition is None else self._positions.get(partition)
-            if position is None or offset is None:
+            if position is None or offset is None or position.resting:
                 continue
-            with self._guard:
-                track = self._tracks.get((key or b"").decode("utf-8", "replace"))
-            if track is not None:
-                _merge(track, record.value())
             position.offset = max(position.offset, offset + 1)
+            value = record.value()
+            if value is None:
+                continue
+            position.recent.add(offset, key, value)
+            with self._guard:
+                track = self._tracks.get(key.decode("utf-8", "replace"))
+            if track is not None:
+                _merge(track, value)
+        self._reached(reader, batch)
+
+    def _reached(self, reader: Reader, batch: Batch) -> None:
         for end in batch.ends:
             position = self._positions.get(end.partition.partition)
-            if position is not None:
+            if position is not None and not position.resting:
                 position.offset = max(position.offset, end.offset)
+                position.at_end = True
         for fault in batch.faults:
             self._restart(reader, fault.partition, fault.error)
+        for partition, position in list(self._positions.items()):
+            if position.skip is not None and position.offset >= position.skip[0]:
+                self._assign(reader, partition, max(position.offset, position.skip[1]))
 
     def _take_new(self, reader: Reader) -> None:
-        """Begin to read where newcomers need it; leave partitions alone that nobody asks for any more."""
+        """Begin to read where newcomers need it."""
         with self._guard:
             new, self._new = self._new, {}
-            open_tracks = [track for track in self._tracks.values() if not track.ended] if new else []
-        if not new:
-            return
+        missing: dict[int, list[Track]] = {}
         for partition, newcomers in new.items():
-            starts = [track.start for track in newcomers]
             position = self._positions.get(partition)
             if position is None:
-                starts += [track.start for track in open_tracks if track.partition == partition]
-            if starts and (position is None or position.offset > min(starts)):
-                self._assign(reader, partition, min(starts))
-        wanted = {track.partition for track in open_tracks} | set(new)
-        for partition in [partition for partition in self._positions if partition not in wanted]:
-            del self._positions[partition]
-            reader.unassign([TopicPartition(self._topic, partition)])
+                # After a close of the reader the others of the partition begin anew, too.
+                with self._guard:
+                    others = {track for track in self._tracks.values() if track.partition == partition}
+                missing[partition] = list({track for track in others if not track.ended}.union(newcomers))
+            elif unknown := [track for track in newcomers if not _recall(track, position)]:
+                missing[partition] = unknown
+        self._locate(missing)
+        for partition, tracks in missing.items():
+            self._begin(reader, partition, tracks)
 
-    def _assign(self, reader: Reader, partition: int, start: int) -> None:
+    def _locate(self, missing: Mapping[int, list[Track]]) -> None:
+        """Turn times into offsets, with one question for all partitions."""
+        timed = {partition: [t for t in tracks if t.since is not None] for partition, tracks in missing.items()}
+        first = {
+            TopicPartition(self._topic, partition): min(t.since or 0 for t in tracks) - _BEFORE_MS
+            for partition, tracks in timed.items()
+            if tracks
+        }
+        found = self._broker().admin().offsets_at(first) if first else {}
+        for place in first:
+            for track in timed[place.partition]:
+                # Without a record so late there is nothing to be found but further back.
+                track.start = found.get(place, BEGINNING)
+                if place not in found:
+                    track.read_to(BEGINNING)
+
+    def _begin(self, reader: Reader, partition: int, tracks: list[Track]) -> None:
+        start = min(track.start for track in tracks)
+        position = self._positions.get(partition)
+        if position is not None:
+            position.skip = None  # the newcomers may need what lies between
+            if start >= position.recent.start:
+                for track in tracks:
+                    _recall_all(track, position)
+                return
+        first = max(start, self._first(partition))
+        seen = [track.seen for track in tracks if track.seen is not None]
+        skip: tuple[int, int] | None = None
+        if position is not None and len(seen) == len(tracks):
+            skip = max(begin for begin, _ in seen), min(end for _, end in seen)
+            if first >= skip[0] and position.offset >= skip[1]:
+                return  # there is nothing before what was seen
+        since = min((t.since for t in tracks if t.since is not None and t.start == start), default=None)
+        self._assign(reader, partition, first, math.inf if since is None else since - _BEFORE_MS)
+        if skip is not None and first < skip[0] <= skip[1]:
+            self._positions[partition].skip = skip
+
+    def _first(self, partition: int) -> int:
         place = TopicPartition(self._topic, partition)
-        if self._positions.pop(partition, None) is not None:
+        return self._broker().admin().begin_offsets([place])[place]
+
+    def _assign(self, reader: Reader, partition: int, start: int, since: float = math.inf) -> None:
+        place = TopicPartition(self._topic, partition)
+        last = self._positions.pop(partition, None)
+        if last is not None and not last.resting:
             reader.unassign([place])
-        begin = max(start, self._broker().admin().begin_offsets([place])[place])
-        self._positions[partition] = _Position(begin)
-        reader.assign({place: begin})
+        self._positions[partition] = _Position(start, Recent(start, since), self._clock.monotonic())
+        reader.assign({place: start})
 
     def _restart(self, reader: Reader, place: TopicPartition, error: Exception) -> None:
         """Old statuses were deleted under the reader: go on at the first that is left."""
         if not isinstance(error, OffsetOutOfRange):
             raise error
-        self._assign(reader, place.partition, BEGINNING)
+        self._assign(reader, place.partition, self._first(place.partition), -math.inf)
 
     def close(self) -> None:
         """Let the reader go; the next wait makes a new one."""
@@ -223,6 +352,23 @@ class StatusTail:
                 self._reader.close()
             self._reader = None
             self._positions.clear()
+
+
+def _recall(track: Track, position: _Position) -> bool:
+    """Whether the reader's last stretch begins early enough for this track; then it is told what lies there."""
+    since = track.since
+    covered = track.start >= position.recent.start if since is None else position.recent.covers_since(since)
+    if not covered or position.skip is not None:
+        return False
+    if since is not None:
+        track.start = position.recent.start
+    _recall_all(track, position)
+    return True
+
+
+def _recall_all(track: Track, position: _Position) -> None:
+    for value in position.recent.of(track.id.encode()):
+        _merge(track, value)
 
 
 def _merge(track: Track, value: bytes | None) -> None:

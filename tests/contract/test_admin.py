@@ -7,6 +7,7 @@ import pytest
 from processor.broker.base import Committed, Isolation, OffsetCommit, OutRecord, TopicPartition, TopicSpec
 from processor.errors import BrokerError
 from tests.contract.scene import PATIENCE_S, Scene
+from tests.waiting import eventually
 
 
 def test_the_cluster_has_a_name_and_brokers(scene: Scene) -> None:
@@ -120,3 +121,17 @@ def test_true_end_and_last_stable_offset_differ_while_a_transaction_is_open(scen
     assert scene.admin.end_offsets([where], Isolation.COMMITTED) == {where: 1}
     assert scene.admin.end_offsets([where], Isolation.UNCOMMITTED) == {where: 3}
     scene.commit(writer)
+
+
+def test_the_first_record_of_a_time_is_found(scene: Scene) -> None:
+    topic = scene.topic(partitions=2)
+    where, empty = TopicPartition(topic, 0), TopicPartition(topic, 1)
+    scene.fill(where, b"a", b"b", b"c")
+    reading = scene.reading(where)
+    eventually(lambda: len(reading.records) == 3, PATIENCE_S, step=reading.step)
+    times = [record.timestamp()[1] for record in reading.records]
+    assert scene.admin.offsets_at({where: 0, empty: 0}) == {where: 0}
+    assert scene.admin.offsets_at({where: -5}) == {where: 0}
+    assert scene.admin.offsets_at({where: times[2]}) == {where: times.index(times[2])}
+    assert scene.admin.offsets_at({where: times[2] + 1}) == {}
+    assert scene.admin.offsets_at({}) == {}

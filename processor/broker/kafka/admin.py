@@ -129,6 +129,13 @@ class KafkaAdmin:
         """First offsets that the log still holds."""
         return self._list_offsets(partitions, EARLIEST, Isolation.UNCOMMITTED)
 
+    def offsets_at(self, times: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """First offsets from a moment on."""
+        # A timestamp below zero would be one of Kafka's marks for the earliest and the latest offset.
+        specs = {place: OffsetSpec.for_timestamp(max(0, moment)) for place, moment in times.items()}
+        found = self._list_offsets_by(specs, Isolation.UNCOMMITTED)
+        return {place: offset for place, offset in found.items() if offset >= 0}
+
     def delete_records(self, before: Mapping[TopicPartition, int]) -> None:
         """Delete what lies before the given offsets."""
         if not before:
@@ -163,7 +170,12 @@ class KafkaAdmin:
     def _list_offsets(
         self, partitions: Iterable[TopicPartition], spec: OffsetSpec, isolation: Isolation
     ) -> dict[TopicPartition, int]:
-        wanted = {KafkaTopicPartition(*partition): spec for partition in partitions}
+        return self._list_offsets_by(dict.fromkeys(partitions, spec), isolation)
+
+    def _list_offsets_by(
+        self, specs: Mapping[TopicPartition, OffsetSpec], isolation: Isolation
+    ) -> dict[TopicPartition, int]:
+        wanted = {KafkaTopicPartition(*partition): spec for partition, spec in specs.items()}
         if not wanted:
             return {}
         deadline = time.monotonic() + self._timeout_s

@@ -85,6 +85,15 @@ class MemoryAdmin:
         wanted = list(partitions)
         return self._run("begin_offsets", lambda: {p: self._cluster.log(p).start for p in wanted})
 
+    def offsets_at(self, times: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        wanted = dict(times)
+
+        def step() -> dict[TopicPartition, int]:
+            found = {place: self._cluster.log(place).first_at(moment) for place, moment in wanted.items()}
+            return {place: offset for place, offset in found.items() if offset is not None}
+
+        return self._run("offsets_at", step)
+
     def delete_records(self, before: Mapping[TopicPartition, int]) -> None:
         def step() -> None:
             for partition, offset in before.items():

@@ -135,6 +135,14 @@ class PartitionLog:
         """Where a reader of this isolation stops."""
         return self.stable_end if isolation is Isolation.COMMITTED else self.end
 
+    def first_at(self, moment_ms: int) -> int | None:
+        """Offset of the first record of this time or later; a marker of a transaction counts, as in Kafka."""
+        for offset, entry in zip(self._offsets, self._entries, strict=True):
+            written = entry.written_ms if isinstance(entry, _Marker) else entry.timestamp()[1]
+            if offset >= self.start and written >= moment_ms:
+                return offset
+        return None
+
     def read(self, position: int, limit: int, isolation: Isolation) -> tuple[list[MemoryRecord], int]:
         """Up to `limit` visible records from `position` on, and the next position: the end if nothing is left to see.
 

@@ -20,7 +20,7 @@ from processor.states import State
 
 if TYPE_CHECKING:
     from processor.app import App
-    from processor.client.status import Track
+    from processor.client.track import Track
     from processor.wire.records import StatusRecord
 
 SLICE = 0.2
@@ -39,7 +39,7 @@ class Followed:
     def __init__(self, app: App, job_id: str) -> None:
         self.id = job_id
         self._tail = app.client().tail()
-        self._track: Track = self._tail.track(job_id, 0)
+        self._track: Track = self._tail.track(job_id)
         self._clock = app.client().clock
 
     def now(self) -> StatusRecord | None:

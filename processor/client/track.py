@@ -1,0 +1,82 @@
+"""What is known of one job's status, and from where on its records are looked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from processor.job_ids import made_at
+from processor.states import TERMINAL, State
+from processor.wire.records import StatusRecord
+
+if TYPE_CHECKING:
+    from processor.client.status import StatusTail
+
+BEGINNING = 0
+MARGINS_MS = (30_000, 15 * 60_000)
+"""How far the clock of who made an id may be ahead of the clocks of the workers, tried in this order. The first is what
+nearly all need, and keeps the stretch short that is read in vain; after the last the whole partition is read.
+"""
+
+
+class Track:
+    """What is known of one job's status. Alive as long as a handle is; the log's order is merged into one answer."""
+
+    __slots__ = ("__weakref__", "_made_at", "_margins", "_seen", "id", "latest", "origin", "partition", "start", "tail")
+
+    def __init__(self, tail: StatusTail, job_id: str, partition: int, start: int) -> None:
+        self.tail = tail
+        """Who reads for it: another one after a fork or a close."""
+        self.id = job_id
+        self.partition = partition
+        self.origin = start
+        """Offset before which it has no record."""
+        self.start = start
+        """Offset to read from, at the latest."""
+        self._made_at = made_at(job_id)
+        self._margins = list(MARGINS_MS) if start == BEGINNING and self._made_at is not None else []
+        """Those that are still to be tried."""
+        self._seen: tuple[int, int] | None = None
+        """A stretch in which it has no record."""
+        self.latest: StatusRecord | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the highest life known has ended."""
+        return self.latest is not None and self.latest.state in TERMINAL
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can follow what is known."""
+        return self.latest is not None and self.latest.state is State.SUCCEEDED and self._made_at is not None
+
+    @property
+    def since(self) -> int | None:
+        """The time to read from, milliseconds since the epoch; None: `start` says where."""
+        return self._made_at - self._margins[0] if self._made_at is not None and self._margins else None
+
+    @property
+    def seen(self) -> tuple[int, int] | None:
+        """Offsets between which it is known to have no record."""
+        return self._seen
+
+    @property
+    def lost(self) -> bool:
+        """Whether it was read to the end in vain, and not from the beginning."""
+        return self.latest is None and bool(self._margins)
+
+    def widen(self, seen_to: int) -> None:
+        """It has no record from `start` to here: look further back."""
+        self._seen = (self.start, seen_to)
+        self.start = BEGINNING
+        del self._margins[0]
+
+    def read_to(self, offset: int) -> None:
+        """All its records before this offset are known."""
+        self.start = max(self.start, offset)
+        self._margins.clear()
+
+    def merge(self, record: StatusRecord) -> None:
+        """A later life supersedes; within a life the first end is final, and before it the newest record counts."""
+        known = self.latest
+        if known is None or record.life > known.life or (record.life == known.life and known.state not in TERMINAL):
+            self.latest = record
