@@ -36,6 +36,7 @@ ProcessorError
 ├── InternalError               the engine itself failed: a fault of this package
 ├── AttemptTimedOut             an attempt took too long, or stood still
 ├── JobNotFinished              result(): the wait timed out
+├── OtherJobType                a handle of one job type was given the id of a job of another
 ├── ResultUnavailable           result(): the job succeeded, its result could not be kept
 └── JobFailed                   result(): the job ended without success
 
@@ -358,6 +359,21 @@ class ResultUnavailable(ProcessorError):
     """The job has succeeded, but the broker refused its result: it is larger than the status topic takes."""
 
     code = "result_unavailable"
+
+
+class OtherJobType(ProcessorError):
+    """The id belongs to a job of another type than the handle is of: what is known of it is not told as this one's."""
+
+    code = "other_job_type"
+
+    def __init__(self, job_id: str, wanted: str, found: str) -> None:
+        super().__init__(
+            f"job {job_id} is a {found}, and this is a handle of {wanted}",
+            hint="ask app.handle(id), or the handle of its own type; two types need different ids",
+        )
+        self.id = job_id
+        self.wanted = wanted
+        self.found = found
 
 
 class JobFailed(ProcessorError):

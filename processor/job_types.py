@@ -194,6 +194,7 @@ class JobType(Generic[P, R]):
             self.decode_result,
             cancel=lambda *told: client().cancel(*told),
             attempts=self.attempts,
+            job_type=self.name,
         )
 
     @property
@@ -320,7 +321,7 @@ def start(
     # A repeated id may have a status from before; a fresh one cannot.
     track = client.track(job.id) if how.id is None else None
     client.send(job, lane, derived=how.id is not None, wait=how.wait)
-    return Handle(job.id, client.tail, decode, track, client.cancel, attempts)
+    return Handle(job.id, client.tail, decode, track, client.cancel, attempts, job.type)
 
 
 def _chosen_id(ids: Callable[[P], str], payload: P) -> str:

@@ -3,7 +3,7 @@
 Widening goes in the plan's order (checkpoints, dedupe, high, low, due, normal), so that a number exists in the normal
 lane only once it has a place to save. It changes the number of keys and ids: a keyed job would no longer meet its
 predecessor, an idempotent one not its mark. So a queue is widened only when it is drained, unless the operator says
-that it uses neither (`keyless`).
+that it uses neither (`keyless`). The status topic is never widened: a finished job is found by the number its id gives.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from enum import StrEnum
 
 from processor.admin.lag import live_jobs, queue_lag, queues_of
 from processor.broker.base import Broker, TopicInfo, TopicSpec
-from processor.core.topic_plan import Aspect, Difference, Severity, compare
+from processor.core.topic_plan import STATUS_ADVICE, Aspect, Difference, Severity, compare
 from processor.errors import TopicMismatch, TopicMissing
-from processor.wire.topics import checkpoints_topic, parse_topic
+from processor.wire.topics import TopicKind, checkpoints_topic, parse_topic
 
 _HINT = "processor topics apply"
 
@@ -176,6 +176,14 @@ def _creation(spec: TopicSpec, existing: Mapping[str, TopicInfo], busy: _Busy) -
 
 def _partition_changes(spec: TopicSpec, info: TopicInfo, busy: _Busy) -> Iterable[TopicChange]:
     if info.partitions == spec.partitions:
+        return
+    name = parse_topic(spec.name)
+    if name is not None and name.kind is TopicKind.STATUS:
+        yield _refused(
+            spec,
+            f"{spec.name} has {info.partitions} partitions instead of {spec.partitions}, and is never widened: "
+            + STATUS_ADVICE.format(found=info.partitions),
+        )
         return
     if info.partitions > spec.partitions:
         yield _refused(

@@ -80,7 +80,7 @@ def _complain(review: TopicsReview) -> None:
 @output_options
 def diff(out: Output, app_name: str | None) -> None:
     """Show how the topics differ from the plan. Exit code 4 if work could be lost."""
-    from processor.core.topic_plan import Severity, compare
+    from processor.core.topic_plan import Aspect, Severity, compare
 
     app = load_app(app_name)
     plan_ = app.topic_plan()
@@ -99,6 +99,9 @@ def diff(out: Output, app_name: str | None) -> None:
     columns = [Column(name=name) for name in ("topic", "setting", "wanted", "found")]
     severity = Column(name="severity", style=lambda value: _SEVERITIES[value])
     out.table([severity, *columns], rows, empty="all topics are as planned")
+    for difference in found:
+        if difference.aspect is Aspect.PARTITIONS:
+            out.note(difference.text)
     bad = [difference for difference in found if difference.severity is Severity.REFUSE]
     if bad:
         raise TopicMismatch(f"{len(bad)} differences could lose work", hint="processor topics apply")

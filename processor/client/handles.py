@@ -9,7 +9,7 @@ from typing import Generic, TypeVar, overload
 
 from processor.client.status import StatusTail
 from processor.client.track import BEGINNING, Track
-from processor.errors import DefinitionError, JobFailed, JobNotFinished, ResultUnavailable
+from processor.errors import DefinitionError, JobFailed, JobNotFinished, OtherJobType, ResultUnavailable
 from processor.states import TERMINAL, State
 from processor.wire.durations import Duration, parse_duration
 from processor.wire.records import StatusRecord
@@ -69,6 +69,7 @@ class Handle(Generic[R]):
         track: Track | None = None,
         cancel: Callable[[str, StatusRecord | None, str], bool] | None = None,
         attempts: int | None = None,
+        job_type: str | None = None,
     ) -> None:
         self.id = job_id
         self._tail = tail
@@ -76,12 +77,18 @@ class Handle(Generic[R]):
         self._track = track
         self._cancel = cancel
         self._attempts = attempts
+        self._type = job_type
+        """What the job must be, if that is known."""
 
     def __repr__(self) -> str:
         return f"Handle({self.id!r})"
 
     def status(self) -> JobStatus:
-        """Where the job stands now. A job the status topic knows nothing of counts as queued."""
+        """Where the job stands now. A job the status topic knows nothing of counts as queued.
+
+        Raises:
+            OtherJobType: the id is that of a job of another type; so do all methods here.
+        """
         record = self._read()
         if record is None:
             return JobStatus(id=self.id, state=State.QUEUED, attempts=self._attempts)
@@ -174,7 +181,12 @@ class Handle(Generic[R]):
                 f"the status of job {self.id} could not be read within {_READ_TIMEOUT:g} s",
                 hint="the job is not affected; ask again",
             )
-        return track.latest
+        return None if track.latest is None else self._own(track.latest)
+
+    def _own(self, record: StatusRecord) -> StatusRecord:
+        if self._type is not None and record.type not in ("", self._type):
+            raise OtherJobType(self.id, self._type, record.type)
+        return record
 
     def _ended(self, timeout: Duration | None) -> StatusRecord:
         seconds = _A_YEAR if timeout is None else parse_duration(timeout, name="timeout")
@@ -187,7 +199,7 @@ class Handle(Generic[R]):
                 hint="the job goes on: call result() again, or look at status()",
             )
         assert track.latest is not None
-        return track.latest
+        return self._own(track.latest)
 
 
 def _error(record: StatusRecord) -> str:

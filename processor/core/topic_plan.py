@@ -39,6 +39,13 @@ _COMPACT = {
 }
 
 
+STATUS_ADVICE = (
+    "a job is looked for in the partition that its id gives, so with another number those that ended before are found "
+    "no more; keep the number that the topic was made with, topics.status_partitions = {found}"
+)
+"""Why the number of partitions of the status topic never changes."""
+
+
 class Severity(StrEnum):
     """Whether work may start in spite of a difference."""
 
@@ -187,11 +194,12 @@ def _missing(spec: TopicSpec) -> Difference:
 
 def _counts(spec: TopicSpec, info: TopicInfo) -> Iterator[Difference]:
     if info.partitions != spec.partitions:
-        advice = (
-            "more can be added"
-            if info.partitions < spec.partitions
-            else "partitions cannot be removed, so raise the number in the queue's declaration"
-        )
+        if _is_status(spec.name):
+            advice = STATUS_ADVICE.format(found=info.partitions)
+        elif info.partitions < spec.partitions:
+            advice = "more can be added"
+        else:
+            advice = "partitions cannot be removed, so raise the number in the queue's declaration"
         yield Difference(
             topic=spec.name,
             aspect=Aspect.PARTITIONS,
@@ -211,6 +219,11 @@ def _counts(spec: TopicSpec, info: TopicInfo) -> Iterator[Difference]:
             found=str(info.replication),
             text=f"{spec.name} has {info.replication} replicas instead of {spec.replication}: fewer brokers may fail",
         )
+
+
+def _is_status(topic: str) -> bool:
+    name = topics.parse_topic(topic)
+    return name is not None and name.kind is TopicKind.STATUS
 
 
 def _order(plan: Sequence[TopicSpec], existing: Mapping[str, TopicInfo]) -> Iterator[Difference]:

@@ -105,6 +105,19 @@ def test_a_drained_queue_is_widened_with_the_normal_lane_last(broker: MemoryBrok
     assert broker.admin().topics(["shop.jobs.bulk"])["shop.jobs.bulk"].partitions == 4
 
 
+@pytest.mark.parametrize("wanted", [4, 16])
+def test_the_status_topic_keeps_its_number_of_partitions(broker: MemoryBroker, wanted: int) -> None:
+    plan = [replace(spec, partitions=wanted) if spec.name == "shop.status" else spec for spec in PLAN]
+    review = admin.apply_topics(broker, plan)
+    [refused] = review.refused
+    assert f"8 partitions instead of {wanted}, and is never widened" in refused.text
+    assert "topics.status_partitions = 8" in refused.text
+    assert broker.admin().topics(["shop.status"])["shop.status"].partitions == 8
+    [difference] = review.differences
+    assert "topics.status_partitions = 8" in difference.text
+    assert [found.topic for found in admin.verify_topics(broker, plan)] == ["shop.status"]
+
+
 def test_a_queue_with_waiting_jobs_is_not_widened_unless_it_has_no_keys(broker: MemoryBroker) -> None:
     write(broker, "shop.jobs.bulk", b"j1", JOB)
     review = admin.apply_topics(broker, wider(4))

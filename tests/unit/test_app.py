@@ -29,6 +29,7 @@ from processor.errors import (
     JobFailed,
     JobNotFinished,
     NewerRecord,
+    OtherJobType,
     PayloadInvalid,
     PayloadTooLarge,
     ResultTooLarge,
@@ -100,7 +101,7 @@ class Shop:
 
     def say(self, job_id: str, state: State, **values: Any) -> None:
         """Write a status record, as a worker would."""
-        fields: dict[str, Any] = {"life": 1, "type": "t", "queue": "bulk", "at": 1, "attempt": 1, "worker": "w"}
+        fields: dict[str, Any] = {"life": 1, "type": "", "queue": "bulk", "at": 1, "attempt": 1, "worker": "w"}
         record = StatusRecord(id=job_id, state=state, **{**fields, **values})
         producer = self.broker.producer()
         producer.append(OutRecord(status_topic("shop"), job_id.encode(), encode(record)))
@@ -445,6 +446,20 @@ def test_a_failed_job_raises_with_state_and_reason(shop: Shop) -> None:
 
     with pytest.raises(JobFailed, match=r"ended dead: builtins\.ValueError: bad file"):
         handle.result(timeout=5)
+
+
+def test_a_handle_does_not_answer_with_a_job_of_another_type(shop: Shop) -> None:
+    shop.report.enqueue(id="order-7")
+    shop.say("order-7", State.SUCCEEDED, type="report", result=b"5")
+    other = shop.import_file.enqueue(Import(url="u"), id="order-7")
+
+    asks = (other.status, other.progress, other.wait, other.result, other.cancel)
+    for ask in (*asks, shop.import_file.handle("order-7").result):
+        with pytest.raises(OtherJobType, match=r"is a report, and this is a handle of import\.file") as caught:
+            ask()
+    assert "different ids" in caught.value.hint
+    assert shop.report.handle("order-7").result(timeout=5) == 5
+    assert shop.app.handle("order-7").result(timeout=5) == 5
 
 
 def test_the_first_end_of_a_life_is_final_and_a_later_life_supersedes(shop: Shop) -> None:

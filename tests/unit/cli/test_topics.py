@@ -78,6 +78,15 @@ def test_what_is_refused_is_said_and_ends_with_4(broker: MemoryBroker) -> None:
     assert run("apply", "--shorten-retention").exit_code == 0
 
 
+def test_another_number_of_status_partitions_is_named_and_refused(broker: MemoryBroker) -> None:
+    run("apply")
+    broker.admin().add_partitions("shop.status", 9)
+    for command in ("diff", "apply", "plan"):
+        result = run(command)
+        assert "topics.status_partitions = 9" in " ".join((result.stdout + result.stderr).split())
+    assert run("apply").exit_code == 4
+
+
 def test_diff_ends_with_4_where_work_could_be_lost(broker: MemoryBroker) -> None:
     run("apply")
     broker.admin().set_topic_config("shop.checkpoints.bulk", {"segment.ms": "5"})
