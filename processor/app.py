@@ -247,6 +247,7 @@ class App:
         key: str | None = None,
         id: str | None = None,
         wait: bool = True,
+        delay: Duration | None = None,
     ) -> Handle[Any]:
         """Start a job by the name of its type: this process need not import the handler.
 
@@ -258,7 +259,7 @@ class App:
             DefinitionError: registered here, and with another queue, version or key.
             PayloadInvalid, PayloadTooLarge, EnqueueUnconfirmed: as `JobType.enqueue`.
         """
-        how = Enqueue(id=id, wait=wait)
+        how = Enqueue(id=id, wait=wait, delay=delay)
         known = self.job_types.get(name)
         if known is not None:
             return known.start_checked(payload, how, queue=queue, version=version, key=key)

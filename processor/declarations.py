@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from processor.client.sender import Client
@@ -53,15 +54,12 @@ class Enqueue:
     wait: bool = True
     """Return only when all in-sync replicas have the job."""
     delay: Duration | None = None
+    at: datetime | None = None
     idempotency_key: str | None = None
 
 
 def refuse_unavailable(how: Enqueue) -> None:
     """Refuse what this version cannot keep, rather than drop it."""
-    if how.delay is not None:
-        raise DefinitionError(
-            "delay= is not available in this version", hint="it comes with the retry chain; enqueue the job when due"
-        )
     if how.idempotency_key is not None:
         raise DefinitionError(
             "idempotency_key= is not available in this version",

@@ -49,6 +49,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from processor.signals import JobInterrupted as JobInterrupted
+from processor.signals import JobLost as JobLost
+from processor.signals import JobYielded as JobYielded
+from processor.signals import ProcessEnded as ProcessEnded
+from processor.signals import RetryableError as RetryableError
+from processor.signals import TerminalError as TerminalError
+
 
 class ProcessorError(Exception):
     """Base of all errors of this package.
@@ -386,31 +393,3 @@ class JobFailed(ProcessorError):
         self.id = job_id
         self.state = state
         self.error = error
-
-
-class TerminalError(Exception):
-    """Raised by a handler: trying again is useless."""
-
-
-class RetryableError(Exception):
-    """Raised by a handler: try again, `after` seconds (or a text such as "5m") from now if given."""
-
-    def __init__(self, message: str = "", *, after: float | str | None = None) -> None:
-        super().__init__(message)
-        self.after = after
-
-
-class ProcessEnded(BaseException):
-    """Ends a simulated process as SIGKILL ends a real one: the one thing that goes through every wall."""
-
-
-class JobInterrupted(BaseException):
-    """Tells a handler to stop. Derives from BaseException so that `except Exception` in a handler cannot eat it."""
-
-
-class JobYielded(JobInterrupted):
-    """The worker gives the job up in good order (stop, revoke): progress is saved, another worker goes on."""
-
-
-class JobLost(JobInterrupted):
-    """The worker no longer owns the job: nothing it does from here on is kept."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 from processor.broker.base import OutRecord
@@ -16,6 +17,7 @@ from processor.client.handles import Enqueued, Handle
 from processor.client.sender import Client
 from processor.context import AsyncContext, Context
 from processor.context.values import ResultCodec, encode_result, return_type
+from processor.core.delays import due_at, refuse_too_late
 from processor.declarations import Declaration, Enqueue, refuse_unavailable
 from processor.errors import DefinitionError, NameInvalid, PayloadInvalid, ResultType
 from processor.job import Job, Lane
@@ -78,6 +80,7 @@ class JobType(Generic[P, R]):
         lane: str = "normal",
         wait: bool = True,
         delay: Duration | None = None,
+        at: datetime | None = None,
         idempotency_key: str | None = None,
     ) -> Handle[R]: ...
     @overload
@@ -89,6 +92,7 @@ class JobType(Generic[P, R]):
         lane: str = "normal",
         wait: bool = True,
         delay: Duration | None = None,
+        at: datetime | None = None,
         idempotency_key: str | None = None,
     ) -> Handle[R]: ...
     def enqueue(self, payload: Any = None, **how: Any) -> Handle[R]:
@@ -97,14 +101,14 @@ class JobType(Generic[P, R]):
         Args:
             payload: what the handler gets.
             how: `id`: the job's id, to repeat an enqueue safely; `lane`: `high` or `low` if the queue has them;
-                `wait=False`: return at once, what is left is flushed by `app.close()`. `delay` and `idempotency_key`
-                are not available yet.
+                `wait=False`: return at once, what is left is flushed by `app.close()`; `delay` ("5m") or `at` (an aware
+                datetime): not before then. `idempotency_key` is not available yet.
 
         Raises:
             PayloadInvalid, PayloadTooLarge: the payload cannot be a job.
             NameInvalid: the id or the ordering key cannot be one.
             EnqueueUnconfirmed: not confirmed in time; repeating with the error's id is safe.
-            DefinitionError: the queue has no such lane, or the option is not available yet.
+            DefinitionError: the queue has no such lane, the time makes no sense, or the option is not available yet.
         """
         return self._start(payload, Enqueue(**how))
 
@@ -117,6 +121,7 @@ class JobType(Generic[P, R]):
         lane: str = "normal",
         wait: bool = True,
         delay: Duration | None = None,
+        at: datetime | None = None,
         idempotency_key: str | None = None,
     ) -> Handle[R]: ...
     @overload
@@ -128,6 +133,7 @@ class JobType(Generic[P, R]):
         lane: str = "normal",
         wait: bool = True,
         delay: Duration | None = None,
+        at: datetime | None = None,
         idempotency_key: str | None = None,
     ) -> Handle[R]: ...
     async def aenqueue(self, payload: Any = None, **how: Any) -> Handle[R]:
@@ -227,6 +233,10 @@ class JobType(Generic[P, R]):
 
     def _lane(self, how: Enqueue) -> Lane:
         refuse_unavailable(how)
+        if how.lane != Lane.NORMAL and (how.delay is not None or how.at is not None):
+            raise DefinitionError(
+                f"lane {how.lane!r} and a delay", hint="a delayed job comes back in the lane for due jobs: name no lane"
+            )
         lane = Lane(how.lane) if how.lane in (Lane.NORMAL, Lane.HIGH, Lane.LOW) else None
         if lane is None or (lane is not Lane.NORMAL and lane not in self._declared.queue.lanes):
             raise DefinitionError(
@@ -317,11 +327,19 @@ def start(
     decode: Callable[[bytes | None], R],
     attempts: int | None = None,
 ) -> Handle[R]:
-    """Send a job and return its handle."""
+    """Send a job and return its handle.
+
+    Raises:
+        DefinitionError: the time when it is to start makes no sense.
+    """
+    due = due_at(how.delay, how.at, client.clock.now_ms())
+    if due is not None:
+        job = job._replace(due_at=due)
+        refuse_too_late(job)
     # A repeated id may have a status from before; a fresh one cannot.
     track = client.track(job.id) if how.id is None else None
     client.send(job, lane, derived=how.id is not None, wait=how.wait)
-    return Handle(job.id, client.tail, decode, track, client.cancel, attempts, job.type)
+    return Handle(job.id, client.tail, decode, track, client.cancel, attempts, job.type, job.due_at)
 
 
 def _chosen_id(ids: Callable[[P], str], payload: P) -> str:

@@ -117,6 +117,7 @@ def list_jobs(
     """Jobs, newest change first: those with a status, and those that wait in a lane without one.
 
     This reads the whole status topic and the unfinished part of the lanes. It is meant for a person at a terminal.
+    Jobs that wait for their time are looked for only if `states` names `scheduled`: there may be very many.
 
     Args:
         broker: where to read.
@@ -136,6 +137,9 @@ def list_jobs(
             known = rows.get(row.id)
             if known is None or row.life > known.life:
                 rows[row.id] = row
+    if states is not None and State.SCHEDULED in states:
+        for row in _scheduled(broker, namespace):
+            rows.setdefault(row.id, row)
     chosen = (
         row
         for row in rows.values()
@@ -182,6 +186,28 @@ def _queued(broker: Broker, namespace: str, queues: Sequence[str]) -> Iterator[J
             at=job.enqueued_at,
             place=place,
         )
+
+
+def _scheduled(broker: Broker, namespace: str) -> Iterator[JobRow]:
+    """Jobs that wait in the retry chain until they are due for the first time."""
+    rungs = [topics.retry_topic(namespace, delay) for delay in topics.RETRY_DELAYS]
+    for record in read_to_end(broker, partitions_of(broker, rungs)):
+        try:
+            job = codec.decode_job(record.value() or b"")
+        except RecordError:
+            continue
+        if not (job.attempt or job.hop):
+            place = Place(record.topic() or "", record.partition() or 0, record.offset() or 0)
+            yield JobRow(
+                id=job.id,
+                type=job.type,
+                queue=job.queue,
+                state=State.SCHEDULED,
+                life=job.life,
+                attempt=0,
+                at=job.enqueued_at,
+                place=place,
+            )
 
 
 def _status(value: bytes) -> StatusRecord | None:

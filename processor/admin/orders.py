@@ -93,7 +93,7 @@ def cancel(broker: Broker, namespace: str, job_id: str, who: Operator) -> Status
         OrderRefused: it has ended.
         BrokerError: the order was not confirmed; giving it again is harmless.
     """
-    status = job_status(broker, namespace, job_id)
+    status = job_status(broker, namespace, job_id) or _scheduled(broker, namespace, job_id, who)
     order = cancelling(job_id, status, by=who.by, reason=who.reason, now_ms=who.clock.now_ms())
     if order is None:
         assert status is not None
@@ -109,7 +109,7 @@ def go_on(broker: Broker, namespace: str, job_id: str, who: Operator) -> str:
         OrderRefused: it does not wait for anything that could be cut short.
         BrokerError: it was not confirmed; asking again is harmless.
     """
-    status = job_status(broker, namespace, job_id)
+    status = job_status(broker, namespace, job_id) or _scheduled(broker, namespace, job_id, who)
     if status is None:
         raise OrderRefused(
             f"job {job_id} has no status: it is in its lane and starts when its turn comes, or is not known",
@@ -119,7 +119,7 @@ def go_on(broker: Broker, namespace: str, job_id: str, who: Operator) -> str:
         order = ControlRecord(f"{JOB}{job_id}", RETRY, who.clock.now_ms(), who.by, who.reason, status.life)
         _give(broker, namespace, order, who)
         return f"it was {status.state}, and goes on"
-    if status.state is State.RETRYING:
+    if status.state in (State.RETRYING, State.SCHEDULED):
         return _copy_home(broker, namespace, status, who)
     hint = f"processor dlq redrive {job_id}" if status.state is State.DEAD else f"processor job show {job_id}"
     ended = status.state in TERMINAL
@@ -142,6 +142,15 @@ def _copy_home(broker: Broker, namespace: str, status: StatusRecord, who: Operat
     with _producer(broker) as producer:
         send(producer, records, who.timeout, f"retry of job {job.id}")
     return f"attempt {job.attempt + 1} begins now instead of later"
+
+
+def _scheduled(broker: Broker, namespace: str, job_id: str, who: Operator) -> StatusRecord | None:
+    """Of a job without a status that waits in the chain until it is due; None: it does not."""
+    asked = StatusRecord(job_id, 1, "", "", State.SCHEDULED, who.clock.now_ms(), 0, "")
+    job = _in_chain(broker, namespace, asked)
+    if job is None:
+        return None
+    return asked._replace(type=job.type, queue=job.queue, life=job.life, number=job.number, due_at=job.due_at)
 
 
 def _in_chain(broker: Broker, namespace: str, status: StatusRecord) -> Job | None:

@@ -70,6 +70,7 @@ class Handle(Generic[R]):
         cancel: Callable[[str, StatusRecord | None, str], bool] | None = None,
         attempts: int | None = None,
         job_type: str | None = None,
+        due_at: int | None = None,
     ) -> None:
         self.id = job_id
         self._tail = tail
@@ -78,6 +79,7 @@ class Handle(Generic[R]):
         self._cancel = cancel
         self._attempts = attempts
         self._type = job_type
+        self._due_at = due_at
         """What the job must be, if that is known."""
 
     def __repr__(self) -> str:
@@ -91,7 +93,9 @@ class Handle(Generic[R]):
         """
         record = self._read()
         if record is None:
-            return JobStatus(id=self.id, state=State.QUEUED, attempts=self._attempts)
+            # Nobody says anything of a job before it starts: only who has enqueued it knows that it is to wait.
+            state = State.QUEUED if self._due_at is None else State.SCHEDULED
+            return JobStatus(id=self.id, state=state, attempts=self._attempts, due_at=self._due_at)
         return JobStatus(
             id=self.id,
             state=record.state,

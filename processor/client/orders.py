@@ -59,7 +59,7 @@ def cancelling(job_id: str, status: StatusRecord | None, *, by: str, reason: str
         return ControlRecord(f"{JOB}{job_id}", CANCEL, now_ms, by, reason, life=1)
     if status.state in TERMINAL:
         return None
-    waits = status.state is State.RETRYING and status.number is not None
+    waits = status.state in (State.RETRYING, State.SCHEDULED) and status.number is not None
     return ControlRecord(
         *(f"{JOB}{job_id}", CANCEL, now_ms, by, reason, status.life),
         queue=status.queue if waits else "",

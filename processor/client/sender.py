@@ -19,11 +19,13 @@ from dataclasses import dataclass
 
 from processor import events
 from processor.broker.base import Broker, BulkProducer, OutRecord, Producer
+from processor.broker.partitioner import partition_for
 from processor.client import exits
 from processor.client.orders import cancelling, give
 from processor.client.status import StatusTail
 from processor.client.track import Track
 from processor.clock import Clock, SystemClock
+from processor.core.forwarding import on_its_way
 from processor.errors import BrokerError, EnqueueError, EnqueueUnconfirmed, ProcessorError, RecordRefused
 from processor.identity import operator
 from processor.job import Job, Lane
@@ -110,6 +112,8 @@ class Client:
         self._unconfirmed: Sequence[str] = ()
         """Of a stream, the ids of the chunk whose confirmation did not come."""
         self._topics: dict[tuple[str, Lane], str] = {}
+        self._numbers: dict[str, int] = {}
+        """Partitions of queues."""
         self._tail: StatusTail | None = None
         self._failed: dict[str, str] = {}
         self._no_status_before = -math.inf
@@ -189,11 +193,29 @@ class Client:
         return self._bulk
 
     def _record(self, job: Job, lane: Lane, *, derived: bool) -> OutRecord:
+        if job.due_at is not None:
+            numbered = job._replace(number=self._number_of(job))
+            return on_its_way(self.config.namespace, numbered, job.due_at, self.clock.now_ms())
         topic = self._topics.get((job.queue, lane))
         if topic is None:
             topic = self._topics[job.queue, lane] = jobs_topic(self.config.namespace, job.queue, lane)
         key = (job.id if job.key is None else job.key).encode()
         return OutRecord(topic, key, encode(job), routing_headers(job, derived=derived))
+
+    def _number_of(self, job: Job) -> int:
+        """The partition number of a job that does not go into its lane at once.
+
+        Raises:
+            EnqueueError: its queue has no topic.
+        """
+        count = self._numbers.get(job.queue)
+        if count is None:
+            topic = jobs_topic(self.config.namespace, job.queue)
+            found = self._broker_opened().admin().topics([topic]).get(topic)
+            if found is None:
+                raise EnqueueError(f"queue {job.queue} has no topic {topic}", hint="processor topics apply")
+            count = self._numbers[job.queue] = found.partitions
+        return partition_for((job.id if job.key is None else job.key).encode(), count)
 
     def _delivered(self, outlet: _Outlet, ticket: _Ticket, error: BrokerError | None) -> None:
         ticket.error = error

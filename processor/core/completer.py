@@ -8,12 +8,13 @@ A crash, or a torn transaction, between any two of these records leaves a log fr
 from __future__ import annotations
 
 from processor.broker.base import ANY_PARTITION, OutRecord
-from processor.core.chain import SHORTEST, rung_for, walk_until
+from processor.core.chain import SHORTEST
 from processor.core.checkpoint import job_key, progress_key, step_key
 from processor.core.failures import brief, failed, remembered
+from processor.core.forwarding import on_its_way
 from processor.core.outcome import Discarded, Ended, Failed, Outcome, Parked, Succeeded
 from processor.core.write_set import Move, Origin, Saved, SavedOut, Topics, WriteSet
-from processor.job import Carried, ErrorInfo, Failure, Job, Lane, Progress, Step, Version
+from processor.job import Carried, ErrorInfo, Failure, Job, Progress, Step, Version
 from processor.states import State
 from processor.wire.codec import encode, encode_success
 from processor.wire.headers import REASON, routing_headers
@@ -26,7 +27,7 @@ from processor.wire.records import (
     StatusRecord,
     StepRecord,
 )
-from processor.wire.topics import alerts_topic, jobs_topic, retry_topic
+from processor.wire.topics import alerts_topic, retry_topic
 
 INLINE_PROGRESS_BYTES = 512 * 1024
 """Progress up to this size travels inside the dead letter (design, section 5)."""
@@ -161,7 +162,7 @@ class Completer:
             due_at=due,
             carried=Carried(failures, progress, steps),
         )
-        creates = [self._on_its_way(topics, moved, due, now)]
+        creates = [on_its_way(topics.namespace, moved, due, now)]
         if marked:
             creates.append(self.mark(topics, job, now, job.hop))
         saves: list[SavedOut] = []
@@ -188,18 +189,6 @@ class Completer:
         if len(progress) + sum(map(len, steps)) > CARRIED_BYTES:
             return None, None
         return progress, steps or None
-
-    @staticmethod
-    def _on_its_way(topics: Topics, job: Job, due: int, now: int) -> OutRecord:
-        """The record of a job in the first rung of its walk, or in the `due` lane if it need not wait."""
-        leaves = walk_until(due, job.kill_at)
-        rung = rung_for(leaves - now)
-        headers = routing_headers(job._replace(due_at=leaves), derived=True)
-        if rung is None:
-            topic, partition = jobs_topic(topics.namespace, job.queue, Lane.DUE), topics.number
-        else:
-            topic, partition = retry_topic(topics.namespace, rung), ANY_PARTITION
-        return OutRecord(topic, job.id.encode(), encode(job), headers, partition)
 
     def _away(self, topics: Topics, job: Job, saved: Saved | None, version: Version, now: int) -> SavedOut:
         """Progress of a job that is at home in the retry chain."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from processor.broker.base import ANY_PARTITION, Headers, OutRecord
-from processor.core.chain import rung_for
-from processor.job import Lane
-from processor.wire.headers import DUE_AT, NUMBER, QUEUE, header, number_header
+from processor.core.chain import rung_for, walk_until
+from processor.job import Job, Lane
+from processor.wire.codec import encode
+from processor.wire.headers import DUE_AT, NUMBER, QUEUE, header, number_header, routing_headers
 from processor.wire.topics import jobs_topic, retry_topic
 
 
@@ -30,6 +31,19 @@ def home_of(headers: Headers | None) -> Home | None:
         return Home(queue.decode("utf-8"), number)
     except UnicodeDecodeError:
         return None
+
+
+def on_its_way(namespace: str, job: Job, due: int, now_ms: int) -> OutRecord:
+    """A job that waits until `due` (milliseconds), in the first rung of its walk, or in the `due` lane of its number if
+    it need not wait.
+    """
+    leaves = walk_until(due, job.kill_at)
+    rung = rung_for(leaves - now_ms)
+    headers = routing_headers(job._replace(due_at=leaves), derived=True)
+    if rung is None:
+        number = ANY_PARTITION if job.number is None else job.number
+        return OutRecord(jobs_topic(namespace, job.queue, Lane.DUE), job.id.encode(), encode(job), headers, number)
+    return OutRecord(retry_topic(namespace, rung), job.id.encode(), encode(job), headers, ANY_PARTITION)
 
 
 def onward(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -257,3 +258,17 @@ def test_rolling_deploy_loses_no_job_of_a_type_that_old_workers_do_not_know(flee
     assert fleet.dead_letters() == []
     fleet.check_ends()
     fleet.settle()
+
+
+@pytest.mark.slow
+def test_one_poison_job_keeps_a_thousand_others_waiting_for_less_than_a_minute(fleet: Fleet) -> None:
+    """Its process dies with all of them again and again, until it is found; the supervisor starts it anew."""
+    fleet.start_ready("a", supervised=True)
+    began = time.monotonic()
+    poison = fleet.append("poison")
+    others = [fleet.append("strict", {"amount": 1}).id for _ in range(1000)]
+    fleet.flush()
+    fleet.finish(others, 60.0)
+    assert time.monotonic() - began < 60.0
+    assert fleet.dead_letter("crash_loop").id == poison.id
+    assert {letter.id for letter in fleet.dead_letters()} == {poison.id}

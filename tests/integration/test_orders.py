@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from processor.admin.jobs import list_jobs
 from processor.admin.orders import Operator, cancel, go_on, pause, resume, target_of
 from processor.admin.queues import list_queues, plan_seek, seek
 from processor.states import State
@@ -75,6 +76,21 @@ def test_a_retry_comes_now(fleet: Fleet) -> None:
     eventually(lambda: fleet.state_of(job.id) is State.RETRYING, 30, fleet.describe)
     assert go_on(fleet.broker, fleet.namespace, job.id, WHO) == "attempt 2 begins now instead of later"
     assert fleet.end_of(job.id).state is State.SUCCEEDED
+
+
+def test_a_delayed_job_waits_in_the_chain(fleet: Fleet) -> None:
+    fleet.start_ready("a")
+    began = time.time()
+    later = fleet.app.enqueue("strict", {"amount": 1}, delay="3s")
+    never = fleet.app.enqueue("strict", {"amount": 1}, delay="1h")
+    scheduled = list_jobs(fleet.broker, fleet.namespace, states=frozenset({State.SCHEDULED}))
+    assert {row.id for row in scheduled} == {later.id, never.id}
+    cancel(fleet.broker, fleet.namespace, never.id, WHO)
+    assert fleet.end_of(never.id).state is State.CANCELLED
+    status = fleet.end_of(later.id)
+    assert status.state is State.SUCCEEDED
+    assert status.at / 1000 - began >= 3.0, "never early"
+    assert not [line for line in fleet.ledger() if line["job"] == never.id]
 
 
 def test_seek_passes_over_what_waits(fleet: Fleet) -> None:

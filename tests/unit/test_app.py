@@ -178,8 +178,6 @@ def test_what_cannot_be_is_refused(shop: Shop) -> None:
         app.job("x", executor="process")(async_handler)
     with pytest.raises(DefinitionError, match="schedules are not available"):
         app.schedule("nightly", shop.report, cron="0 2 * * *")
-    with pytest.raises(DefinitionError, match="delay= is not available"):
-        shop.report.enqueue(delay="5m")
     with pytest.raises(DefinitionError, match="idempotency_key= is not available"):
         shop.report.enqueue(idempotency_key="order-7")
     with pytest.raises(DefinitionError, match="has no lane 'low'"):

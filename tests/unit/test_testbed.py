@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 import pytest
 from pydantic import BaseModel
 
+from processor.admin.orders import Operator, cancel, go_on
 from processor.app import App
 from processor.context import AsyncContext, Context
-from processor.errors import JobFailed
+from processor.errors import DefinitionError, JobFailed
 from processor.policies import Backoff, Retry
 from processor.states import State
 from processor.testing import Testbed, TestbedError
@@ -289,3 +290,47 @@ def test_a_job_that_failed_late_dies_is_redriven_and_reads_nothing_again() -> No
         bed.drain()
         assert bed.result(h) == ROWS
         assert bed.reprocessed(h, "rows") == 3, "the bad row itself, once in each later attempt"
+
+
+def test_a_delayed_job_starts_when_it_is_due_and_not_before(bed: Testbed) -> None:
+    plain = bed.enqueue(long, 5)
+    bed.drain()
+    assert bed.result(plain) == 5
+    began = bed.runtime.clock.now_ms()
+    h = long.enqueue(7, delay="10m")
+    assert (h.status().state, h.status().due_at) == (State.SCHEDULED, began + 600_000)
+    bed.advance("9m")
+    assert h.status().state is State.SCHEDULED
+    bed.advance("2m")
+    assert bed.result(h) == 7
+    (end,) = [s for s in bed.statuses if s.id == h.id and s.state is State.SUCCEEDED]
+    assert began + 600_000 <= end.at < began + 602_000
+
+
+def test_a_delayed_job_is_cancelled_at_once_or_starts_now(bed: Testbed) -> None:
+    bed.enqueue(long, 1)
+    bed.drain()
+    soon, never = long.enqueue(3, delay="1h"), long.enqueue(4, delay="1h")
+    who = Operator(clock=bed.runtime.clock, by="ada@desk")
+    assert go_on(bed.broker, app.namespace, soon.id, who) == "attempt 1 begins now instead of later"
+    status = cancel(bed.broker, app.namespace, never.id, who)
+    assert status is not None
+    assert status.state is State.SCHEDULED
+    bed.advance("5s")
+    assert bed.result(soon) == 3
+    assert never.status().state is State.CANCELLED
+    bed.advance("2h")
+    assert bed.result(soon) == 3
+    assert [s.state for s in bed.statuses if s.id == soon.id].count(State.SUCCEEDED) == 1
+    assert [s.state for s in bed.statuses if s.id == never.id] == [State.CANCELLED]
+
+
+def test_a_delayed_job_keeps_its_place_and_its_key(bed: Testbed) -> None:
+    bed.enqueue(import_file, FILE)
+    bed.drain()
+    later = import_file.enqueue(FILE, delay="1m", id="later")
+    bed.advance("2m")
+    bed.drain()
+    assert bed.result(later) == Tally(good=1000)
+    with pytest.raises(DefinitionError, match="lane 'high' and a delay"):
+        import_file.enqueue(FILE, delay="1m", lane="high")

@@ -33,6 +33,7 @@ class Wanted:
     key: str | None
     id: str | None
     version: int | None
+    delay: str | None
 
 
 @click.command()
@@ -47,6 +48,7 @@ class Wanted:
     help="Its id. Enqueueing the same id again is safe: it runs once.",
 )
 @click.option("--payload-version", "version", type=click.IntRange(1), help="Of the payload, if not 1; without --app.")
+@click.option("--delay", metavar="TIME", help="Not before this time has passed, e.g. 5m.")
 @click.option(
     "--wait-result",
     is_flag=False,
@@ -83,9 +85,10 @@ def _enqueue(app: App, wanted: Wanted) -> Handle[Any]:
             hint=f"leave {given} out, or go by --namespace and --queue instead of --app",
         )
     if known and wanted.queue is None:
-        return app.enqueue(wanted.type, wanted.payload, id=wanted.id)
+        return app.enqueue(wanted.type, wanted.payload, id=wanted.id, delay=wanted.delay)
     version = wanted.version or 1
-    return app.enqueue(wanted.type, wanted.payload, queue=queue, version=version, key=wanted.key, id=wanted.id)
+    how: dict[str, Any] = {"id": wanted.id, "delay": wanted.delay}
+    return app.enqueue(wanted.type, wanted.payload, queue=queue, version=version, key=wanted.key, **how)
 
 
 def _queue_of(app: App, wanted: Wanted) -> str:
