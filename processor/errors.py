@@ -69,6 +69,8 @@ class ProcessorError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # a traceback shows it too
 
 
 class SettingsError(ProcessorError):

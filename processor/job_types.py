@@ -23,6 +23,7 @@ from processor.errors import DefinitionError, NameInvalid, PayloadInvalid, Resul
 from processor.job import Job, Lane
 from processor.job_ids import checked_id, checked_key, checked_type, uuid7
 from processor.payloads import PayloadCodec, Upgrade, encode_untyped, is_version
+from processor.policies import After
 from processor.texts import shown
 from processor.wire.codec import encode
 from processor.wire.durations import Duration
@@ -204,9 +205,13 @@ class JobType(Generic[P, R]):
         )
 
     @property
-    def attempts(self) -> int:
-        """Attempts that its policy allows, the first included."""
-        return 1 if self.options.retry is None else self.options.retry.times
+    def attempts(self) -> int | None:
+        """Attempts that its policy allows, the first included; None: that depends on the error."""
+        retry = self.options.retry
+        if retry is None:
+            return 1
+        special = any(rule.times is not None or isinstance(rule.decision, After) for rule in retry.rules)
+        return None if special else retry.times
 
     def start_checked(
         self, value: object, how: Enqueue, *, queue: str | None, version: int | None, key: str | None

@@ -101,6 +101,8 @@ def pause(out: Output, target: Target, name: str | None, job_type: str | None, r
     from processor.admin.orders import pause as pause_
 
     app = target.app()
+    if job_type is not None and target.has_code and job_type not in app.job_types:
+        out.warning(f"the app has no job type {job_type}: its jobs are paused all the same, if there are any")
     pause_(app.broker(), app.namespace, _target(name, job_type), Operator(reason=reason))
     what = _what(name, job_type)
     undo = name if name is not None else f"--type {job_type}"

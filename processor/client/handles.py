@@ -35,8 +35,7 @@ class JobStatus:
     error: str = ""
     """Why it failed, if it did; of a job that waits for its retry, why its last attempt did."""
     attempts: int | None = None
-    """Attempts that the retry policy of its type allows, as this process knows it; a rule for one kind of error may
-    allow others. None: the handle does not know the type.
+    """Attempts that the retry policy of its type allows; None: they depend on the error, or the type is not known here.
     """
     due_at: int | None = None
     """When its next attempt may begin, milliseconds since the epoch; None unless it waits for that."""
@@ -131,7 +130,7 @@ class Handle(Generic[R]):
         """
         record = self._ended(timeout)
         if record.state is not State.SUCCEEDED:
-            raise JobFailed(self.id, record.state.value, _error(record))
+            raise JobFailed(self.id, record.state.value, _error(record) or record.note or "no reason was given")
         if record.error is not None:
             raise ResultUnavailable(
                 f"job {self.id} has succeeded, and its result could not be kept: {record.error.message}",

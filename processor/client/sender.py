@@ -175,7 +175,9 @@ class Client:
         failed = {_id_of(record): error for record, error in refused}
         if left:
             # Which of them are there is not known; repeating one with its id is safe either way.
-            raise EnqueueUnconfirmed(ids[0], f"no acknowledgement within {self.config.enqueue_timeout:g} s", ids)
+            raise EnqueueUnconfirmed(
+                ids[0], f"no acknowledgement within {self.config.enqueue_timeout:g} s{self._whom()}", ids
+            )
         self._unconfirmed = ()
         first = next((job_id for job_id in ids if job_id in failed), ids[0])
         error = failed.get(first) or next(iter(failed.values()))
@@ -201,6 +203,10 @@ class Client:
             topic = self._topics[job.queue, lane] = jobs_topic(self.config.namespace, job.queue, lane)
         key = (job.id if job.key is None else job.key).encode()
         return OutRecord(topic, key, encode(job), routing_headers(job, derived=derived))
+
+    def _whom(self) -> str:
+        """Of a cluster that says nothing at all: what to look at."""
+        return "" if self._broker is None or self._broker.answers else "; no broker answers: is kafka.bootstrap right?"
 
     def _number_of(self, job: Job) -> int:
         """The partition number of a job that does not go into its lane at once.
@@ -233,7 +239,7 @@ class Client:
         while not ticket.done.is_set():
             left = deadline - self.clock.monotonic()
             if left <= 0:
-                raise EnqueueUnconfirmed(ticket.id, f"no acknowledgement within {timeout:g} s")
+                raise EnqueueUnconfirmed(ticket.id, f"no acknowledgement within {timeout:g} s{self._whom()}")
             self._pause(ticket.done, min(left, _SLICE))
             producer.poll(0)
         if ticket.error is None:

@@ -66,7 +66,9 @@ def _letters(out: Output, rows: Sequence[LetterRow], now: int, state: str) -> No
     if state != "open":
         columns.append(Column(name="state", style=lambda name: _STATE_STYLES.get(name, "")))
     columns += [Column(name="tries", right=True), Column(name="age", right=True)]
-    if not (out.is_terminal and shutil.get_terminal_size().columns < WIDE):
+    if out.is_terminal and shutil.get_terminal_size().columns < WIDE:
+        out.note("errors are left out, the terminal is narrow: processor dlq show ADDRESS")
+    else:
         columns.append(Column(name="error", style=lambda error: "bad" if error else "dim"))
     shown = [row_facts(row) for row in rows]
     if not out.as_json:

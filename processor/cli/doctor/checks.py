@@ -323,7 +323,7 @@ def check_dead_letters(patient: DoctorContext) -> Iterator[Finding]:
         letters, told = sum(1 for _ in admin.tail(patient.broker, [topic], from_start=True)), ""
     if letters:
         text = f"{told}{count(letters, 'job')} given up"
-        hint = "processor job list --state dead; processor topics tail dlq"
+        hint = "processor dlq list shows those that nobody has dealt with"
         yield Finding(check="dead letters", verdict=Verdict.WARN, text=text, hint=hint, details={"count": letters})
     else:
         yield Finding(check="dead letters", verdict=Verdict.OK, text="none")

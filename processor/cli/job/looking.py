@@ -60,10 +60,14 @@ def list_(out: Output, target: Target, states: Sequence[str], type_: str | None,
     ]
     if any(row["done"] is not None for row in rows):
         columns.append(Column(name="progress", right=True))
-    if any(row["error"] for row in rows) and not (out.is_terminal and shutil.get_terminal_size().columns < WIDE):
+    narrow = out.is_terminal and shutil.get_terminal_size().columns < WIDE
+    if any(row["error"] for row in rows) and narrow:
+        out.note("errors are left out, the terminal is narrow: processor job show ID")
+    if any(row["error"] for row in rows) and not narrow:
         columns.append(Column(name="error", style=lambda error: "bad" if error else "dim"))
     shown = rows if out.as_json else [{**row, "error": row["error"] or None} for row in rows]
-    out.table(columns, shown, empty=f"no jobs in namespace {app.namespace}")
+    such = "jobs" if queue is None and chosen is None and type_ is None else "such jobs"
+    out.table(columns, shown, empty=f"no {such} in namespace {app.namespace}")
     if len(found) > limit:
         out.note(f"the latest {limit}; --limit shows more")
 

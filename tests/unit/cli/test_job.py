@@ -150,7 +150,7 @@ def test_a_list_has_states_ages_and_errors(shop: Shop) -> None:
     result = shop.run(job, "list", "-n", "1")
     assert (len(result.stdout.splitlines()), result.stderr) == (2, "the latest 1; --limit shows more\n")
     result = shop.run(job, "list", "-q", "default")
-    assert (result.stdout, result.stderr) == ("", "no jobs in namespace shop\n")
+    assert (result.stdout, result.stderr) == ("", "no such jobs in namespace shop\n")
 
 
 AT_LATER = 1_767_225_700_000
