@@ -33,6 +33,8 @@ def build(bootstrap: str, namespace: str) -> App:
     """The app of these programs."""
     app = App(namespace, settings=load_settings({**FEW, "kafka.bootstrap": bootstrap}))
 
+    app.queue("default", partitions=1)
+
     @app.job("noop")
     def noop(ctx: Context) -> None: ...
 
@@ -114,6 +116,12 @@ def after_main(count: int, used: bool = False) -> None:
         threading._register_atexit(ended.set)  # type: ignore[attr-defined]  # what concurrent.futures uses
 
 
+def told(count: int) -> None:
+    """The last hook before that of the package says on stdout that it is the package's turn."""
+    atexit.register(os.write, 1, b"ending\n")
+    send(count)
+
+
 def daemon(count: int) -> None:
     """A daemon thread that is in the middle of it when the interpreter ends."""
     begun = threading.Event()
@@ -143,6 +151,7 @@ WAYS: dict[str, Callable[[int], object]] = {
     "thread-after-main": partial(after_main, used=True),
     "thread-after-main-first-use": after_main,
     "daemon-thread": daemon,
+    "told": told,
 }
 
 if __name__ in ("__main__", "__mp_main__"):

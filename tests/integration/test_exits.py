@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,7 +26,8 @@ HASTY = {"PROCESSOR_KAFKA__REQUEST_TIMEOUT": "1s", "PROCESSOR_CLIENT__CLOSE_TIME
 @pytest.fixture
 def app(kafka: Kafka, unique: str) -> Iterator[App]:
     app = exits_app.build(kafka.bootstrap, unique)
-    app.broker().admin().create_topics(app.topic_plan())
+    needed = (f"{unique}.jobs.default", f"{unique}.status")
+    app.broker().admin().create_topics([spec for spec in app.topic_plan() if spec.name in needed])
     yield app
     app.close()
 
@@ -74,3 +77,27 @@ def test_what_cannot_be_sent_is_named_at_exit(app: App, kafka: Kafka, how: str, 
 
     assert f"enqueued jobs of {app.namespace} were not confirmed" in done.stderr
     assert [job_id for job_id in noted if job_id not in done.stderr] == []
+
+
+def test_what_is_left_when_somebody_interrupts_the_exit_is_named(app: App, kafka: Kafka, tmp_path: Path) -> None:
+    host, port = kafka.bootstrap.split(",")[0].rsplit(":", 1)
+    env = os.environ | HASTY | {"PROCESSOR_CLIENT__CLOSE_TIMEOUT": "100s"}
+    with FrameProxy((host, int(port))) as proxy:
+        proxy.refusing = True
+        command = [sys.executable, "-m", "tests.integration.exits_app", proxy.bootstrap, app.namespace, "told", "20"]
+        process = subprocess.Popen(
+            [*command, str(tmp_path / "ids")], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ending\n"
+        # The first may come before it is our turn.
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(3)
+        _, told = process.communicate()
+
+    assert "KeyboardInterrupt" in told
+    noted = (tmp_path / "ids").read_text("utf-8").split()
+    assert len(noted) == 20
+    assert [job_id for job_id in noted if job_id not in told] == []

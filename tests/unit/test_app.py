@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from processor.clock import ManualClock
 from processor.context import ContextLimits
 from processor.core.dedupe import child_id
 from processor.errors import (
+    BrokerError,
     DefinitionError,
     EnqueueError,
     EnqueueUnconfirmed,
@@ -341,6 +342,24 @@ def test_an_unconfirmed_job_is_named_and_so_is_what_close_leaves_behind() -> Non
 
     assert sorted(app.close()) == ["later", "lost"]
     assert app.close() == []
+
+
+def test_a_job_that_is_enqueued_while_the_client_closes_is_confirmed_before_enqueue_returns(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = shop.app.client()
+    shop.report.enqueue()
+    append = client._opened().producer.append
+
+    def closed_first(record: OutRecord, on_delivery: Callable[[BrokerError | None], None] | None = None) -> None:
+        assert client.close() == ["late"]  # it is not known to be there: the other thread has not handed it over yet
+        append(record, on_delivery)
+
+    monkeypatch.setattr(client._opened().producer, "append", closed_first)
+    shop.report.enqueue(id="late", wait=False)
+
+    assert "late" in {job.id for job, _ in shop.jobs("default")}
+    assert client.close() == []
 
 
 def test_a_missing_topic_is_a_clear_refusal() -> None:
