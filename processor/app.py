@@ -194,7 +194,7 @@ class App:
             version=version,
             key=key,
             options=JobOptions(
-                retry=retry or Retry(),
+                retry=Retry() if retry is None else retry,
                 attempt_timeout=checked_seconds(name, "attempt_timeout", attempt_timeout),
                 stall_timeout=checked_seconds(name, "stall_timeout", stall_timeout),
                 queue_timeout=checked_seconds(name, "queue_timeout", queue_timeout),

@@ -14,6 +14,8 @@ from processor.errors import DefinitionError
 from processor.wire.durations import Duration, parse_duration
 
 LONGEST_DELAY = 30 * 86_400.0
+LONGEST_REASON = 500
+"""Characters."""
 _DOUBLINGS = 64
 """An exponential backoff has reached any cap by then."""
 
@@ -71,6 +73,9 @@ class Dead:
 
     reason: str = ""
 
+    def __post_init__(self) -> None:
+        _check_reason(self.reason)
+
 
 @dataclass(frozen=True, slots=True)
 class Discard:
@@ -78,12 +83,18 @@ class Discard:
 
     reason: str = ""
 
+    def __post_init__(self) -> None:
+        _check_reason(self.reason)
+
 
 @dataclass(frozen=True, slots=True)
 class Park:
     """Wait, without a slot, until an operator decides."""
 
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        _check_reason(self.reason)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -136,6 +147,7 @@ class Retry:
 
     def __post_init__(self) -> None:
         _check_times(self.times)
+        _check_backoff(self.backoff)
         if self.max_age is not None:
             object.__setattr__(self, "max_age", parse_duration(self.max_age, name="max_age"))
 
@@ -161,6 +173,8 @@ class Retry:
             )
         if times is not None:
             _check_times(times)
+        if backoff is not None:
+            _check_backoff(backoff)
         if decision is not None and not _is_decision(decision):
             raise DefinitionError(
                 f"on({exception.__qualname__}): {decision!r} is no decision", hint="use Dead, Discard, Park or After"
@@ -188,6 +202,12 @@ class JobOptions:
     kill_after: float | None = None
     """How long after its enqueue a job is given up, whatever it does."""
 
+    def __post_init__(self) -> None:
+        if self.retry is not None and not isinstance(self.retry, Retry):
+            raise DefinitionError(
+                f"retry={self.retry!r} is no policy", hint='write retry=Retry(5, Backoff("5s", "30s"))'
+            )
+
 
 def _is_exception_class(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, Exception)
@@ -197,7 +217,21 @@ def _is_decision(value: object) -> bool:
     return isinstance(value, Decision)
 
 
+def _check_backoff(backoff: object) -> None:
+    if not isinstance(backoff, Backoff):
+        raise DefinitionError(f"backoff {backoff!r} is none", hint='write Backoff("5s", "30s", "10m")')
+
+
+def _check_reason(reason: object) -> None:
+    if not isinstance(reason, str) or len(reason) > LONGEST_REASON:
+        raise DefinitionError(
+            f"{str(reason)[:60]!r} is no reason", hint=f"a text of at most {LONGEST_REASON} characters"
+        )
+
+
 def _check_times(times: int) -> None:
+    if type(times) is not int:
+        raise DefinitionError(f"{times!r} attempts make no sense", hint="give a whole number, 1 or more")
     if times < 1:
         raise DefinitionError(
             f"{times!r} attempts make no sense", hint="count the first attempt too: 1 means no second try"

@@ -32,6 +32,8 @@ class Operator:
     by: str = field(default_factory=operator)
     """`user@host`."""
     clock: Clock = field(default_factory=SystemClock)
+    dedupe_ms: int = 20 * 3_600_000
+    """A job that is due later is not sent on early: its own record would come when nobody remembers its end."""
     timeout: float = 30.0
     """Seconds to wait for the confirmation of an order."""
 
@@ -115,6 +117,8 @@ def go_on(broker: Broker, namespace: str, job_id: str, who: Operator) -> str:
             f"job {job_id} has no status: it is in its lane and starts when its turn comes, or is not known",
             hint=f"processor job show {job_id}",
         )
+    if orders_now(broker, namespace).cancelled(job_id, status.life) is not None and status.state not in TERMINAL:
+        raise OrderRefused(f"job {job_id} is being cancelled", hint=f"processor job show {job_id}")
     if status.state in (State.WAITING, State.IN_DOUBT):
         order = ControlRecord(f"{JOB}{job_id}", RETRY, who.clock.now_ms(), who.by, who.reason, status.life)
         _give(broker, namespace, order, who)
@@ -134,6 +138,11 @@ def _copy_home(broker: Broker, namespace: str, status: StatusRecord, who: Operat
     if job is None or job.number is None:
         return "it has left the retry chain meanwhile, and starts when its turn comes"
     now = who.clock.now_ms()
+    if (job.due_at or now) - now > who.dedupe_ms:
+        raise OrderRefused(
+            f"job {job.id} is due only after the time for which ended jobs are remembered: it would run twice",
+            hint=f"processor job cancel {job.id}, and enqueue it anew",
+        )
     home = topics.jobs_topic(namespace, job.queue, Lane.DUE)
     copy = job._replace(due_at=now)
     audit = AuditRecord(RETRY, f"{JOB}{job.id}", now, who.by, who.reason, job.id, job.life)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from processor.cli.output import Column, Output, output_options
+from processor.cli.output import Column, Output, output_options, show
 from processor.cli.target import Target, target_options
 from processor.cli.wording import count
 from processor.job import Lane
+from processor.wire.names import fault_of
 
 if TYPE_CHECKING:
     from processor.admin.queues import Seek
@@ -50,7 +51,7 @@ def list_(out: Output, target: Target) -> None:
         rows = [{**row, **row["waiting"], "workers": len(row["workers"])} for row in rows]
     out.table(columns, rows, empty=f"no queues in namespace {app.namespace}: processor topics apply")
     for name, pause in sorted(orders_now(app.broker(), app.namespace).paused_types().items()):
-        out.line(f"job type {name} is paused: {pause}", "warn")
+        out.line(f"job type {show(name)} is paused: {show(pause)}", "warn")
 
 
 @queue.command()
@@ -131,6 +132,8 @@ def _target(name: str | None, job_type: str | None) -> str:
 
     if (name is None) == (job_type is None):
         raise click.UsageError("name a queue, or a job type with --type")
+    if job_type is not None and (fault := fault_of(job_type, 200)) is not None:
+        raise click.UsageError(f"--type: {fault}")
     return target_of(name, job_type)
 
 

@@ -62,7 +62,8 @@ def cancelling(job_id: str, status: StatusRecord | None, *, by: str, reason: str
     waits = status.state in (State.RETRYING, State.SCHEDULED) and status.number is not None
     return ControlRecord(
         *(f"{JOB}{job_id}", CANCEL, now_ms, by, reason, status.life),
-        queue=status.queue if waits else "",
+        # Its owner needs them if it moves to the retry chain meanwhile.
+        queue=status.queue,
         number=status.number if waits and status.number is not None else -1,
-        type=status.type if waits else "",
+        type=status.type,
     )

@@ -19,6 +19,8 @@ from processor.errors import DefinitionError, RetryableError, TerminalError
 from processor.policies import LONGEST_DELAY, After, Dead, Discard, Park, Retry, Rule
 from processor.wire.durations import parse_duration
 
+SHORTEST = 1.0
+"""Seconds that `After` waits at least."""
 ONE_ATTEMPT = Retry(1)
 """Of a job type without a policy."""
 
@@ -62,7 +64,8 @@ def judge(
         if isinstance(rule.decision, Discard | Park):
             return rule.decision
         if isinstance(rule.decision, After):
-            return _aged(policy, TryAgain(rule.decision.delay), age)
+            # Without a wait it would be tried again without an end, as fast as it fails.
+            return _aged(policy, TryAgain(max(rule.decision.delay, SHORTEST)), age)
     if attempt >= _times(policy, rule):
         return GiveUp("exhausted")
     backoff = (rule.backoff if rule is not None else None) or policy.backoff
@@ -81,7 +84,7 @@ def _wanted(error: BaseException) -> float | None:
         return None
     try:
         return min(parse_duration(after, name="after"), LONGEST_DELAY)
-    except (DefinitionError, TypeError):
+    except (DefinitionError, TypeError, OverflowError):
         return None
 
 

@@ -97,9 +97,17 @@ class Operators:
                     self._cancel(attempt, order)
                 return
         if order.action == CANCEL:
-            number_there = self._engine.numbers.get((order.queue, order.number))
+            number_there = self._engine.numbers.get((order.queue, order.number)) or self._moved_from(job_id, order)
             if number_there is not None and number_there.phase is PartitionPhase.ACTIVE:
                 self._cancel_retry(number_there, job_id, order)
+
+    def _moved_from(self, job_id: str, order: ControlRecord) -> QueuePartition | None:
+        """The number that a job has just left for the retry chain: whoever ordered did not know of that yet."""
+        for number in self._engine.active():
+            life, hop = number.recent.get(job_id)
+            if number.queue.name == order.queue and life == order.life and hop < FINAL_HOP and order.type:
+                return number
+        return None
 
     def _cancel(self, attempt: Attempt, order: ControlRecord) -> None:
         ready_queue = attempt.ready_queue

@@ -20,7 +20,7 @@ from processor.engine.groups import Listener
 from processor.engine.intake import resume
 from processor.engine.parked import Fate, fate, look_again_at
 from processor.engine.queue_partition import PartitionPhase, QueuePartition
-from processor.job import Job, Lane
+from processor.job import Job, Lane, StepPhase
 from processor.states import State
 from processor.wire.codec import decode_job, decode_live_job, encode
 
@@ -239,7 +239,12 @@ class Ownership:
         attempt.saved = attempt.promoted = True
         attempt.deaths = job.deaths
         if view.job is not None:
-            attempt.parked_until = decode_live_job(view.job).until
+            live = decode_live_job(view.job)
+            attempt.parked_until = live.until
+            if live.state is State.IN_DOUBT:
+                # Somebody has looked, and lets it go on: what was found half done is to run again.
+                done = {name: step for name, step in attempt.steps.items() if step.phase is not StepPhase.STARTED}
+                attempt.steps = done
         number.parked.pop(job.id, None)
         number.parkings.pop(job.id, None)
         self._engine.take(attempt)

@@ -11,6 +11,7 @@ from processor.admin.orders import Operator, cancel, go_on, orders_now, pause, r
 from processor.admin.queues import list_queues, plan_seek, seek
 from processor.admin.reading import read_to_end
 from processor.broker.base import OutRecord, TopicPartition, TopicSpec
+from processor.client.orders import cancelling
 from processor.core.checkpoint import NUMBER_KEY
 from processor.core.control import QUEUE as QUEUE_TARGET
 from processor.engine.queue_partition import PartitionPhase
@@ -19,7 +20,7 @@ from processor.job import Lane
 from processor.policies import Backoff, Park, Retry
 from processor.states import State
 from processor.wire import topics
-from processor.wire.codec import decode_audit
+from processor.wire.codec import decode_audit, encode
 from processor.wire.groups import queue_group
 from processor.wire.records import AuditRecord
 from tests.unit.engine.scene import NS, QUEUE, Scene
@@ -164,6 +165,63 @@ def test_a_parked_job_goes_on(scene: Scene) -> None:
     scene.until(lambda: scene.state_of("job-1") is State.WAITING)
     assert go_on(scene.broker, NS, "job-1", WHO) == "it was waiting, and goes on"
     scene.until(lambda: scene.state_of("job-1") is State.SUCCEEDED, 3.0)
+
+
+def test_a_job_in_doubt_runs_its_step_again_when_somebody_says_so(scene: Scene) -> None:
+    runs: list[str] = []
+
+    def charge(ctx: Any) -> str:
+        runs.append(ctx.id)
+        if len(runs) == 1:
+            scene.workers[0].kill()
+        return "charged"
+
+    scene.define("pay", lambda ctx, payload: ctx.once("charge", charge, ctx))
+    scene.start("w-0")
+    scene.enqueue("pay", "job-1")
+    scene.until(lambda: scene.workers[0].over)
+    scene.start("w-0")
+    scene.until(lambda: scene.state_of("job-1") is State.IN_DOUBT)
+    assert go_on(scene.broker, NS, "job-1", WHO) == "it was in_doubt, and goes on"
+    scene.until(lambda: scene.state_of("job-1") is State.SUCCEEDED, 5.0)
+    assert runs == ["job-1", "job-1"]
+
+
+def test_a_cancel_that_meets_a_job_on_its_way_to_the_chain_ends_it_at_once(scene: Scene) -> None:
+    """Whoever cancels it has read that it runs; when the order is heard it has just failed."""
+    runs = flaky(scene)
+    scene.start("w-0")
+    scene.enqueue("flaky", "first", key="k")
+    scene.enqueue("flaky", "second", key="k")
+    scene.until(lambda: scene.state_of("first") is State.RETRYING)
+    running = scene.status_of("first")._replace(state=State.RUNNING, number=None, due_at=None)
+    order = cancelling("first", running, by="ada@desk", reason="", now_ms=scene.runtime.clock.now_ms())
+    assert order is not None
+    scene.append(OutRecord(topics.control_topic(NS), order.target.encode(), encode(order)))
+    scene.until(lambda: scene.state_of("first") is State.CANCELLED, 2.0)
+    scene.until(lambda: scene.state_of("second") is State.SUCCEEDED, 2.0)
+    scene.settle(900.0)
+    assert len(runs) == 2
+
+
+def test_what_is_being_cancelled_is_not_sent_on(scene: Scene) -> None:
+    flaky(scene)
+    scene.start("w-0")
+    scene.enqueue("flaky", "job-1")
+    scene.until(lambda: scene.state_of("job-1") is State.RETRYING)
+    scene.workers[0].freeze()
+    cancel(scene.broker, NS, "job-1", WHO)
+    with pytest.raises(OrderRefused, match="is being cancelled"):
+        go_on(scene.broker, NS, "job-1", WHO)
+
+
+def test_a_job_that_is_due_when_its_end_is_forgotten_is_not_sent_on_early(scene: Scene) -> None:
+    flaky(scene, "25h")
+    scene.start("w-0")
+    scene.enqueue("flaky", "job-1")
+    scene.until(lambda: scene.state_of("job-1") is State.RETRYING)
+    with pytest.raises(OrderRefused, match="would run twice"):
+        go_on(scene.broker, NS, "job-1", Operator(clock=scene.runtime.clock))
 
 
 def go_on_is_refused(scene: Scene, job_id: str) -> bool:

@@ -10,12 +10,21 @@ import click
 from processor.cli.output import Output, output_options
 from processor.cli.target import Target, target_options
 from processor.errors import OrderRefused, ProcessorError
+from processor.wire.names import fault_of_id
 
 if TYPE_CHECKING:
     from processor.admin.orders import Operator
     from processor.app import App
 
-_ids = click.argument("ids", nargs=-1, required=True, metavar="ID...")
+
+def _checked(_context: click.Context, _parameter: click.Parameter, ids: Sequence[str]) -> Sequence[str]:
+    for job_id in ids:
+        if (fault := fault_of_id(job_id)) is not None:
+            raise click.BadParameter(f"{job_id!r}: {fault}")
+    return ids
+
+
+_ids = click.argument("ids", nargs=-1, required=True, metavar="ID...", callback=_checked)
 _reason = click.option("--reason", default="", metavar="TEXT", help="Why; it stays with the job.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Only say where the jobs are now.")
 
