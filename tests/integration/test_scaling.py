@@ -41,6 +41,7 @@ def test_restart_in_the_same_slot_is_no_rebalance_for_the_others(fleet: Fleet) -
     eventually(lambda: all(p.events("numbers.assigned") for p in (a, b, c)), 30, fleet.describe)
     ids = load(fleet, 12, 1200)
     fleet.until_noted(300)
+    fleet.until_owned()
     others = [(p, len(p.events("numbers.assigned")), len(p.events("numbers.revoked"))) for p in (b, c)]
     owned = fleet.owners()
     a.hang_up()
