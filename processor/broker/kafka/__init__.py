@@ -72,9 +72,10 @@ class KafkaBroker:
         chosen = properties.group(self.config, group, instance_id, peers)
         return self._made(lambda watch: KafkaGroupConsumer(chosen, watch, self.config.bootstrap))
 
-    def reader(self, *, isolation: Isolation = Isolation.COMMITTED) -> KafkaReader:
+    def reader(self, *, isolation: Isolation = Isolation.COMMITTED, ahead_kbytes: int | None = None) -> KafkaReader:
         """A new reader."""
-        chosen = properties.reader(self.config, f"{self.config.client_id}-reader-{uuid.uuid4().hex}", isolation.value)
+        name = f"{self.config.client_id}-reader-{uuid.uuid4().hex}"
+        chosen = properties.reader(self.config, name, isolation.value, ahead_kbytes)
         return self._made(lambda watch: KafkaReader(chosen, watch, self.config.bootstrap))
 
     def admin(self) -> KafkaAdmin:

@@ -185,7 +185,7 @@ def group(config: KafkaConfig, group_id: str, instance_id: str | None, peers: in
     return properties
 
 
-def reader(config: KafkaConfig, group_id: str, isolation: str) -> Properties:
+def reader(config: KafkaConfig, group_id: str, isolation: str, ahead_kbytes: int | None = None) -> Properties:
     """Properties of a reader. librdkafka wants a `group_id`, although a reader never joins."""
     return {
         **common(config),
@@ -196,7 +196,7 @@ def reader(config: KafkaConfig, group_id: str, isolation: str) -> Properties:
         "enable.partition.eof": True,
         "isolation.level": isolation,
         "queued.min.messages": config.prefetch_messages,
-        "queued.max.messages.kbytes": config.prefetch_kbytes,
+        "queued.max.messages.kbytes": config.prefetch_kbytes if ahead_kbytes is None else ahead_kbytes,
         # The default of 1000 stalls a partition for a second whenever its queue was full.
         "fetch.queue.backoff.ms": 10,
         "fetch.wait.max.ms": 100,

@@ -68,7 +68,8 @@ class MemoryProcess:
         self._members.append(member)
         return member
 
-    def reader(self, *, isolation: Isolation = Isolation.COMMITTED) -> MemoryReader:
+    def reader(self, *, isolation: Isolation = Isolation.COMMITTED, ahead_kbytes: int | None = None) -> MemoryReader:
+        del ahead_kbytes  # nothing is fetched ahead here
         return MemoryReader(self._cluster, self._process, isolation)
 
     def admin(self) -> MemoryAdmin:
