@@ -11,7 +11,7 @@ from processor.broker.base import Broker, TopicPartition
 from processor.client.status import StatusTail
 from processor.clock import SystemClock
 from processor.errors import BrokerUnavailable, RecordError
-from processor.job import Place
+from processor.job import Job, Place
 from processor.states import TERMINAL, State
 from processor.wire import codec, topics
 from processor.wire.records import CheckpointRecord, LiveJobRecord, StatusRecord, StepRecord
@@ -176,16 +176,7 @@ def _queued(broker: Broker, namespace: str, queues: Sequence[str]) -> Iterator[J
         except RecordError:
             # The worker sends it to the dead letters with its bytes; here it has no id to be listed under.
             continue
-        yield JobRow(
-            id=job.id,
-            type=job.type,
-            queue=job.queue,
-            state=State.QUEUED,
-            life=job.life,
-            attempt=job.attempt,
-            at=job.enqueued_at,
-            place=place,
-        )
+        yield _unstarted(job, State.QUEUED, place)
 
 
 def _scheduled(broker: Broker, namespace: str) -> Iterator[JobRow]:
@@ -198,16 +189,21 @@ def _scheduled(broker: Broker, namespace: str) -> Iterator[JobRow]:
             continue
         if not (job.attempt or job.hop):
             place = Place(record.topic() or "", record.partition() or 0, record.offset() or 0)
-            yield JobRow(
-                id=job.id,
-                type=job.type,
-                queue=job.queue,
-                state=State.SCHEDULED,
-                life=job.life,
-                attempt=0,
-                at=job.enqueued_at,
-                place=place,
-            )
+            yield _unstarted(job, State.SCHEDULED, place)
+
+
+def _unstarted(job: Job, state: State, place: Place) -> JobRow:
+    """A job that is known by its record alone."""
+    return JobRow(
+        id=job.id,
+        type=job.type,
+        queue=job.queue,
+        state=state,
+        life=job.life,
+        attempt=job.attempt,
+        at=job.enqueued_at,
+        place=place,
+    )
 
 
 def _status(value: bytes) -> StatusRecord | None:

@@ -10,7 +10,7 @@ from processor.admin.orders import Operator, orders_now
 from processor.broker.base import Broker, Isolation, OffsetCommit, OutRecord, TopicPartition
 from processor.client.orders import send
 from processor.core.audit import SEEK, noted
-from processor.core.control import why
+from processor.core.control import ControlTable, why
 from processor.errors import OrderRefused, SeekRefused
 from processor.job import Lane
 from processor.wire.groups import queue_group, slot_of
@@ -46,8 +46,8 @@ class Seek:
     """Offsets from there on."""
 
 
-def list_queues(broker: Broker, namespace: str) -> list[QueueRow]:
-    """All queues that have topics.
+def list_queues(broker: Broker, namespace: str, orders: ControlTable | None = None) -> list[QueueRow]:
+    """All queues that have topics. `orders`: those that hold now, if they are known already.
 
     Raises:
         TopicMissing: there is no control topic.
@@ -55,7 +55,7 @@ def list_queues(broker: Broker, namespace: str) -> list[QueueRow]:
     lags: dict[str, list[LaneLag]] = {}
     for lag in queue_lag(broker, namespace):
         lags.setdefault(lag.queue, []).append(lag)
-    table = orders_now(broker, namespace)
+    table = orders_now(broker, namespace) if orders is None else orders
     return [_row(broker, namespace, queue, rows, table.queue_pause(queue)) for queue, rows in lags.items()]
 
 

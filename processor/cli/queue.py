@@ -37,7 +37,8 @@ def list_(out: Output, target: Target) -> None:
     from processor.admin.queues import list_queues
 
     app = target.app()
-    found = list_queues(app.broker(), app.namespace)
+    orders = orders_now(app.broker(), app.namespace)
+    found = list_queues(app.broker(), app.namespace, orders)
     columns = [
         Column(name="queue", whole=True),
         *(Column(name=lane, right=True) for lane in Lane if any(lane in row.waiting for row in found)),
@@ -50,7 +51,7 @@ def list_(out: Output, target: Target) -> None:
     if not out.as_json:
         rows = [{**row, **row["waiting"], "workers": len(row["workers"])} for row in rows]
     out.table(columns, rows, empty=f"no queues in namespace {app.namespace}: processor topics apply")
-    for name, pause in sorted(orders_now(app.broker(), app.namespace).paused_types().items()):
+    for name, pause in sorted(orders.paused_types().items()):
         out.line(f"job type {show(name)} is paused: {show(pause)}", "warn")
 
 
