@@ -54,6 +54,8 @@ class Sending(Protocol):
 
 _begun = threading.Event()
 _clients: weakref.WeakSet[Sending] = weakref.WeakSet()
+_over = False
+"""Whether every client was closed, or what it had left was named."""
 _guarded = 0
 """Id of the process of multiprocessing whose finalizer is registered."""
 
@@ -91,6 +93,9 @@ def guard() -> None:
 
 def _close_all() -> None:
     """1. From now on an enqueue waits for its confirmation. 2. Flush. 3. Name what is left."""
+    global _over
+    if _over:
+        return
     _begun.set()
     interrupt: KeyboardInterrupt | None = None
     for client in watched():
@@ -104,6 +109,7 @@ def _close_all() -> None:
         if interrupt is not None:
             left = [ticket.id for ticket in pending if not ticket.done.is_set()]
         _name(client.namespace, left)
+    _over = True
     if interrupt is not None:
         raise interrupt
 
@@ -114,5 +120,7 @@ def _name(namespace: str, left: Sequence[str]) -> None:
 
 
 # At import, as the hooks of a fork: the sooner it is registered, the more hooks of others run before it, and they can
-# still enqueue without waiting. Without a client it does nothing.
+# still enqueue without waiting. Without a client it does nothing. Twice, because an interrupt can come between two
+# hooks: Python raises it at the first instruction of the next one, before any `try` in it, and that hook is over.
+atexit.register(_close_all)
 atexit.register(_close_all)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -122,6 +123,13 @@ def told(count: int) -> None:
     send(count)
 
 
+def interrupted(count: int) -> None:
+    """An interrupt comes between two hooks: the last before that of the package is a timer that goes off at once."""
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    atexit.register(signal.setitimer, signal.ITIMER_REAL, 1e-6)
+    send(count)
+
+
 def daemon(count: int) -> None:
     """A daemon thread that is in the middle of it when the interpreter ends."""
     begun = threading.Event()
@@ -152,6 +160,7 @@ WAYS: dict[str, Callable[[int], object]] = {
     "thread-after-main-first-use": after_main,
     "daemon-thread": daemon,
     "told": told,
+    "interrupted": interrupted,
 }
 
 if __name__ in ("__main__", "__mp_main__"):
