@@ -117,10 +117,11 @@ def go_on(broker: Broker, namespace: str, job_id: str, who: Operator) -> str:
             f"job {job_id} has no status: it is in its lane and starts when its turn comes, or is not known",
             hint=f"processor job show {job_id}",
         )
-    if orders_now(broker, namespace).cancelled(job_id, status.life) is not None and status.state not in TERMINAL:
+    if orders_now(broker, namespace).cancelled(job_id, status.life, 0) is not None and status.state not in TERMINAL:
         raise OrderRefused(f"job {job_id} is being cancelled", hint=f"processor job show {job_id}")
     if status.state in (State.WAITING, State.IN_DOUBT):
-        order = ControlRecord(f"{JOB}{job_id}", RETRY, who.clock.now_ms(), who.by, who.reason, status.life)
+        target, now = f"{JOB}{job_id}", who.clock.now_ms()
+        order = ControlRecord(target, RETRY, now, who.by, who.reason, status.life, seen=status.at)
         _give(broker, namespace, order, who)
         return f"it was {status.state}, and goes on"
     if status.state in (State.RETRYING, State.SCHEDULED):

@@ -175,9 +175,16 @@ class Completer:
         if stays:
             saves.append(self._key_mark(topics, moved, error, version._replace(hop=job.hop), now))
         later = _graves(job, saved) if saved is not None and saved.written and not remains else ()
-        status = self.status(job, State.RETRYING, now, error=brief(error), due_at=due, number=topics.number)
+        status = self._retrying(topics, job, error, due, saved, now)
         announces = [OutRecord(topics.status, job.id.encode(), status)]
         return Move(moved, WriteSet(creates, saves, announces, later, State.RETRYING))
+
+    def _retrying(self, topics: Topics, job: Job, error: ErrorInfo, due: int, saved: Saved | None, now: int) -> bytes:
+        done = total = None
+        if saved is not None and saved.progress is not None:
+            done, total = saved.progress.done, saved.progress.total
+        fields = {"due_at": due, "number": topics.number, "done": done, "total": total}
+        return self.status(job, State.RETRYING, now, error=brief(error), **fields)
 
     def _travelling(
         self, topics: Topics, job: Job, saved: Saved | None, version: Version, now: int, *, stays: bool
@@ -286,6 +293,18 @@ class Completer:
         )
         headers = [*routing_headers(job), (REASON, outcome.reason.encode())]
         return OutRecord(topics.dlq, job.id.encode(), encode(record), headers)
+
+    def stranded(self, dlq: str, job: Job, origin: Origin, error: ErrorInfo, now: int) -> OutRecord:
+        """A job that cannot leave the retry chain, with the progress that travels in its record."""
+        carried = job.carried or Carried([])
+        record = DeadLetterRecord(
+            *(job.id, error.kind, now, self._worker, origin.topic, origin.partition, origin.offset),
+            job=_whole(job, None),
+            failures=self.failures(job, error, now),
+            progress=carried.progress,
+            steps=carried.steps,
+        )
+        return OutRecord(dlq, job.id.encode(), encode(record), [*routing_headers(job), (REASON, error.kind.encode())])
 
     def undecodable(
         self,

@@ -12,6 +12,10 @@ from processor.wire.records import ControlRecord
 
 PAUSE, CANCEL, RETRY = "pause", "cancel", "retry"
 QUEUE, TYPE, JOB = "queue:", "type:", "job:"
+HOLDS_MS = 24 * 3_600_000
+"""How long after a cancel the same id, enqueued again, is still the cancelled job: clocks of producers and operators
+differ, and within the usual dedupe window one id is one job.
+"""
 PAUSED_TYPE = "its job type is paused"
 """How the reason of a job begins that is parked because its type is paused."""
 
@@ -68,14 +72,25 @@ class ControlTable:
         """Why a job type rests; None: it does not."""
         return self._types.get(job_type)
 
-    def cancelled(self, job_id: str, life: int) -> ControlRecord | None:
-        """The order to cancel this life of a job, if there is one."""
-        return self._order(CANCEL, job_id, life)
+    def cancelled(self, job_id: str, life: int, enqueued_at: int) -> ControlRecord | None:
+        """The order to cancel this life of a job, if there is one.
+
+        Args:
+            job_id: the job.
+            life: of its record.
+            enqueued_at: of its record, milliseconds since the epoch. An order is about what was enqueued before it;
+                the same id given again long after is another job.
+        """
+        order = self._order(CANCEL, job_id, life)
+        return order if order is not None and enqueued_at <= order.at + HOLDS_MS else None
 
     def retried(self, job_id: str, life: int, since: int) -> ControlRecord | None:
-        """The order to go on with a job that waits since `since` (milliseconds), if it was given later than that."""
+        """The order to go on with a job that waits since `since` (milliseconds), if whoever gave it had seen it wait.
+
+        Both moments are of the worker that parked it: no other clock has a say. A later wait is not meant.
+        """
         order = self._order(RETRY, job_id, life)
-        return order if order is not None and order.at >= since else None
+        return order if order is not None and order.seen >= since else None
 
     def _order(self, action: str, job_id: str, life: int) -> ControlRecord | None:
         order = self._jobs.get(job_id)

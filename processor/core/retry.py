@@ -2,9 +2,11 @@
 
 In this order:
 
-1. `TerminalError` says that trying again is useless: dead.
-2. `RetryableError` is tried again, after the time it names if it names one; it counts as an attempt like any other.
-3. The first rule of the policy that fits the exception: its decision, or its own number of attempts and waits.
+1. The first rule of the policy that fits the exception: its decision, or its own number of attempts and waits. What a
+   handler says itself, by `TerminalError` or `RetryableError`, is decided by a rule only if the rule names that class:
+   a rule for `Exception` is about faults.
+2. `TerminalError` says that trying again is useless: dead.
+3. `RetryableError` is tried again, after the time it names if it names one; it counts as an attempt like any other.
 4. Else the policy's attempts and waits.
 
 Attempts are counted in the job's record, so no restart resets them.
@@ -54,23 +56,36 @@ def judge(
         draw: random numbers from 0 up to 1.
     """
     policy = policy or ONE_ATTEMPT
-    if isinstance(error, TerminalError):
+    rule = _rule(policy, error)
+    if isinstance(error, TerminalError) and rule is None:
         return GiveUp("dead")
-    rule = policy.rule(error)
     wanted = _wanted(error)
-    if rule is not None and not isinstance(error, RetryableError):
+    if rule is not None:
         if isinstance(rule.decision, Dead):
             return GiveUp("dead", rule.decision.reason)
         if isinstance(rule.decision, Discard | Park):
             return rule.decision
         if isinstance(rule.decision, After):
             # Without a wait it would be tried again without an end, as fast as it fails.
-            return _aged(policy, TryAgain(max(rule.decision.delay, SHORTEST)), age)
+            delay = rule.decision.delay if wanted is None else wanted
+            return _aged(policy, TryAgain(max(delay, SHORTEST)), age)
     if attempt >= _times(policy, rule):
         return GiveUp("exhausted")
     backoff = (rule.backoff if rule is not None else None) or policy.backoff
     delay = backoff.delay(attempt, draw()) if wanted is None else wanted
     return _aged(policy, TryAgain(delay), age)
+
+
+def _rule(policy: Retry, error: BaseException) -> Rule | None:
+    """The first rule that is about this error. Of a broad one, a handler's own word takes the numbers alone."""
+    own = next((kind for kind in (TerminalError, RetryableError) if isinstance(error, kind)), None)
+    if own is None:
+        return policy.rule(error)
+    fitting = [rule for rule in policy.rules if isinstance(error, rule.exception)]
+    naming = next((rule for rule in fitting if issubclass(rule.exception, own)), None)
+    if naming is not None or own is TerminalError:
+        return naming
+    return next((rule for rule in fitting if rule.decision is None), None)
 
 
 def _times(policy: Retry, rule: Rule | None) -> int:

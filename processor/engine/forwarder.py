@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from processor import events
-from processor.broker.base import Broker, GroupConsumer, Membership, Reader, Record, TopicPartition
+from processor.broker.base import Broker, GroupConsumer, Membership, OutRecord, Reader, Record, TopicPartition
 from processor.engine.batch import FlushBatch, FlushResult
 from processor.engine.dead_slots import DeadSlots
 from processor.engine.fence import Fence
@@ -303,13 +303,14 @@ class Forwarder:
         return [self._load(rung, [], end, self._clock.now_ms()) for rung, end in ends]
 
     def _load(self, rung: Rung, records: list[Record], offset: int, now_ms: int) -> Load:
+        announces: list[OutRecord] = []
         return Load(
             rung=rung,
             group=self._fence.group,
             assignment=rung.assignment,
             records=records,
-            creates=[self._way_home.onward(record, now_ms) for record in records],
-            announces=[],
+            creates=[self._way_home.onward(record, now_ms, announces) for record in records],
+            announces=announces,
             seals=[],
             offsets=[offset_of(rung, offset, self._config.slot)],
         )

@@ -55,7 +55,7 @@ class Gate:
 
     def ended(self, job: Job, now_ms: int) -> Ended | None:
         """How a job that is not wanted any more ends, wherever it waits; None: it is wanted."""
-        cancel = self.control.cancelled(job.id, job.life)
+        cancel = self.control.cancelled(job.id, job.life, job.enqueued_at)
         if cancel is not None:
             return Ended(State.CANCELLED, why(cancel))
         return Ended(State.KILLED, "its kill date came before it started") if is_killed(job, now_ms) else None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from processor import events
 from processor.broker.base import Broker, OutRecord, Record
 from processor.core.completer import Completer
 from processor.core.forwarding import Home, home_of, onward
 from processor.core.write_set import Origin
-from processor.errors import BrokerError
-from processor.job import Lane
+from processor.errors import BrokerError, RecordError
+from processor.job import ErrorInfo, Lane
+from processor.states import State
 from processor.texts import message_of
-from processor.wire.topics import dlq_topic, jobs_topic
+from processor.wire.codec import decode_job
+from processor.wire.topics import dlq_topic, jobs_topic, status_topic
 
 if TYPE_CHECKING:
     from processor.clock import Clock
@@ -23,6 +25,14 @@ log = events.logger(__name__)
 
 LANES_KNOWN = 60.0
 """Seconds that the answer whether a lane exists is believed."""
+
+
+class End(NamedTuple):
+    """Why a record goes no further."""
+
+    reason: str
+    """Of its dead letter."""
+    text: str
 
 
 class WayHome:
@@ -43,31 +53,35 @@ class WayHome:
         """The broker will not take it: the next time it becomes a dead letter."""
         self._refused[record.topic() or "", record.partition() or 0, record.offset() or 0] = why
 
-    def onward(self, record: Record, now_ms: int) -> OutRecord:
-        """The record as it goes on.
+    def onward(self, record: Record, now_ms: int, announces: list[OutRecord]) -> OutRecord:
+        """The record as it goes on. What is to be announced of it, if it goes no further, is added to `announces`.
 
         Raises:
             BrokerError: the cluster did not say whether its lane exists.
         """
         try:
-            return self._chosen(record, now_ms)
+            out = self._chosen(record, now_ms)
+            if isinstance(out, OutRecord):
+                return out
+            return self._dead(record, out, now_ms, announces)
         except BrokerError:
             raise
         except Exception as error:
             # One record that nobody thought of must not stop the chain: it is kept as it is.
             log.exception("forwarder.internal_error")
-            return self._dead(record, "internal_error", f"{type(error).__name__}: {message_of(error)}", now_ms)
+            end = End("internal_error", f"{type(error).__name__}: {message_of(error)}")
+            return self._dead(record, end, now_ms, announces)
 
-    def _chosen(self, record: Record, now_ms: int) -> OutRecord:
+    def _chosen(self, record: Record, now_ms: int) -> OutRecord | End:
         headers = record.headers()
         home = home_of(headers)
         if home is None:
-            return self._dead(record, "undecodable", "a record of the retry chain without queue and number", now_ms)
+            return End("undecodable", "a record of the retry chain without queue and number")
         refused = self._refused.pop((record.topic() or "", record.partition() or 0, record.offset() or 0), None)
         if refused is not None:
-            return self._dead(record, "unsendable", refused, now_ms)
+            return End("unsendable", refused)
         if not self._is_there(home):
-            return self._dead(record, "unknown_queue", f"there is no lane {home.queue} number {home.number}", now_ms)
+            return End("unknown_queue", f"there is no lane {home.queue} number {home.number}")
         out = onward(self._config.namespace, home, record.key(), record.value(), headers, now_ms)
         self._counters.events["forwarded"] += 1
         return out
@@ -82,9 +96,16 @@ class WayHome:
             known = self._lanes[topic] = (now + LANES_KNOWN, 0 if found is None else found.partitions)
         return home.number < known[1]
 
-    def _dead(self, record: Record, reason: str, text: str, now_ms: int) -> OutRecord:
+    def _dead(self, record: Record, end: End, now_ms: int, announces: list[OutRecord]) -> OutRecord:
         origin = Origin(record.topic() or "", record.partition() or 0, record.offset() or 0)
-        self._counters.events[f"dead_letter.{reason}"] += 1
-        log.error("forwarder.dead_letter", extra={"reason": reason, "text": text, "topic": origin.topic})
-        dlq = dlq_topic(self._config.namespace)
-        return self._completer.undecodable(dlq, origin, record.key(), record.value(), reason, text, now_ms)
+        self._counters.events[f"dead_letter.{end.reason}"] += 1
+        log.error("forwarder.dead_letter", extra={"reason": end.reason, "text": end.text, "topic": origin.topic})
+        dlq, value = dlq_topic(self._config.namespace), record.value()
+        try:
+            job = decode_job(value or b"")
+        except RecordError:
+            return self._completer.undecodable(dlq, origin, record.key(), value, end.reason, end.text, now_ms)
+        error = ErrorInfo(end.reason, end.text)
+        status = self._completer.status(job, State.DEAD, now_ms, error=error, attempt=job.attempt)
+        announces.append(OutRecord(status_topic(self._config.namespace), job.id.encode(), status))
+        return self._completer.stranded(dlq, job, origin, error, now_ms)

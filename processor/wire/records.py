@@ -182,6 +182,8 @@ class ControlRecord(NamedTuple):
     """Of a job that waits for its retry: its number, whose owner can end it at once."""
     type: str = ""
     """Of a job that waits for its retry: its job type."""
+    seen: int = 0
+    """Of `retry`: when the job began to wait, as its status said (clock of its worker); later waits are not meant."""
 
 
 class AlertRecord(NamedTuple):

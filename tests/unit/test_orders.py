@@ -12,7 +12,9 @@ from processor.admin.queues import list_queues, plan_seek, seek
 from processor.admin.reading import read_to_end
 from processor.broker.base import OutRecord, TopicPartition, TopicSpec
 from processor.client.orders import cancelling
+from processor.clock import SystemClock
 from processor.core.checkpoint import NUMBER_KEY
+from processor.core.control import HOLDS_MS
 from processor.core.control import QUEUE as QUEUE_TARGET
 from processor.engine.queue_partition import PartitionPhase
 from processor.errors import DefinitionError, OrderRefused, SeekRefused, TopicMissing, UnknownQueue
@@ -23,7 +25,7 @@ from processor.wire import topics
 from processor.wire.codec import decode_audit, encode
 from processor.wire.groups import queue_group
 from processor.wire.records import AuditRecord
-from tests.unit.engine.scene import NS, QUEUE, Scene
+from tests.unit.engine.scene import NS, QUEUE, Scene, lane_record
 
 WHO = Operator(reason="wrong customer", by="ada@desk")
 
@@ -165,6 +167,51 @@ def test_a_parked_job_goes_on(scene: Scene) -> None:
     scene.until(lambda: scene.state_of("job-1") is State.WAITING)
     assert go_on(scene.broker, NS, "job-1", WHO) == "it was waiting, and goes on"
     scene.until(lambda: scene.state_of("job-1") is State.SUCCEEDED, 3.0)
+
+
+def test_going_on_is_said_of_the_wait_that_was_seen(scene: Scene) -> None:
+    """By the clock of the worker alone: an operator's that is an hour behind or ahead changes nothing, and a later wait
+    is not meant.
+    """
+    runs: list[int] = []
+
+    def parks(ctx: Any, payload: Any) -> None:
+        runs.append(ctx.attempt)
+        if len(runs) <= 2:
+            raise ValueError("who is this?")
+
+    class Shifted(SystemClock):
+        def __init__(self, shift_ms: int) -> None:
+            self.shift_ms = shift_ms
+
+        def now_ms(self) -> int:
+            return scene.runtime.clock.now_ms() + self.shift_ms
+
+    scene.define("parks", parks, retry=Retry(5).on(ValueError, Park("ask Ada")))
+    scene.start("w-0")
+    scene.enqueue("parks", "job-1")
+    scene.until(lambda: scene.state_of("job-1") is State.WAITING)
+    go_on(scene.broker, NS, "job-1", Operator(clock=Shifted(3_600_000)))
+    scene.until(lambda: len(runs) == 2)
+    scene.until(lambda: scene.state_of("job-1") is State.WAITING)
+    scene.runtime.pass_time(30.0)
+    assert len(runs) == 2, "the order was about the wait before"
+    go_on(scene.broker, NS, "job-1", Operator(clock=Shifted(-3_600_000)))
+    scene.until(lambda: scene.state_of("job-1") is State.SUCCEEDED, 3.0)
+
+
+def test_a_cancel_is_not_about_the_same_id_long_after(scene: Scene) -> None:
+    done: list[str] = []
+    scene.define("plain", lambda ctx, payload: done.append(ctx.id))
+    for job_id in ("job-1", "job-2"):
+        cancel(scene.broker, NS, job_id, Operator(clock=scene.runtime.clock))
+    job = scene.enqueue("plain", "job-1")
+    later = job._replace(id="job-2", enqueued_at=job.enqueued_at + HOLDS_MS + 1000)
+    scene.append(lane_record(later))
+    scene.start("w-0")
+    scene.settle()
+    assert done == ["job-2"]
+    assert scene.state_of("job-1") is State.CANCELLED
 
 
 def test_a_job_in_doubt_runs_its_step_again_when_somebody_says_so(scene: Scene) -> None:

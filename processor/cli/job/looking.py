@@ -42,15 +42,7 @@ def list_(out: Output, target: Target, states: Sequence[str], type_: str | None,
     chosen = frozenset(State(state) for state in states) or None
     found = list_jobs(app.broker(), app.namespace, queue=queue, states=chosen, type_=type_, limit=limit + 1)
     now = app.client().clock.now_ms()
-    rows = [
-        {
-            **_row(row),
-            "age": age(row.at, now),
-            "progress": progress(row.done, row.total),
-            "error": row.error,
-        }
-        for row in found[:limit]
-    ]
+    rows: list[dict[str, Any]] = [{**_row(row), "error": row.error} for row in found[:limit]]
     columns = [
         Column(name="id", whole=True),
         Column(name="type"),
@@ -65,7 +57,19 @@ def list_(out: Output, target: Target, states: Sequence[str], type_: str | None,
         out.note("errors are left out, the terminal is narrow: processor job show ID")
     if any(row["error"] for row in rows) and not narrow:
         columns.append(Column(name="error", style=lambda error: "bad" if error else "dim"))
-    shown = rows if out.as_json else [{**row, "error": row["error"] or None} for row in rows]
+    shown = (
+        rows
+        if out.as_json
+        else [
+            {
+                **row,
+                "age": age(row["at"], now),
+                "progress": progress(row["done"], row["total"]),
+                "error": row["error"] or None,
+            }
+            for row in rows
+        ]
+    )
     such = "jobs" if queue is None and chosen is None and type_ is None else "such jobs"
     out.table(columns, shown, empty=f"no {such} in namespace {app.namespace}")
     if len(found) > limit:

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from processor.core.retry import SHORTEST, TryAgain, judge
-from processor.errors import DefinitionError, RetryableError
+from processor.core.retry import SHORTEST, GiveUp, TryAgain, judge
+from processor.errors import DefinitionError, RetryableError, TerminalError
 from processor.policies import After, Backoff, Dead, Discard, JobOptions, Park, Retry
 
 ANY = cast("Any", object())
@@ -45,6 +45,30 @@ def test_a_handler_that_asks_for_too_much_gets_the_waits_of_the_policy() -> None
     error = RetryableError("busy", after=10**400)
     verdict = judge(Retry(3, Backoff("7s")), error, attempt=1, age=0.0, draw=lambda: 0.0)
     assert verdict == TryAgain(7.0)
+
+
+BUSY, NO = RetryableError("busy"), TerminalError("no")
+
+
+@pytest.mark.parametrize(
+    ("policy", "error", "verdict"),
+    [
+        (Retry(3).on(RetryableError, Dead("never")), BUSY, GiveUp("dead", "never")),
+        (Retry(3).on(TerminalError, Discard()), NO, Discard()),
+        (Retry(3).on(RetryableError, After("5s")), BUSY, TryAgain(5.0)),
+        (Retry(3).on(RetryableError, After("5s")), RetryableError("busy", after="9s"), TryAgain(9.0)),
+        (Retry(3, Backoff("7s")).on(TerminalError, times=4), NO, TryAgain(7.0)),
+        (Retry(3, Backoff("7s")).on(Exception, Dead()), BUSY, TryAgain(7.0)),
+        (Retry(1, Backoff("7s")).on(Exception, times=4), BUSY, TryAgain(7.0)),
+        (Retry(3).on(Exception, Park("ask")), NO, GiveUp("dead")),
+        (Retry(3).on(Exception, times=4), NO, GiveUp("dead")),
+    ],
+)
+def test_a_rule_decides_on_the_handlers_own_word_if_it_names_it(
+    policy: Retry, error: Exception, verdict: object
+) -> None:
+    """One for `Exception` is about faults: of it a `RetryableError` takes the number of attempts alone."""
+    assert judge(policy, error, attempt=1, age=0.0, draw=lambda: 0.0) == verdict
 
 
 def test_after_nothing_still_waits() -> None:

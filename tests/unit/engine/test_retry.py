@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
+from processor.broker.base import OutRecord
 from processor.engine.way_home import WayHome
 from processor.errors import BrokerUnavailable, RetryableError, TerminalError
-from processor.job import Lane
+from processor.job import Carried, Job, Lane
 from processor.policies import After, Backoff, Dead, Discard, Park, Retry
 from processor.states import State
 from processor.wire import topics
-from processor.wire.codec import decode_checkpoint, decode_job
+from processor.wire.codec import decode_checkpoint, decode_job, encode
+from processor.wire.headers import routing_headers
 from tests.unit.engine.scene import NS, QUEUE, Scene
 
 SOON = Retry(3, Backoff("1s", "2s"))
@@ -320,8 +322,6 @@ def test_stray_copy_of_a_moved_job_never_runs(scene: Scene) -> None:
 
 def OutAgain(topic: str, record: Any) -> Any:
     """A record as it was, to be appended once more."""
-    from processor.broker.base import OutRecord
-
     return OutRecord(topic, record.key(), record.value(), record.headers(), record.partition() or 0)
 
 
@@ -344,8 +344,6 @@ def test_retry_copy_and_completion_are_one_transaction(scene: Scene) -> None:
 
 
 def test_foreign_record_in_the_chain_becomes_a_dead_letter(scene: Scene) -> None:
-    from processor.broker.base import OutRecord
-
     scene.start("w-0")
     scene.append(OutRecord(topics.retry_topic(NS, "1s"), b"k", b"garbage", [("due-at", b"x")]))
     lost = [("queue", b"gone"), ("number", b"1"), ("due-at", b"0")]
@@ -356,6 +354,27 @@ def test_foreign_record_in_the_chain_becomes_a_dead_letter(scene: Scene) -> None
         ("undecodable", b"garbage"),
         ("unknown_queue", b"more"),
     ]
+
+
+def test_a_job_whose_queue_is_gone_is_dead_for_whoever_asks(scene: Scene) -> None:
+    """It does not seem to wait for its retry for ever, and its dead letter is the whole job."""
+    scene.start("w-0")
+    kept = Carried([], b"progress", [b"a step"])
+    job = Job("job-1", "plain", 1, "gone", b"{}", 5, hop=1, attempt=1, number=1, due_at=0, carried=kept)
+    scene.append(OutRecord(topics.retry_topic(NS, "1s"), b"job-1", encode(job), routing_headers(job, derived=True)))
+    scene.until(lambda: scene.state_of("job-1") is State.DEAD)
+    (letter,) = scene.dead_letters()
+    assert letter.job is not None
+    assert (letter.reason, letter.raw, letter.progress, letter.steps) == (
+        "unknown_queue",
+        None,
+        b"progress",
+        [b"a step"],
+    )
+    assert decode_job(letter.job) == job._replace(carried=None)
+    status = scene.status_of("job-1")
+    assert status.error is not None
+    assert status.error.message == "there is no lane gone number 1"
 
 
 def test_large_progress_keeps_its_cursor_in_the_dead_letter(scene: Scene) -> None:
@@ -379,11 +398,11 @@ def test_nothing_is_passed_over_when_the_forwarder_is_disturbed(
     """What it took out of a rung and could not send goes back: else a later flush would commit past it."""
     real, calls = WayHome.onward, []
 
-    def disturbed(self: WayHome, record: Any, now_ms: int) -> Any:
+    def disturbed(self: WayHome, record: Any, now_ms: int, announces: list[OutRecord]) -> Any:
         calls.append(record)
         if len(calls) in (2, 5):
             raise fault
-        return real(self, record, now_ms)
+        return real(self, record, now_ms, announces)
 
     monkeypatch.setattr(WayHome, "onward", disturbed)
     names = [f"job-{place}" for place in range(8)]

@@ -93,6 +93,7 @@ DECODERS: dict[type[Any], Any] = {
     ControlRecord: codec.decode_control,
     AlertRecord: codec.decode_alert,
     AuditRecord: codec.decode_audit,
+    NumberMark: codec.decode_number_mark,
 }
 any_record = st.one_of(*RECORDS.values())
 
