@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
+from hashlib import blake2b
 
 from processor.errors import NameInvalid
 from processor.texts import shown
@@ -21,6 +22,12 @@ def uuid7(now_ms: int, random: bytes | None = None) -> str:
     # Version 7 in the 13th digit; the two upper bits of the 17th say which kind of UUID it is.
     variant = "89ab"[int(entropy[3], 16) & 3]
     return f"{time[:8]}-{time[8:]}-7{entropy[:3]}-{variant}{entropy[4:7]}-{entropy[7:19]}"
+
+
+def scheduled_id(schedule: str, instant_ms: int) -> str:
+    """The id of the job that a schedule starts at an instant: always the same, and it tells the instant (`made_at`)."""
+    digest = blake2b(f"{schedule} {instant_ms}".encode(), digest_size=10).digest()
+    return uuid7(instant_ms, digest)
 
 
 _POOL = 400

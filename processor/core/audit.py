@@ -9,6 +9,7 @@ from processor.wire.topics import audit_topic
 
 REDRIVE, DISCARD, CANCEL, RETRY, PAUSE, RESUME = "redrive", "discard", "cancel", "retry", "pause", "resume"
 SEEK = "seek"
+SCHEDULE, TRIGGER, BACKFILL, REMOVE = "schedule", "trigger", "backfill", "remove"
 
 
 def noted(namespace: str, record: AuditRecord) -> OutRecord:

@@ -145,7 +145,8 @@ def _shared_plan(namespace: str, shape: TopicShape) -> list[TopicSpec]:
     made += [
         _spec(topics.dlq_topic(namespace), shape.retry_partitions, shape, dead),
         _spec(topics.status_topic(namespace), shape.status_partitions, shape, status),
-        _spec(topics.schedules_topic(namespace), 1, shape, _COMPACT),
+        # A schedule holds the payload of its jobs.
+        _spec(topics.schedules_topic(namespace), 1, shape, {**_COMPACT, **size}),
         _spec(topics.control_topic(namespace), 1, shape, _COMPACT),
         _spec(topics.audit_topic(namespace), 1, shape, noted),
         _spec(topics.alerts_topic(namespace), 1, shape, noted),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from processor.job import Lane
-from processor.wire.groups import forwarder_group, queue_group
+from processor.wire.groups import forwarder_group, queue_group, scheduler_group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +63,10 @@ class WorkerConfig:
     """Idle numbers commit again this often: fresh hint, and no offset expires."""
     watchdog: float = 60.0
     """A number that makes no progress for this long, though it could, is held."""
+    schedules: bool = False
+    """Take part in firing the schedules of the namespace."""
+    status_retention: float = 7 * 86_400.0
+    """A run of a schedule without a word for so long counts as ended: its status may be gone."""
     dedupe_window: float = 86_400.0
     replay_time: float = 7 * 86_400.0
     """How long finished records of a lane are kept for replay."""
@@ -103,6 +107,15 @@ class WorkerConfig:
     def forwarder_id(self, slot: str | None = None) -> str:
         """The transactional id of a slot's forwarder (default: this one)."""
         return f"{self.namespace}.forwarder.{slot or self.slot}"
+
+    @property
+    def schedulers(self) -> str:
+        """The consumer group of the scheduler role."""
+        return scheduler_group(self.namespace)
+
+    def scheduler_id(self, slot: str | None = None) -> str:
+        """The transactional id of a slot's scheduler (default: this one)."""
+        return f"{self.namespace}.scheduler.{slot or self.slot}"
 
     def transactional_id(self, slot: str | None = None) -> str:
         """The transactional id of a slot (default: this one)."""

@@ -89,6 +89,8 @@ def worker_config(app: Application, settings: Settings, slot: str, options: Serv
         abandoned_max=worker.abandoned_max,
         unknown_type_patience=worker.unknown_type_patience,
         watchdog=worker.watchdog,
+        schedules=True,
+        status_retention=topics.status_retention,
         dedupe_window=topics.dedupe_window,
         replay_time=topics.replay_time,
         checkpoint_max_bytes=worker.checkpoint_max_bytes,

@@ -37,6 +37,8 @@ from processor.wire.records import (
     LaneMark,
     LiveJobRecord,
     NumberMark,
+    ScheduleFired,
+    ScheduleRecord,
     StatusRecord,
     StepRecord,
 )
@@ -176,6 +178,8 @@ _KINDS: tuple[tuple[str, type[Any], str, Callable[[dict[str, Any]], None], Calla
     ("number_mark", NumberMark, "checkpoints.*", _open_number_mark, _close_number_mark),
     ("dead_letter", DeadLetterRecord, "dlq", _open_dead_letter, _close_dead_letter),
     ("control", ControlRecord, "control", _same, _same),
+    ("schedule", ScheduleRecord, "schedules", _same, _same),
+    ("schedule_fired", ScheduleFired, "schedules", _same, _same),
     ("alert", AlertRecord, "alerts", _same, _same),
     ("audit", AuditRecord, "audit", _same, _same),
 )

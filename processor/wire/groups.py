@@ -21,6 +21,11 @@ def forwarder_group(namespace: str) -> str:
     return f"{namespace}.forwarders"
 
 
+def scheduler_group(namespace: str) -> str:
+    """The group of the schedulers: the owner of its one partition fires the schedules."""
+    return f"{namespace}.schedulers"
+
+
 def former_group(namespace: str) -> str:
     """The group that all queues once shared: its offsets are taken over."""
     return f"{namespace}.workers"

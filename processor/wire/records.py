@@ -23,6 +23,8 @@ __all__ = [
     "LaneMark",
     "LiveJobRecord",
     "NumberMark",
+    "ScheduleFired",
+    "ScheduleRecord",
     "StatusRecord",
     "StepRecord",
 ]
@@ -186,6 +188,58 @@ class ControlRecord(NamedTuple):
     """Of `retry`: when the job began to wait, as its status said (clock of its worker); later waits are not meant."""
 
 
+class ScheduleRecord(NamedTuple):
+    """When jobs of one kind are started by the clock, and what they are. Key: its name; a tombstone removes it."""
+
+    name: str
+    type: str
+    queue: str
+    version: int
+    payload: bytes
+    """JSON; empty if the job type takes none."""
+    at: int
+    """When this was written; moments and lengths of time here are milliseconds."""
+    by: str
+    since: int
+    """Only instants after this one are fired: when it was declared, changed or resumed."""
+    cron: str = ""
+    """Five fields, or six with seconds first; empty: it fires by `every`."""
+    tz: str = "UTC"
+    """Time zone of the cron expression."""
+    every: int = 0
+    """Instants are its multiples since the epoch; 0: it fires by `cron`."""
+    overlap: str = "skip"
+    """What an instant does while an earlier run has not ended: `skip`, `queue` or `replace`."""
+    catch_up: str = "last"
+    """Which of the instants that were missed are fired afterwards: `none`, `last` or `all`."""
+    jitter: int = 0
+    key: str | None = None
+    """Ordering key of the jobs."""
+    kill_after: int | None = None
+    source: str = "code"
+    """`code` or `cli`; the latter wins."""
+    paused: bool = False
+    reason: str = ""
+
+
+class ScheduleFired(NamedTuple):
+    """How far a schedule has been fired. Key: its name and `#fired`. Moments in milliseconds since the epoch."""
+
+    name: str
+    instant: int
+    """All instants up to this one are dealt with."""
+    at: int
+    worker: str
+    job_id: str = ""
+    """The last job that was started; empty: none yet."""
+    job_at: int = 0
+    """When it was started."""
+    fired: int = 0
+    """Jobs started by the clock so far."""
+    skipped: int = 0
+    """Instants that started none because an earlier run had not ended, or one run stood for many."""
+
+
 class AlertRecord(NamedTuple):
     """Something somebody should look at. Key: the subject."""
 
@@ -205,9 +259,9 @@ class AuditRecord(NamedTuple):
     """What an operator did, and why. Key: the subject."""
 
     action: str
-    """`redrive`, `discard`, `cancel`, `retry`, `pause`, `resume`."""
+    """`redrive`, `discard`, `cancel`, `retry`, `pause`, `resume`, `schedule`, `trigger`, `backfill`, `remove`."""
     subject: str
-    """A dead letter as `partition@offset`, `job:ID`, `queue:NAME` or `type:NAME`."""
+    """A dead letter as `partition@offset`, `job:ID`, `queue:NAME`, `type:NAME` or `schedule:NAME`."""
     at: int
     by: str
     """Who did it, as `user@host`."""
@@ -228,6 +282,8 @@ AnyRecord = (
     | NumberMark
     | DeadLetterRecord
     | ControlRecord
+    | ScheduleRecord
+    | ScheduleFired
     | AlertRecord
     | AuditRecord
 )

@@ -23,7 +23,7 @@ Schema = dict[str, Any]
 
 NAMES = (
     *("job", "checkpoint", "step", "live_job", "number_mark", "status", "dedupe"),
-    *("dead_letter", "control", "alert", "audit"),
+    *("dead_letter", "control", "schedule", "schedule_fired", "alert", "audit"),
 )
 """Every record of the log, in the order of a job's life."""
 

@@ -26,6 +26,8 @@ from processor.wire.records import (
     LaneMark,
     LiveJobRecord,
     NumberMark,
+    ScheduleFired,
+    ScheduleRecord,
     StatusRecord,
     StepRecord,
 )
@@ -41,6 +43,8 @@ TYPES: dict[str, type[Any]] = {
     "dead_letter": DeadLetterRecord,
     "LoopProgress": LoopProgress,
     "control": ControlRecord,
+    "schedule": ScheduleRecord,
+    "schedule_fired": ScheduleFired,
     "alert": AlertRecord,
     "audit": AuditRecord,
     "ErrorInfo": ErrorInfo,
