@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from itertools import islice, pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ AT = 1_767_225_600_000
 BERLIN, NEW_YORK = "Europe/Berlin", "America/New_York"
 
 
-def plan(**fields: object) -> ScheduleRecord:
+def plan(**fields: Any) -> ScheduleRecord:
     """A schedule that was declared at `AT`."""
     made = ScheduleRecord("nightly", "report", "q", 1, b"", AT, "ada@desk", AT)
     return made._replace(**fields)
@@ -131,7 +132,7 @@ def test_the_last_of_a_year_of_minutes_is_found_at_once() -> None:
 MINUTE = 60_000
 
 
-def standing(done: int | None = None, **fields: object) -> Standing:
+def standing(done: int | None = None, **fields: Any) -> Standing:
     """A schedule that has been fired up to so many milliseconds after `AT`."""
     chosen = plan(**{"every": MINUTE, **fields})
     fired = None if done is None else ScheduleFired("nightly", AT + done, AT + done, "w")
@@ -230,7 +231,7 @@ def test_overlaps(overlap: str, going: bool, runs: list[int], skipped: int, repl
         ({"name": "x" * 101}, "100 characters"),
     ],
 )
-def test_what_makes_no_sense_is_refused(fields: dict[str, object], said: str) -> None:
+def test_what_makes_no_sense_is_refused(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(DefinitionError) as refused:
         checked(plan(**{"every": MINUTE, **fields}))
     assert said in f"{refused.value} {refused.value.hint}"
