@@ -116,6 +116,8 @@ class Attempt(StopWish):
     ready_queue: ReadyQueue | None = None
     """Where it waited for a slot; None until it may start."""
     derived = False
+    repeated = False
+    """Perhaps an earlier record of the same enqueue lies in its lane: that is looked for before it starts."""
     saved = False
     """Something of this job is, or is about to be, in the checkpoint topic."""
     promoted = False

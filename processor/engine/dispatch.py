@@ -76,10 +76,12 @@ class Dispatch:
         engine: EngineState,
         make_pool: Callable[[str, int, str], Pool],
         refetch: Callable[[QueuePartition, str, Sequence[Spilled]], None],
+        look_for_first: Callable[[Attempt, bool], None],
     ) -> None:
         self._engine = engine
         self._make_pool = make_pool
         self._refetch = refetch
+        self._look_for_first = look_for_first
         self._gate = engine.gate
         self.ready_queues: dict[tuple[str, str], ReadyQueue] = {}
         self._settles: Settles
@@ -99,6 +101,9 @@ class Dispatch:
                 self._settles.park_unknown(attempt)
             return
         number, lane = attempt.number, attempt.lane
+        if attempt.repeated:
+            self._look_for_first(attempt, follows)
+            return
         if number.cautious is not None and lane is not None and attempt.origin.offset >= lane.durable_mark:
             number.cautious.append((attempt, follows))
             number.touched = self._engine.urgent = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from processor import events
 from processor.broker.base import OutRecord, Record
@@ -12,7 +12,9 @@ from processor.core.ordering import Again, Spilled
 from processor.core.write_set import Origin
 from processor.engine.attempt import Attempt
 from processor.engine.dispatch import Dispatch
-from processor.engine.queue_partition import LaneState, QueuePartition
+from processor.engine.precedents import may_be_second
+from processor.engine.queue_partition import LaneState, PartitionPhase, QueuePartition
+from processor.engine.refetch import Refetch
 from processor.engine.state import EngineState
 from processor.errors import RecordError
 from processor.job import Job, Progress, Step, StepPhase
@@ -54,6 +56,20 @@ class Intake:
         except Exception as error:  # noqa: BLE001  (as above)
             self._engine.guard.record(lane, record, error, mark)
 
+    def refetched(self, answer: Refetch, hold: Callable[[QueuePartition, str], None]) -> None:
+        """Spilled records were read again; `hold` takes a number whose record is gone out of work."""
+        number = answer.number
+        if answer.assignment != number.assignment or number.phase is not PartitionPhase.ACTIVE:
+            return
+        for place, record in zip(answer.places, answer.records, strict=True):
+            lane = self._engine.lanes.get((place.lane, number.partition))
+            if lane is None:
+                return
+            if record is None:
+                hold(number, f"{place} is no longer in the log though its job has not run")
+                return
+            self.take_again(lane, answer.key, place, record)
+
     def _take(self, lane: LaneState, record: Record, again: Again | None = None) -> None:
         number = lane.number
         raw = record.value() or b""
@@ -63,22 +79,28 @@ class Intake:
         except RecordError as error:
             self._undecodable(lane, offset, record, error)
             return
-        derived = offset < lane.mark_below or header(record.headers(), DERIVED) is not None
+        says_derived = header(record.headers(), DERIVED) is not None
+        derived = says_derived or offset < lane.mark_below
         job_id = job.id
         if derived or job_id in number.attempts or job_id in number.live:
-            self._take_known(lane, offset, job, raw, derived=derived, again=again)
+            attempt = self._engine.attempt(number, lane, Origin(lane.topic, lane.partition, offset), job, raw)
+            attempt.derived = derived
+            attempt.repeated = says_derived and self._may_be_second(job, lane)
+            self._take_known(lane, attempt, again)
             return
         # A named tuple's own constructor is a call more, and this is done for every record.
         origin = _new(Origin, (lane.topic, lane.partition, offset))
         self._admit(self._engine.attempt(number, lane, origin, job, raw), again)
 
-    def _take_known(
-        self, lane: LaneState, offset: int, job: Job, raw: bytes, *, derived: bool, again: Again | None
-    ) -> None:
+    def _may_be_second(self, job: Job, lane: LaneState) -> bool:
+        engine = self._engine
+        return may_be_second(job, lane.lane, engine.clock.now_ms(), int(engine.config.dedupe_window * 1000))
+
+    def _take_known(self, lane: LaneState, attempt: Attempt, again: Again | None) -> None:
         """A job that may have been seen before: dropped, resumed, or put behind its own earlier life."""
-        number = lane.number
+        number, job, offset = lane.number, attempt.job, attempt.origin.offset
         view = number.live.view(job.id)
-        if self._is_copy(number, job, view, derived):
+        if self._is_copy(number, job, view, attempt.derived):
             self._drop(lane, offset, job, view)
             if again is Again.NEXT:
                 self._dispatch.release_key(number, job.key, None)
@@ -87,9 +109,8 @@ class Intake:
             return
         if again is Again.WAITS and job.id in number.attempts:
             return  # behind its own earlier life: it stays spilled until its turn
-        attempt = self._engine.attempt(number, lane, Origin(lane.topic, lane.partition, offset), job, raw)
-        attempt.derived = derived
         resume(attempt, view)
+        attempt.repeated = attempt.repeated and view is None
         attempt.deaths = job.deaths
         if lane.deaths:
             attempt.deaths += deaths_of(lane.deaths, offset, number.live.saved_in(job.id))

@@ -37,6 +37,7 @@ from processor.engine.outbox import Outbox
 from processor.engine.outcomes import Outcomes
 from processor.engine.ownership import Ownership
 from processor.engine.pace import Pace
+from processor.engine.precedents import Precedent, Precedents, answered
 from processor.engine.queue_load import HoldBack
 from processor.engine.queue_partition import PartitionPhase, QueuePartition
 from processor.engine.refetch import Refetch, Refetcher
@@ -75,11 +76,13 @@ class Worker:
         self.readers: dict[Lane, Reader] = {lane: broker.reader() for lane in READ_ORDER if lane in lanes}
         self.restorer = Restorer(runtime, broker, config, post)
         self.refetcher = Refetcher(runtime, broker, post)
+        self.precedents = Precedents(runtime, broker, post)
         self.flusher: Flusher[Part] = Flusher(runtime, broker, config.transactional_id(), post)
         self.dispatch = Dispatch(
             engine,
             lambda queue, slots, kind: make_pool(engine, queue, slots, kind),
             self._refetch,
+            self.precedents.ask,
         )
         self.outcomes = Outcomes(engine, self.dispatch)
         self.dispatch.settle_by(self.outcomes)
@@ -242,6 +245,7 @@ class Worker:
         return len(posts)
 
     def _other_post(self, post: object) -> None:
+        engine = self.state
         if isinstance(post, Sync):
             self.outcomes.synced(post)
         elif isinstance(post, FlushResult):
@@ -249,7 +253,13 @@ class Worker:
         elif isinstance(post, Restored):
             self.guard.number_act(post.number, "it was restored", lambda: self.ownership.restored(post))
         elif isinstance(post, Refetch):
-            self._refetched(post)
+            self.intake.refetched(post, self.ownership.hold)
+        elif isinstance(post, Precedent):
+            number, act = (
+                post.attempt.number,
+                partial(answered, engine, self.dispatch, self.outcomes, self.ownership.hold, post),
+            )
+            self.guard.number_act(number, "a repeat was looked for", act)
         elif isinstance(post, ControlNews):
             self.operators.heard(post)
         elif isinstance(post, Members):
@@ -374,6 +384,7 @@ class Worker:
         self.control.stop(1.0)
         self.restorer.stop(1.0)
         self.refetcher.stop(1.0)
+        self.precedents.stop(1.0)
         self.upkeep.stop(1.0)
         for reader in self.readers.values():
             reader.close()
@@ -383,16 +394,3 @@ class Worker:
 
     def _refetch(self, number: QueuePartition, key: str, places: Sequence[Spilled]) -> None:
         self.refetcher.ask(Refetch(number, number.assignment, key, places))
-
-    def _refetched(self, answer: Refetch) -> None:
-        number = answer.number
-        if answer.assignment != number.assignment or number.phase is not PartitionPhase.ACTIVE:
-            return
-        for place, record in zip(answer.places, answer.records, strict=True):
-            lane = self.state.lanes.get((place.lane, number.partition))
-            if lane is None:
-                return
-            if record is None:
-                self.ownership.hold(number, f"{place} is no longer in the log though its job has not run")
-                return
-            self.intake.take_again(lane, answer.key, place, record)

@@ -226,7 +226,7 @@ class Outcomes:
         self._say(attempt, now)
         self.moving.put(number, job, writes, children)
         number.ending[job.id] = attempt
-        self._complete(attempt)
+        self.complete(attempt)
         attempt.over = True
         counters = engine.counters
         counters.finished[number.queue.name, job.type, name_of(outcome)] += 1
@@ -317,7 +317,7 @@ class Outcomes:
         saves.append(promotion)
         engine.wrote(2, len(promotion.out.value or b""))
         if not was_promoted:
-            self._complete(attempt)
+            self.complete(attempt)
             if attempt.derived:
                 mark = engine.completer.mark(number.topics, attempt.job, engine.clock.now_ms(), attempt.job.hop)
                 number.creates.append(mark)
@@ -357,13 +357,14 @@ class Outcomes:
         """It is tried again later, from a copy of its record."""
         attempt.moved = self.moving.out(attempt, error, delay, deaths=deaths)
         attempt.number.ending[attempt.job.id] = attempt
-        self._complete(attempt)
+        self.complete(attempt)
         attempt.over = True
         self._engine.counters.ran(attempt.job.type, attempt.run_seconds)
         self._count(attempt, "died" if deaths else "retried")
         self.leave(attempt)
 
-    def _complete(self, attempt: Attempt) -> None:
+    def complete(self, attempt: Attempt) -> None:
+        """The offset of its record is done, if it has one."""
         lane = attempt.lane
         if lane is not None:
             lane.window.complete(attempt.origin.offset)
@@ -388,7 +389,7 @@ class Outcomes:
             return
         if (successor.job.life, successor.job.hop) <= over:
             self._engine.counters.events["dropped_copies"] += 1
-            self._complete(successor)
+            self.complete(successor)
             self._engine.wrote(0, 0)
             return
         self._engine.take(successor)

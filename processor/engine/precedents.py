@@ -1,0 +1,215 @@
+"""Whether a repeated enqueue comes second: its first record is looked for further up in its lane. On its own thread.
+
+A caller whose enqueue was not confirmed repeats it with the same id. The first record may be there, and its job may
+have ended long ago: plain jobs leave no mark when they end, since nearly none of them is ever repeated. So whoever
+repeats pays: a record that says `derived`, with an id of the kind that clients make (it tells when it was made), starts
+only when the lane was read from that time on up to the record itself. Jobs with ids of other kinds leave marks.
+
+All that is asked for at a time is answered by one scan of each partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from processor import events
+from processor.broker.base import Batch, Broker, Reader, TopicPartition
+from processor.errors import BrokerError
+from processor.job import Job, Lane
+from processor.job_ids import made_at
+from processor.runtime import Inbox, Runtime
+from processor.wire.headers import JOB_ID, header
+
+if TYPE_CHECKING:
+    from processor.engine.attempt import Attempt
+    from processor.engine.dispatch import Dispatch
+    from processor.engine.outcomes import Outcomes
+    from processor.engine.queue_partition import QueuePartition
+    from processor.engine.state import EngineState
+
+log = events.logger(__name__)
+
+SKEW_MS = 300_000
+"""How far the clock of a client may be ahead of the one that gave the lane's records their times."""
+AHEAD = 2_000
+"""Records read at once."""
+
+
+class Precedent(NamedTuple):
+    """An ask, and its answer: whether an earlier record of the same id lies in the lane, None if that is not known."""
+
+    attempt: Attempt
+    assignment: int
+    follows: bool
+    """It has waited for its key."""
+    found: bool | None = None
+
+    @property
+    def place(self) -> TopicPartition:
+        """The lane partition of the record."""
+        origin = self.attempt.origin
+        return TopicPartition(origin.topic, origin.partition)
+
+
+def may_be_second(job: Job, lane: Lane, now_ms: int, window_ms: int) -> bool:
+    """Whether a record that says `derived` may be the repeat of a plain one. Children, moved and delayed jobs leave
+    marks, and so does what was repeated before; beyond the dedupe window one id is one job no more.
+    """
+    if job.hop or job.life != 1 or job.parent is not None or lane is Lane.DUE:
+        return False
+    made = made_at(job.id)
+    return made is not None and made > now_ms - window_ms
+
+
+class LaneScan:
+    """What one scan reads: in each partition from the time of the oldest id to the last record in question. Pure."""
+
+    def __init__(self, asks: Sequence[Precedent], starts: dict[TopicPartition, int]) -> None:
+        self._asks: dict[tuple[TopicPartition, bytes], int] = {}
+        self.ends: dict[TopicPartition, int] = {}
+        """Partitions that are not read to their end yet, and that end."""
+        self.starts = starts
+        self._found: set[tuple[TopicPartition, bytes]] = set()
+        for ask in asks:
+            offset, place = ask.attempt.origin.offset, ask.place
+            if starts.get(place, offset) < offset:
+                self.ends[place] = max(self.ends.get(place, 0), offset)
+            self._asks[_name(ask)] = max(self._asks.get(_name(ask), 0), offset)
+
+    def take(self, batch: Batch) -> list[TopicPartition]:
+        """What was read; returns the partitions that are done.
+
+        Raises:
+            BrokerError: one cannot be read now.
+        """
+        passed: dict[TopicPartition, int] = {}
+        for record in batch.records:
+            place = TopicPartition(record.topic() or "", record.partition() or 0)
+            offset = record.offset() or 0
+            passed[place] = offset + 1
+            name = (place, header(record.headers(), JOB_ID) or b"")
+            if offset < self._asks.get(name, 0):
+                self._found.add(name)
+        passed.update(batch.ends)
+        for fault in batch.faults:
+            if fault.partition in self.ends:
+                raise fault.error
+        done = [place for place, offset in passed.items() if offset >= self.ends.get(place, offset + 1)]
+        for place in done:
+            del self.ends[place]
+        return done
+
+    def answer(self, ask: Precedent) -> Precedent:
+        """What was found."""
+        return ask._replace(found=_name(ask) in self._found)
+
+
+def _name(ask: Precedent) -> tuple[TopicPartition, bytes]:
+    return ask.place, ask.attempt.job.id.encode()
+
+
+class Precedents:
+    """Looks for the first records of repeated jobs, on a thread of its own."""
+
+    def __init__(self, runtime: Runtime, broker: Broker, reply: Callable[[Precedent], None]) -> None:
+        self._runtime = runtime
+        self._broker = broker
+        self._reply = reply
+        self._inbox: Inbox[Precedent | None] = Inbox(runtime)
+        self._asks: list[Precedent] = []
+        self._reader: Reader | None = None
+        self._stopping = False
+        self._actor = runtime.start("precedents", self._run)
+
+    def ask(self, attempt: Attempt, follows: bool) -> None:
+        """Look for an earlier record of its job; the answer goes to `reply`."""
+        self._inbox.post(Precedent(attempt, attempt.assignment, follows))
+
+    def stop(self, timeout: float) -> bool:
+        """End the thread; whether it ended in time."""
+        self._stopping = True
+        self._inbox.post(None)
+        return self._actor.join(timeout)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                if not self._asks:
+                    self._inbox.wait(None)
+                self._asks += [ask for ask in self._inbox.take() if ask is not None]
+                self._asks = [ask for ask in self._asks if ask.assignment == ask.attempt.number.assignment]
+                if self._asks:
+                    self._serve()
+        finally:
+            if self._reader is not None:
+                self._reader.close()
+
+    def _serve(self) -> None:
+        """One scan, and its answers."""
+        try:
+            scan = self._scan()
+        except BrokerError as error:
+            log.warning("precedents.retrying", extra={"error": str(error)})
+            self._runtime.signal().wait(0.2)
+            return
+        except Exception:
+            # The numbers of those who asked are held: to start their jobs now may be to run them twice.
+            log.exception("precedents.failed")
+            answers = self._asks
+        else:
+            if scan.ends:
+                return  # the worker stops
+            answers = [scan.answer(ask) for ask in self._asks]
+        self._asks = []
+        for answer in answers:
+            self._reply(answer)
+
+    def _scan(self) -> LaneScan:
+        since: dict[TopicPartition, int] = {}
+        for ask in self._asks:
+            made = (made_at(ask.attempt.job.id) or 0) - SKEW_MS
+            since[ask.place] = min(since.get(ask.place, made), made)
+        scan = LaneScan(self._asks, self._broker.admin().offsets_at(since))
+        reader = self._reader = self._reader or self._broker.reader()
+        assigned = set(scan.ends)
+        if assigned:
+            reader.assign({place: scan.starts[place] for place in assigned})
+        try:
+            while scan.ends and not self._stopping:
+                done = scan.take(reader.fetch(AHEAD, 0.5))
+                if done:
+                    reader.unassign(done)
+                    assigned.difference_update(done)
+        finally:
+            if assigned:
+                reader.unassign(assigned)
+        return scan
+
+
+def answered(
+    engine: EngineState,
+    dispatch: Dispatch,
+    outcomes: Outcomes,
+    hold: Callable[[QueuePartition, str], None],
+    answer: Precedent,
+) -> None:
+    """The owner hears whether a job is a repeat: then its record is done, else it starts. `hold` takes a number out of
+    work of which that could not be found out.
+    """
+    attempt = answer.attempt
+    if attempt.settled or answer.assignment != attempt.number.assignment:
+        return
+    if answer.found is None:
+        hold(attempt.number, f"whether job {attempt.job.id} is a repeat could not be read in {answer.place}")
+        return
+    attempt.repeated = False
+    if not answer.found:
+        dispatch.ready(attempt, follows=answer.follows)
+        return
+    attempt.settled = True
+    outcomes.complete(attempt)
+    engine.counters.events["dropped_copies"] += 1
+    log.info("job.repeat_dropped", extra={"job_id": attempt.job.id})
+    outcomes.leave(attempt)
+    engine.wrote(0, 0)

@@ -1,0 +1,173 @@
+"""A repeated enqueue runs once, however much has happened in between. Simulated, on the memory log."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from processor.broker.base import Reader
+from processor.broker.memory.admin import MemoryAdmin
+from processor.engine.precedents import may_be_second
+from processor.engine.queue_partition import RECENT
+from processor.errors import BrokerUnavailable
+from processor.job import Job, Lane
+from processor.job_ids import uuid7
+from processor.states import State
+from tests.unit.engine.scene import QUEUE, Scene
+
+DAY = 24 * 3_600_000
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    scene = Scene(seed=5, partitions=1)
+    yield scene
+    scene.close()
+
+
+@pytest.fixture
+def runs(scene: Scene) -> Counter[str]:
+    runs: Counter[str] = Counter()
+    scene.define("plain", lambda ctx, payload: runs.update([ctx.id]))
+    return runs
+
+
+def fresh(scene: Scene) -> str:
+    """An id as a client makes it."""
+    return uuid7(scene.runtime.clock.now_ms())
+
+
+@pytest.mark.parametrize("how", ["stop", "kill", "thousands"])
+@pytest.mark.parametrize("key", [None, "k"])
+def test_a_repeat_runs_once_after_a_restart_and_after_thousands(
+    scene: Scene, runs: Counter[str], how: str, key: str | None
+) -> None:
+    job_id = fresh(scene)
+    worker = scene.start("w-0")
+    scene.enqueue("plain", job_id, key=key)
+    scene.settle()
+    if how == "thousands":
+        for _ in range(2 * RECENT + 1):
+            scene.enqueue("plain", fresh(scene))
+        scene.settle()
+    else:
+        getattr(worker, how)()
+        scene.until(lambda: worker.over, 20)
+        worker = scene.start("w-0")
+    scene.enqueue("plain", job_id, key=key, derived=True)
+    scene.enqueue("plain", "after", key=key)
+    scene.settle()
+    assert (runs[job_id], runs["after"]) == (1, 1)
+    assert scene.ends()[job_id, 1] == [State.SUCCEEDED]
+    assert worker.worker.state.numbers[QUEUE, 0].attempts == {}
+    assert worker.worker.state.loads[QUEUE].records == 0
+
+
+def test_repeats_of_what_did_not_arrive_run_once(scene: Scene, runs: Counter[str]) -> None:
+    """Sent several times, and asked for together; others in between."""
+    scene.start("w-0")
+    ids = [fresh(scene) for _ in range(20)]
+    for job_id in ids:
+        scene.enqueue("plain", fresh(scene))
+        for _ in range(2):
+            scene.enqueue("plain", job_id, derived=True)
+    scene.settle()
+    assert [runs[job_id] for job_id in ids] == [1] * 20
+    assert set(runs.values()) == {1}
+
+
+def test_a_repeat_goes_on_where_its_dead_worker_was(scene: Scene, runs: Counter[str]) -> None:
+    """It is not taken for its own first record."""
+    done: list[int] = []
+
+    def loop(ctx: object, payload: object) -> None:
+        for item in ctx.each("rows", lambda after: range(0 if after is None else after + 1, 20), cursor=lambda i: i):  # type: ignore[attr-defined]  # a context
+            scene.runtime.wait_for(lambda: False, 0.5)
+            done.append(item)
+
+    scene.define("loop", loop)
+    worker = scene.start("w-0")
+    scene.enqueue("loop", fresh(scene), derived=True)
+    scene.until(lambda: len(done) >= 8)
+    worker.kill()
+    scene.start("w-0")
+    scene.settle()
+    assert set(done) == set(range(20))
+    assert len(done) < 30
+
+
+@pytest.mark.parametrize("fault", [BrokerUnavailable("away"), RuntimeError("a fault of ours")])
+def test_a_repeat_waits_until_it_is_known_whether_it_is_one(
+    scene: Scene, runs: Counter[str], monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    """The number of a repeat that cannot be judged is held, and taken up again; nothing runs twice."""
+    real, calls = MemoryAdmin.offsets_at, []
+
+    def disturbed(self: MemoryAdmin, times: dict[object, int]) -> object:
+        calls.append(times)
+        if len(calls) <= 3:
+            raise fault
+        return real(self, times)  # type: ignore[arg-type]  # passed on as it is
+
+    job_id = fresh(scene)
+    worker = scene.start("w-0")
+    scene.enqueue("plain", job_id)
+    scene.settle()
+    worker.stop()
+    scene.until(lambda: worker.over, 20)
+    monkeypatch.setattr(MemoryAdmin, "offsets_at", disturbed)
+    scene.enqueue("plain", job_id, derived=True)
+    scene.enqueue("plain", "other")
+    scene.start("w-0")
+    scene.settle(200.0)
+    assert len(calls) > 3
+    assert (runs[job_id], runs["other"]) == (1, 1)
+
+
+def test_plain_jobs_are_not_looked_for(scene: Scene, runs: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(self: MemoryAdmin, times: object) -> object:
+        raise AssertionError("nobody repeats anything here")
+
+    monkeypatch.setattr(MemoryAdmin, "offsets_at", never)
+    worker = scene.start("w-0")
+    for _ in range(10):
+        scene.enqueue("plain", fresh(scene))
+    scene.enqueue("plain", "chosen", derived=True)
+    scene.settle()
+    worker.kill()
+    scene.start("w-0")
+    scene.enqueue("plain", "chosen", derived=True)
+    scene.settle()
+    assert set(runs.values()) == {1}
+
+
+def test_what_may_be_a_repeat() -> None:
+    now = 1_767_225_600_000
+    job = Job(uuid7(now - 1000), "plain", 1, QUEUE, b"", now)
+    assert may_be_second(job, Lane.NORMAL, now, DAY)
+    assert not may_be_second(job, Lane.DUE, now, DAY)
+    assert not may_be_second(job, Lane.NORMAL, now + DAY, DAY), "one id is one job only within the window"
+    for other in (
+        job._replace(id="order-7"),
+        job._replace(hop=1),
+        job._replace(life=2),
+        job._replace(parent="p"),
+    ):
+        assert not may_be_second(other, Lane.NORMAL, now, DAY)
+
+
+def test_the_reader_is_free_again(scene: Scene, runs: Counter[str]) -> None:
+    """Each scan gives back what it was assigned: the next one may be of the same partition."""
+    worker = scene.start("w-0")
+    for _ in range(3):
+        job_id = fresh(scene)
+        scene.enqueue("plain", job_id)
+        scene.enqueue("plain", "x" + job_id, derived=True)
+        scene.settle()
+        scene.enqueue("plain", job_id, derived=True)
+        scene.settle()
+        assert runs[job_id] == 1
+    reader: Reader | None = worker.worker.precedents._reader
+    assert reader is None or reader.fetch(1, 0.0).records == []
