@@ -6,6 +6,7 @@ plus fields given as `extra`. Everything goes to stderr through one handler, lib
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
@@ -48,6 +49,14 @@ def configure(fmt: str = "text", *, level: int = logging.INFO, stream: TextIO | 
     root.addHandler(handler)
     root.setLevel(level)
     logging.captureWarnings(True)
+
+
+def write_lines_at_once() -> None:
+    """Let each line that is printed leave at once: into a pipe Python writes when 8 KiB are full, and a process that is
+    killed loses those.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
 
 
 class Lines(logging.StreamHandler[TextIO]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -80,12 +81,17 @@ def worker(**flags: Any) -> None:
 
 def _run(flags: Flags) -> int:
     from processor.cli.target import load_app
+    from processor.executors.loading import absolute
+    from processor.logs import write_lines_at_once
     from processor.process.probes import parse_address
     from processor.process.service import ServeOptions, worker_config
     from processor.process.slots import take_slots
     from processor.process.supervisor import Supervisor
 
-    app = load_app(flags.app_path)
+    # As of now: the module, or a job, may change the working directory.
+    folder, app_path = os.getcwd(), absolute(flags.app_path)
+    write_lines_at_once()
+    app = load_app(app_path)
     # Before any fork, so that no child needs to: importing makes no client and no thread.
     importlib.import_module("processor.broker.kafka")
     settings = _settings(app, flags)
@@ -93,7 +99,8 @@ def _run(flags: Flags) -> int:
     options = ServeOptions(
         queues=flags.queues,
         concurrency=_concurrency(flags, settings),
-        app_path=flags.app_path,
+        app_path=app_path,
+        folder=folder,
         http=http,
         log_format=flags.log_format,
     )
@@ -103,17 +110,22 @@ def _run(flags: Flags) -> int:
     config = worker_config(app, settings, slots[0].name, options)
     _summary(flags, settings, config, slots, http)
     if not flags.supervise:
-        return _serve(app, settings, config, http, lambda: None)
+        return _serve(app, settings, config, flags.app_path, http)
 
     def serve(index: int, slot: Slot, on_ready: Callable[[], None]) -> int:
         address = None if http is None else http.plus(index)
-        return _serve(app, settings, replace(config, slot=slot.name), address, on_ready)
+        return _serve(app, settings, replace(config, slot=slot.name), flags.app_path, address, on_ready)
 
     return Supervisor(slots, serve).run()
 
 
 def _serve(
-    app: App, settings: Settings, config: WorkerConfig, http: Address | None, on_ready: Callable[[], None]
+    app: App,
+    settings: Settings,
+    config: WorkerConfig,
+    app_path: str,
+    http: Address | None,
+    on_ready: Callable[[], None] = lambda: None,
 ) -> int:
     """One worker process, from here on with a Kafka of its own."""
     from processor.errors import TopicError
@@ -126,7 +138,7 @@ def _serve(
         try:
             return serve(app, broker, config, plan=app.topic_plan(), http=http, on_ready=on_ready)
         except TopicError as error:
-            error.hint = f"processor topics plan --app {config.app_path}, then: apply"
+            error.hint = f"processor topics plan --app {app_path}, then: apply"
             raise
     raise AssertionError("errors() exits or raises")
 

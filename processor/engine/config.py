@@ -86,6 +86,8 @@ class WorkerConfig:
 
     app_path: str | None = None
     """`MODULE:APP`: the name under which child processes import the app. Process executors need it."""
+    child_folder: str | None = None
+    """Working directory of child processes; None: that of this process, which a job may have changed."""
     quarantine: bool = True
     """Jobs that were there when processes died run in child processes of their own. False: they cannot."""
     child_slots: int = field(default_factory=lambda: os.cpu_count() or 1)

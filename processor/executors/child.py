@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from typing import NoReturn
 
@@ -40,10 +41,10 @@ from processor.executors.child_frames import (
     unpack_assigned,
 )
 from processor.executors.loading import Application, load_application, run_start_hooks
-from processor.executors.parent_death import die_with_parent
+from processor.executors.parent_death import die_with_parent, take_group_along
 from processor.executors.runner import outcome_of, run_async, run_sync
 from processor.job import Job, Progress, Step
-from processor.logs import configure
+from processor.logs import configure, write_lines_at_once
 from processor.runtime.gc_tuning import GrowthWatch
 from processor.states import State
 from processor.texts import message_of
@@ -175,14 +176,21 @@ class Child:
         # What the start hooks have set; each attempt runs in a copy.
         context = copy_context()
         growth = GrowthWatch()
+        home = os.getcwd()
         while True:
             assigned = self._jobs.get()
             port = self._port
             assert port is not None  # set by the reader before it hands the job over
             outcome = context.copy().run(self._run, port, app.job_types.get(assigned.job.type))
+            # Half a line, too: whoever prints it may be killed before it is whole.
+            with suppress(Exception):
+                sys.stdout.flush()
             with self._sending:
                 self._port = None
                 self._send_end(port, outcome)
+            # The next job's relative paths are not this one's.
+            with suppress(OSError):
+                os.chdir(home)
             growth.turn(time.monotonic())
 
     def _send_end(self, port: ChildPort, outcome: Outcome) -> None:
@@ -261,14 +269,44 @@ class Child:
             os._exit(1)
 
 
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+def _ignore_stops() -> None:
+    """A signal to all processes of a terminal or a service is the worker's: it decides what becomes of its jobs.
+
+    By handlers that do nothing and not by ignoring: what a handler starts would ignore them too, and processes of its
+    `multiprocessing` could not be terminated.
+    """
+    for number in _STOPS:
+        signal.signal(number, lambda *_: None)
+        signal.siginterrupt(number, False)
+    masks = threading.local()
+
+    def hold_back() -> None:
+        # A signal to the new process must not find the handlers of this one there.
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+
+    def let_through() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    def be_stopped() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        let_through()
+
+    os.register_at_fork(before=hold_back, after_in_parent=let_through, after_in_child=be_stopped)
+
+
 def main(arguments: Sequence[str]) -> NoReturn:
     """Be a child process."""
     app_path, descriptor, parent, log_format = arguments
     die_with_parent(int(parent))
     if log_format:
         configure(log_format)
-    # Ctrl-C in a terminal reaches the whole process group; the worker decides what becomes of its jobs.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    write_lines_at_once()
+    _ignore_stops()
+    take_group_along(int(descriptor))
     channel = Channel(socket.socket(fileno=int(descriptor)))
     try:
         app = load_application(app_path)

@@ -45,6 +45,12 @@ def load_application(path: str) -> Application:
     return _application_of(module, name, attribute)
 
 
+def absolute(path: str) -> str:
+    """The same `MODULE:APP` or `FILE.py:APP`, whatever the working directory is by then."""
+    name, separator, attribute = path.rpartition(":") if ":" in path else (path, "", "")
+    return f"{Path(name).resolve()}{separator}{attribute}" if name.endswith(".py") else path
+
+
 def run_start_hooks(app: Application) -> None:
     """Call the app's start hooks, in their order.
 

@@ -18,7 +18,6 @@ import subprocess
 import sys
 from collections import deque
 from contextlib import suppress
-from dataclasses import asdict
 
 from processor import events
 from processor.core.failures import error_info
@@ -26,15 +25,9 @@ from processor.core.outcome import Crashed, Failed, Lost, Outcome, Yielded
 from processor.engine.attempt import Attempt
 from processor.engine.config import WorkerConfig
 from processor.engine.dispatch import Ending
-from processor.errors import DefinitionError, JobLost, JobYielded, ProcessEnded
-from processor.executors.child_frames import (
-    Assigned,
-    Channel,
-    Report,
-    pack_assigned,
-    unpack_outcome,
-    unpack_report,
-)
+from processor.errors import DefinitionError, ProcessEnded
+from processor.executors.child_frames import Channel, pack_assigned, unpack_outcome, unpack_report
+from processor.executors.child_reports import apply, assigned, synced
 from processor.executors.threads import taken_back
 from processor.runtime import Actor, Inbox, Runtime, Signal
 from processor.texts import message_of
@@ -73,6 +66,7 @@ class ProcessPool:
         self.runtime = runtime
         self.inbox = inbox
         self.app_path = config.app_path
+        self.folder = config.child_folder
         self.env = config.child_env
         self.log_format = config.child_log_format
         self.backlog: deque[Attempt] = deque()
@@ -192,7 +186,7 @@ class _Slot:
         process = self._process
         if process is not None and process.poll() is None:
             self._why = why
-            process.kill()
+            _end_group(process)
 
     # --- the slot's thread ---------------------------------------------------------------------------------------
 
@@ -239,11 +233,21 @@ class _Slot:
             return Lost() if attempt.lost else Yielded()
         attempt.started_at = self._pool.runtime.clock.monotonic()
         try:
-            channel.send(pack_assigned(_assigned(attempt)))
+            channel.send(pack_assigned(assigned(attempt)))
             outcome = self._listen(attempt, channel)
         except OSError:
             outcome = None
-        return self._crashed() if outcome is None else outcome
+        return self._died(attempt) if outcome is None else outcome
+
+    def _died(self, attempt: Attempt) -> Outcome:
+        """Its child died. While it was being asked to stop that is how it stopped: a signal to all processes of the
+        service ends what a handler waits for as well.
+        """
+        crashed = self._crashed()
+        if attempt.interrupted and attempt.stop is None:
+            log.warning("child.died_yielding", extra={"job_id": attempt.job.id, "cause": crashed.detail})
+            return Lost() if attempt.lost else Yielded()
+        return crashed
 
     def _listen(self, attempt: Attempt, channel: Channel) -> Outcome | None:
         """Apply what the child says until the attempt has ended; None if the child did."""
@@ -261,7 +265,7 @@ class _Slot:
             if frame[0] == "end":
                 return unpack_outcome(frame[2])
             if frame[0] == "sync":
-                channel.send(("synced", _synced(attempt)))
+                channel.send(("synced", synced(attempt)))
 
     def _tell(self, attempt: Attempt, channel: Channel) -> None:
         flags = (attempt.interrupted, attempt.lost)
@@ -308,7 +312,11 @@ class _Slot:
                     [*command, self._pool.app_path, str(theirs.fileno()), str(os.getpid()), self._pool.log_format],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
+                    cwd=self._pool.folder,
                     env={**os.environ, **self._pool.env},
+                    # Led by the child: what a handler starts is ended with it, and a signal to the worker's group (of a
+                    # terminal, of `timeout`) is for the worker alone.
+                    process_group=0,
                 )
             except (OSError, ValueError) as error:
                 # No memory or no processes left, or a handler has put something odd into the environment.
@@ -332,6 +340,10 @@ class _Slot:
             self._channel = None
         if process is None:
             return Crashed("the child process is gone")
+        if process.returncode is None:
+            # It is not waited for yet, so nobody else can have its number.
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            _end_group(process)
         code = process.wait()
         if self._why:
             return Crashed(f"the child process was killed: {self._why}")
@@ -351,40 +363,10 @@ class _Slot:
         os.close(self._wake_w)
 
 
-def apply(attempt: Attempt, report: Report) -> None:
-    """Do to the real attempt what the handler did in the child.
-
-    The owning thread may drain the attempt at any moment in between, so the order matters: what a progress stands for
-    (steps, children) comes before it, and what it makes superfluous after it.
-    """
-    for step in report.steps:
-        attempt.save_step(step)
-    for record in report.children:
-        attempt.spawn(record, "")
-    if report.progress is not None:
-        attempt.note(report.progress)
-    if report.save and attempt.latest is not None:
-        attempt.save(attempt.latest)
-    attempt.forget_steps(report.forgotten)
-    if report.reported is not None:
-        attempt.progressed(*report.reported)
-    if report.beat:
-        attempt.heartbeat()
-
-
-def _assigned(attempt: Attempt) -> Assigned:
-    limits = asdict(attempt.limits)
-    return Assigned(attempt.job, attempt.fencing_token, attempt.resumed, attempt.steps, limits, attempt.patience)
-
-
-def _synced(attempt: Attempt) -> str:
-    try:
-        attempt.sync()
-    except JobLost:
-        return "lost"
-    except JobYielded:
-        return "yielded"
-    return "durable"
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a child that was not waited for yet, with all that it has started."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _signal_name(number: int) -> str:

@@ -53,6 +53,8 @@ class ServeOptions:
     """Overrides what each queue declares."""
     app_path: str | None = None
     """`MODULE:APP`, for the children of process executors."""
+    folder: str | None = None
+    """Working directory of those children; None: that of this process when they start."""
     http: Address | None = None
     """Where the probes listen; None: nowhere."""
     log_format: str = ""
@@ -97,6 +99,7 @@ def worker_config(app: Application, settings: Settings, slot: str, options: Serv
         result_max_bytes=worker.result_max_bytes,
         payload_max_bytes=settings.client.payload_max_bytes,
         app_path=options.app_path,
+        child_folder=options.folder,
         quarantine=options.app_path is not None,
         child_log_format=options.log_format,
         child_env={"PROCESSOR_KAFKA__BOOTSTRAP": settings.kafka.bootstrap},
