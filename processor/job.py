@@ -35,6 +35,10 @@ class Failure(NamedTuple):
     """Milliseconds since the epoch."""
 
 
+CHILDREN_NAMED = 100
+"""Children of a job that are named in its record and in its dead letter."""
+
+
 class Carried(NamedTuple):
     """What a job takes along from earlier attempts."""
 
@@ -44,6 +48,8 @@ class Carried(NamedTuple):
     """The encoded CheckpointRecord; None if there is none or the checkpoint topic keeps it."""
     steps: list[bytes] | None = None
     """The encoded StepRecords."""
+    children: list[str] | None = None
+    """Ids of the children that it has started, the first `CHILDREN_NAMED` of them: it starts none of these again."""
 
 
 class Job(NamedTuple):
@@ -80,6 +86,8 @@ class Job(NamedTuple):
     """What it takes along from earlier attempts."""
     redriven_from: str | None = None
     """The dead letter that this life began with, as `partition@offset` of the dead-letter topic."""
+    children_life: int = 0
+    """The life that its children's ids are made of, 0: its own. A redrive from the checkpoint goes on with the same."""
 
 
 class Place(NamedTuple):

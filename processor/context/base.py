@@ -190,7 +190,9 @@ class ContextBase:
                     hint="children with one key are one child: give each a key of its own",
                 )
             spawned[name] = 1
-        child = child_id(job.id, job.life, path, job_type.name, index)
+        child = child_id(job.id, job.children_life or job.life, path, job_type.name, index)
+        if job.carried is not None and job.carried.children and child in job.carried.children:
+            return child  # an earlier attempt, or the life that this one goes on from, has started it
         record = job_type.child_record(
             payload, child_id=child, parent=job, now_ms=port.clock.now_ms(), max_bytes=port.limits.payload_max_bytes
         )

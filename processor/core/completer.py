@@ -160,7 +160,7 @@ class Completer:
             deaths=deaths,
             number=topics.number,
             due_at=due,
-            carried=Carried(failures, progress, steps),
+            carried=Carried(failures, progress, steps, job.carried.children if job.carried is not None else None),
         )
         creates = [on_its_way(topics.namespace, moved, due, now)]
         if marked:
@@ -290,6 +290,7 @@ class Completer:
             failures=self.failures(job, outcome.error, now),
             progress=progress,
             steps=steps,
+            children=job.carried.children if job.carried is not None else None,
         )
         headers = [*routing_headers(job), (REASON, outcome.reason.encode())]
         return OutRecord(topics.dlq, job.id.encode(), encode(record), headers)
@@ -303,6 +304,7 @@ class Completer:
             failures=self.failures(job, error, now),
             progress=carried.progress,
             steps=carried.steps,
+            children=carried.children,
         )
         return OutRecord(dlq, job.id.encode(), encode(record), [*routing_headers(job), (REASON, error.kind.encode())])
 

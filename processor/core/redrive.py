@@ -142,21 +142,22 @@ def next_life(letter: DeadLetterRecord, address: Address, how: Redrive, now_ms: 
         deaths=0,
         carried=None if how.from_zero else _checkpoint(letter, address, job),
         redriven_from=str(address),
+        children_life=0 if how.from_zero else job.children_life or job.life,
     )
 
 
 def _checkpoint(letter: DeadLetterRecord, address: Address, job: Job) -> Carried | None:
     """What the job had saved, as it travels in its record; None: nothing."""
-    progress, steps = letter.progress, letter.steps
+    progress, steps, children = letter.progress, letter.steps, letter.children
     if progress is None and job.carried is not None:
         # The letter was written in an emergency, from the record as it lay there.
-        progress, steps = job.carried.progress, job.carried.steps
+        progress, steps, children = job.carried.progress, job.carried.steps, job.carried.children
     if progress is None:
-        return None
+        return Carried([], children=children) if children else None
     _check(decode_checkpoint, progress, "checkpoint", address)
     for step in steps or ():
         _check(decode_step, step, "saved steps", address)
-    return Carried([], progress, steps)
+    return Carried([], progress, steps, children)
 
 
 def _check(decode: Callable[[bytes], object], value: bytes, what: str, address: Address) -> None:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from processor.context.port import StopWish
 from processor.errors import JobLost, UnknownJobType
+from processor.job import CHILDREN_NAMED
+from processor.wire.headers import JOB_ID, header
 
 if TYPE_CHECKING:
     from processor.broker.base import OutRecord
@@ -140,6 +142,8 @@ class Attempt(StopWish):
     """Of processes that ran it, in a row and without progress."""
     _ops: deque[tuple[str, object]] | None = None
     _forgettable: list[str] | None = None
+    children: list[str] | None = None
+    """Ids of the first children that it started, as of the last drain (owner only)."""
     step_names: dict[str, Step] | None = None
     """Steps in the checkpoint topic, as of the last drain (owner only)."""
 
@@ -171,6 +175,7 @@ class Attempt(StopWish):
         attempt.derived, attempt.deaths, attempt.parked_until = self.derived, self.deaths, self.parked_until
         attempt.saved, attempt.promoted, attempt.announced = self.saved, self.promoted, self.announced
         attempt.resumed = attempt.latest = attempt.written = self.latest
+        attempt.children = self.children
         if self.step_names:
             attempt.steps, attempt.step_names = dict(self.step_names), dict(self.step_names)
         return attempt
@@ -287,6 +292,7 @@ class Attempt(StopWish):
                 steps.append(value)  # type: ignore[arg-type]  # tagged by kind
             elif kind == "child":
                 children.append(value)  # type: ignore[arg-type]  # tagged by kind
+                self._name_child(value)  # type: ignore[arg-type]  # tagged by kind
             else:
                 forgettable.extend(value)  # type: ignore[arg-type]  # tagged by kind
         progress: Progress | None = None
@@ -300,6 +306,12 @@ class Attempt(StopWish):
             return Drained(steps, children, (), None)
         self._forgettable = None
         return self._without_forgotten(steps, children, forgettable, progress)
+
+    def _name_child(self, record: OutRecord) -> None:
+        if self.children is None:
+            self.children = []
+        if len(self.children) < CHILDREN_NAMED:
+            self.children.append((header(record.headers, JOB_ID) or b"").decode())
 
     def _without_forgotten(
         self, steps: list[Step], children: list[OutRecord], forgotten: list[str], progress: Progress

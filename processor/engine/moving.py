@@ -14,7 +14,7 @@ from processor.engine.attempt import Attempt
 from processor.engine.dispatch import Dispatch
 from processor.engine.queue_partition import QueuePartition
 from processor.engine.state import EngineState
-from processor.job import Carried, ErrorInfo, Job
+from processor.job import CHILDREN_NAMED, Carried, ErrorInfo, Job
 
 
 class Moving:
@@ -26,9 +26,10 @@ class Moving:
 
     def out(self, attempt: Attempt, error: ErrorInfo, delay: float, *, deaths: int) -> Job:
         """Put the copy of an attempt's job into the outbox, to come back in `delay` seconds; the job as it leaves."""
-        engine, number, job = self._engine, attempt.number, attempt.job
+        engine, number = self._engine, attempt.number
         now = engine.clock.now_ms()
         saved, children = self.taken(attempt)
+        job = with_children(attempt)
         move = engine.completer.move(
             number.topics,
             job,
@@ -88,10 +89,22 @@ class Moving:
 
     def note_failure(self, attempt: Attempt, error: ErrorInfo, now: int) -> Job:
         """An attempt failed, and its job waits here: count it in the job's own record."""
-        job = attempt.job
+        job = with_children(attempt)
         failures = self._engine.completer.failures(job, error, now)
-        self._engine.rewrite(attempt, job._replace(attempt=job.attempt + 1, carried=Carried(failures)))
+        children = job.carried.children if job.carried is not None else None
+        carried = Carried(failures, children=children)
+        self._engine.rewrite(attempt, job._replace(attempt=job.attempt + 1, carried=carried))
         return attempt.job
+
+
+def with_children(attempt: Attempt) -> Job:
+    """The job of an attempt that has ended, with the children that it started named in its record."""
+    job = attempt.job
+    if not attempt.children:
+        return job
+    carried = job.carried or Carried([])
+    named = list(dict.fromkeys([*(carried.children or ()), *attempt.children]))[:CHILDREN_NAMED]
+    return job._replace(carried=carried._replace(children=named))
 
 
 def _came_before(job: Job) -> bool:

@@ -23,7 +23,7 @@ from processor.core.outcome import (
 from processor.core.write_set import SavedOut
 from processor.engine.attempt import Attempt, Sync
 from processor.engine.dispatch import Dispatch
-from processor.engine.moving import Moving
+from processor.engine.moving import Moving, with_children
 from processor.engine.parked import look_again_at
 from processor.engine.queue_partition import PartitionPhase, QueuePartition
 from processor.engine.state import EngineState
@@ -206,10 +206,11 @@ class Outcomes:
 
     def end(self, attempt: Attempt) -> None:
         """The job is over: everything that this writes, in one flush with the completion of its offset."""
-        engine, number, job, outcome = self._engine, attempt.number, attempt.job, attempt.outcome
+        engine, number, outcome = self._engine, attempt.number, attempt.outcome
         assert outcome is not None
         now = engine.clock.now_ms()
         saved, children = self.moving.taken(attempt)
+        job = with_children(attempt)
         writes = engine.completer.end(
             number.topics,
             job,

@@ -80,14 +80,14 @@ def _open_job(values: dict[str, Any]) -> None:
     carried = values.get("carried")
     if carried is not None:
         failures = [Failure(**failure) for failure in carried["failures"]]
-        values["carried"] = Carried(failures, carried["progress"], carried["steps"])
+        values["carried"] = Carried(failures, carried["progress"], carried["steps"], carried["children"])
 
 
 def _close_job(values: dict[str, Any]) -> None:
     carried = values["carried"]
     if carried is not None:
         failures = [failure._asdict() for failure in carried.failures]
-        values["carried"] = {"failures": failures, "progress": carried.progress, "steps": carried.steps}
+        values["carried"] = {**carried._asdict(), "failures": failures}
 
 
 def _open_checkpoint(values: dict[str, Any]) -> None:

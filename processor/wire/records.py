@@ -163,6 +163,8 @@ class DeadLetterRecord(NamedTuple):
     """Encoded CheckpointRecord."""
     steps: list[bytes] | None = None
     """Encoded StepRecords."""
+    children: list[str] | None = None
+    """Ids of the children that it has started, as far as they are known."""
 
 
 class ControlRecord(NamedTuple):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
 from processor.app import App
 from processor.context import Context
-from processor.job import Lane
+from processor.job import CHILDREN_NAMED, Lane
 from processor.policies import Backoff, Retry
 from processor.states import State
 from processor.testing import Testbed, TestbedError
@@ -96,6 +97,23 @@ def parent(ctx: Context, p: Rows) -> list[str]:
     return names
 
 
+@app.job("outside", queue="bulk", payload=Rows, retry=Retry(3, Backoff("1s")))
+def outside(ctx: Context, p: Rows) -> list[str]:
+    """Starts its children outside of items and steps: these lines run again in each attempt and each life."""
+    names = [ctx.spawn(child, row) for row in range(p.rows)]
+    if not world.fixed:
+        raise ValueError("not yet")
+    return names
+
+
+@app.job("stepped", queue="bulk", payload=Rows, retry=Retry(2, Backoff("1s")))
+def stepped(ctx: Context, p: Rows) -> list[str]:
+    names = ctx.step("start", lambda: [ctx.spawn(child, row) for row in range(p.rows)])
+    if not world.fixed:
+        raise ValueError("not yet")
+    return names
+
+
 FILE = Rows(rows=300, bad=250)
 
 
@@ -149,6 +167,55 @@ def test_children_of_finished_items_are_not_started_again_from_a_checkpoint(bed:
     bed.redrive(h)
     bed.drain()
     assert len(world.children) == 4
+
+
+@pytest.mark.parametrize("job_type", [outside, stepped])
+def test_children_are_not_started_again_from_a_checkpoint(bed: Testbed, job_type: Any) -> None:
+    """They are named in the dead letter, so it does not matter whether anybody remembers their ends."""
+    h = bed.enqueue(job_type, Rows(rows=5, bad=0))
+    bed.drain()
+    (letter,) = bed.dead_letters()
+    first = list(world.children)
+    assert letter.children is not None
+    assert sorted(letter.children) == sorted(first)
+    assert len(first) == 5
+    for life in (2, 3):
+        bed.redrive(h)
+        bed.drain()
+        assert bed.status(h).life == life
+    world.fixed = True
+    bed.redrive(h)
+    bed.drain()
+    assert world.children == first
+    assert bed.result(h) == letter.children
+    records = [decode_job(record.value() or b"") for record in bed.broker.records(jobs_topic("redrives", "bulk"))]
+    assert len([job for job in records if job.type == "child"]) == 5
+
+
+def test_children_of_a_life_from_zero_are_kept_by_the_lives_after_it(bed: Testbed) -> None:
+    h = bed.enqueue(outside, Rows(rows=2, bad=0))
+    bed.drain()
+    bed.redrive(h, from_zero=True)
+    bed.drain()
+    assert len(set(world.children)) == 4
+    world.fixed = True
+    bed.redrive(h)
+    bed.drain()
+    assert len(world.children) == 4
+    assert bed.result(h) == sorted(world.children[2:], key=world.children.index)
+
+
+def test_of_very_many_children_some_are_named(bed: Testbed) -> None:
+    """A record does not grow with them; those that are not named start once all the same, by their marks."""
+    h = bed.enqueue(outside, Rows(rows=CHILDREN_NAMED + 20, bad=0))
+    bed.drain()
+    (letter,) = bed.dead_letters()
+    assert letter.children is not None
+    assert len(letter.children) == CHILDREN_NAMED
+    world.fixed = True
+    bed.redrive(h)
+    bed.drain()
+    assert len(world.children) == len(set(world.children)) == CHILDREN_NAMED + 20
 
 
 def test_redriven_job_is_never_dropped_as_seen(bed: Testbed) -> None:

@@ -54,6 +54,7 @@ def letter_facts(row: LetterRow, letter: DeadLetterRecord) -> dict[str, Any]:
         "failures": [failure._asdict() for failure in letter.failures or ()],
         "progress": _progress_facts(letter),
         "steps": _step_facts(letter),
+        "children": letter.children or [],
     }
 
 
@@ -132,6 +133,8 @@ def told(facts: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
     else:
         lines["job"] = "none that this version can read; processor dlq export has its bytes"
     lines |= _told_progress(facts)
+    if facts["children"]:
+        lines["children"] = _cut(", ".join(facts["children"]))
     return {name: value for name, value in lines.items() if value not in (None, "")}
 
 

@@ -46,6 +46,7 @@ texts = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_chara
 moments = st.integers(0, 2**42)
 jobs = st.builds(
     Job,
+    children_life=st.integers(0, 99),
     id=texts,
     type=texts,
     version=st.integers(1, 99),

@@ -40,7 +40,7 @@ errors = st.builds(ErrorInfo, text, text, text, text)
 failures = st.builds(Failure, text, text, text, text, count, text, moment)
 carried = st.builds(
     Carried, st.lists(failures, max_size=3), st.none() | st.binary(max_size=9),
-    st.none() | st.lists(st.binary(max_size=9), max_size=3),
+    st.none() | st.lists(st.binary(max_size=9), max_size=3), st.none() | st.lists(text, max_size=3),
 )  # fmt: skip
 loops = st.builds(LoopProgress, st.none() | text, count, st.none() | count, st.booleans())
 maybe_text = st.none() | text
@@ -51,6 +51,7 @@ RECORDS: dict[type[Any], st.SearchStrategy[Any]] = {
     Job: st.builds(
         Job, ids, text, count, text, st.binary(), moment, maybe_text, count, count, count, st.none() | count,
         maybe_text, count, st.none() | moment, st.none() | moment, count, st.none() | carried, maybe_text,
+        count,
     ),
     CheckpointRecord: st.builds(
         CheckpointRecord, text, count, count, moment, moment, moment, text, moment, count, maybe_text, maybe_text,
@@ -79,7 +80,7 @@ RECORDS: dict[type[Any], st.SearchStrategy[Any]] = {
     DeadLetterRecord: st.builds(
         DeadLetterRecord, text, text, moment, text, text, count, moment, maybe_bytes, maybe_bytes, maybe_bytes,
         st.none() | st.lists(failures, max_size=3), maybe_bytes,
-        st.none() | st.lists(st.binary(max_size=9), max_size=3),
+        st.none() | st.lists(st.binary(max_size=9), max_size=3), st.none() | st.lists(text, max_size=3),
     ),
 }  # fmt: skip
 DECODERS: dict[type[Any], Any] = {
@@ -117,7 +118,7 @@ def test_nested_values_come_back_as_their_types() -> None:
 
 
 def test_a_plain_job_is_written_in_the_short_form() -> None:
-    assert len(codec.encode(JOB._replace(key="k"))) == len(codec.encode(JOB._replace(key="k", deaths=1))) - 11
+    assert len(codec.encode(JOB._replace(key="k"))) == len(codec.encode(JOB._replace(key="k", deaths=1))) - 12
 
 
 @given(st.binary(max_size=200))
@@ -163,9 +164,9 @@ def test_a_huge_length_takes_no_memory(record: Job, length: bytes) -> None:
 
 
 def test_huge_counts_of_items_take_no_memory() -> None:
-    letter = DeadLetterRecord("j1", "dead", 1, "w", "t", 0, 0, failures=[], steps=[])
+    letter = DeadLetterRecord("j1", "dead", 1, "w", "t", 0, 0, failures=[], steps=[], children=[])
     whole = codec.encode(letter)
-    assert whole.endswith(b"\x02\x00\x00\x02\x00"), "the end is: empty failures, no progress, empty steps"
+    assert whole.endswith(b"\x02\x00\x00\x02\x00\x02\x00"), "its end: no failures, no progress, no steps, no children"
     tracemalloc.start()
     with pytest.raises(UndecodableRecord):
         codec.decode(whole[:-1] + b"\xfe\xff\xff\xff\x0f")
