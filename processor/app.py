@@ -16,19 +16,27 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Unpack, cast, overload
 
 from processor.broker.base import Broker, TopicSpec
 from processor.callables import refuse_async
 from processor.client.handles import Handle
 from processor.client.sender import Client, ClientConfig, keep_for_ever
 from processor.core.topic_plan import topic_plan
-from processor.declarations import Declaration, Enqueue, Queue, checked_executor, checked_seconds, refuse_unavailable
+from processor.declarations import (
+    Declaration,
+    Enqueue,
+    NamedOptions,
+    Queue,
+    checked_executor,
+    checked_options,
+    refuse_unavailable,
+)
 from processor.errors import DefinitionError, UnknownJobType, UnknownQueue
 from processor.job import Lane
 from processor.job_ids import checked_id
 from processor.job_types import BareHandler, JobType, PayloadHandler, json_result, start, untyped_job
-from processor.policies import JobOptions, Retry
+from processor.policies import Retry
 from processor.texts import shown
 from processor.wire.durations import Duration
 from processor.wire.names import NAME_BYTES, fault_of
@@ -193,13 +201,7 @@ class App:
             payload=payload,
             version=version,
             key=key,
-            options=JobOptions(
-                retry=Retry() if retry is None else retry,
-                attempt_timeout=checked_seconds(name, "attempt_timeout", attempt_timeout),
-                stall_timeout=checked_seconds(name, "stall_timeout", stall_timeout),
-                queue_timeout=checked_seconds(name, "queue_timeout", queue_timeout),
-                kill_after=checked_seconds(name, "kill_after", kill_after),
-            ),
+            options=checked_options(name, retry, attempt_timeout, stall_timeout, queue_timeout, kill_after),
             executor=checked_executor(name, executor),
             client=self.client,
         )
@@ -245,9 +247,7 @@ class App:
         queue: str | None = None,
         version: int | None = None,
         key: str | None = None,
-        id: str | None = None,
-        wait: bool = True,
-        delay: Duration | None = None,
+        **how: Unpack[NamedOptions],
     ) -> Handle[Any]:
         """Start a job by the name of its type: this process need not import the handler.
 
@@ -259,16 +259,16 @@ class App:
             DefinitionError: registered here, and with another queue, version or key.
             PayloadInvalid, PayloadTooLarge, EnqueueUnconfirmed: as `JobType.enqueue`.
         """
-        how = Enqueue(id=id, wait=wait, delay=delay)
+        wanted = Enqueue(**how)
         known = self.job_types.get(name)
         if known is not None:
-            return known.start_checked(payload, how, queue=queue, version=version, key=key)
+            return known.start_checked(payload, wanted, queue=queue, version=version, key=key)
         if queue is None:
             raise UnknownJobType(
                 f"job type {name} is not registered in this process",
                 hint="import the module that declares it, or say which queue its workers serve: queue=...",
             )
-        refuse_unavailable(how)
+        refuse_unavailable(wanted)
         client = self.client()
         job = untyped_job(
             client,
@@ -277,9 +277,9 @@ class App:
             queue=check_name(queue, "queue"),
             version=1 if version is None else version,
             key=key,
-            job_id=id,
+            job_id=wanted.id,
         )
-        return start(client, job, Lane.NORMAL, how, json_result)
+        return start(client, job, Lane.NORMAL, wanted, json_result)
 
     def handle(self, job_id: str) -> Handle[Any]:
         """The handle of a job by its id (else NameInvalid): also later, and elsewhere. Its result is plain JSON."""

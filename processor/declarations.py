@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
 
 from processor.client.sender import Client
 from processor.errors import DefinitionError
 from processor.job import Lane
-from processor.policies import JobOptions
+from processor.policies import JobOptions, Retry
 from processor.wire.durations import Duration, parse_duration
 
 _CENTURY = 100 * 366 * 86_400
@@ -44,6 +44,24 @@ class Declaration:
     client: Callable[[], Client]
 
 
+class NamedOptions(TypedDict, total=False):
+    """What an enqueue by name may be told beside the payload; see `Enqueue`."""
+
+    id: str | None
+    wait: bool
+    delay: Duration | None
+    at: datetime | None
+    kill_after: Duration | None
+    kill_at: datetime | None
+
+
+class EnqueueOptions(NamedOptions, total=False):
+    """What any other enqueue may be told."""
+
+    lane: str
+    idempotency_key: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enqueue:
     """How one enqueue differs from a plain one."""
@@ -55,6 +73,10 @@ class Enqueue:
     """Return only when all in-sync replicas have the job."""
     delay: Duration | None = None
     at: datetime | None = None
+    kill_after: Duration | None = None
+    """How long from now the job is given up, whatever it does; instead of what its type says."""
+    kill_at: datetime | None = None
+    """The same as a moment with a zone."""
     idempotency_key: str | None = None
 
 
@@ -78,6 +100,28 @@ def checked_executor(name: str, executor: str) -> str:
     return executor
 
 
+def checked_options(
+    name: str,
+    retry: Retry | None,
+    attempt_timeout: Duration | None,
+    stall_timeout: Duration | None,
+    queue_timeout: Duration | None,
+    kill_after: Duration | None,
+) -> JobOptions:
+    """The policy of a job type.
+
+    Raises:
+        DefinitionError: a time limit is none, or could never be kept; or `retry` is no policy.
+    """
+    return JobOptions(
+        retry=Retry() if retry is None else retry,
+        attempt_timeout=checked_seconds(name, "attempt_timeout", attempt_timeout),
+        stall_timeout=checked_seconds(name, "stall_timeout", stall_timeout),
+        queue_timeout=checked_seconds(name, "queue_timeout", queue_timeout),
+        kill_after=checked_seconds(name, "kill_after", kill_after),
+    )
+
+
 def checked_seconds(name: str, option: str, value: Duration | None) -> float | None:
     """A length of time that a job type names, in seconds.
 
@@ -85,6 +129,8 @@ def checked_seconds(name: str, option: str, value: Duration | None) -> float | N
         DefinitionError: it is none, or so long that its end could not be written as a moment.
     """
     seconds = None if value is None else parse_duration(value, name=f"job type {name}: {option}")
+    if seconds == 0:
+        raise DefinitionError(f"job type {name}: {option} is 0: no job could ever run", hint="leave it out for no end")
     if seconds is not None and seconds > _CENTURY:
         raise DefinitionError(f"job type {name}: {option} is longer than 100 years", hint="leave it out for no end")
     return seconds

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeVar, Unpack, overload
 
 from processor.broker.base import OutRecord
 from processor.callables import kind_of, refuse_async, refuse_awaitable
@@ -17,8 +16,9 @@ from processor.client.handles import Enqueued, Handle
 from processor.client.sender import Client
 from processor.context import AsyncContext, Context
 from processor.context.values import ResultCodec, encode_result, return_type
+from processor.core.deadlines import kill_date
 from processor.core.delays import due_at, refuse_too_late
-from processor.declarations import Declaration, Enqueue, refuse_unavailable
+from processor.declarations import Declaration, Enqueue, EnqueueOptions, refuse_unavailable
 from processor.errors import DefinitionError, NameInvalid, PayloadInvalid, ResultType
 from processor.job import Job, Lane
 from processor.job_ids import checked_id, checked_key, checked_type, uuid7
@@ -26,7 +26,6 @@ from processor.payloads import PayloadCodec, Upgrade, encode_untyped, is_version
 from processor.policies import After
 from processor.texts import shown
 from processor.wire.codec import encode
-from processor.wire.durations import Duration
 from processor.wire.headers import routing_headers
 from processor.wire.topics import jobs_topic
 
@@ -73,29 +72,9 @@ class JobType(Generic[P, R]):
     # -- the producers' view ---------------------------------------------------------------------------------------
 
     @overload
-    def enqueue(
-        self: JobType[None, R],
-        payload: None = None,
-        *,
-        id: str | None = None,
-        lane: str = "normal",
-        wait: bool = True,
-        delay: Duration | None = None,
-        at: datetime | None = None,
-        idempotency_key: str | None = None,
-    ) -> Handle[R]: ...
+    def enqueue(self: JobType[None, R], payload: None = None, **how: Unpack[EnqueueOptions]) -> Handle[R]: ...
     @overload
-    def enqueue(
-        self,
-        payload: P,
-        *,
-        id: str | None = None,
-        lane: str = "normal",
-        wait: bool = True,
-        delay: Duration | None = None,
-        at: datetime | None = None,
-        idempotency_key: str | None = None,
-    ) -> Handle[R]: ...
+    def enqueue(self, payload: P, **how: Unpack[EnqueueOptions]) -> Handle[R]: ...
     def enqueue(self, payload: Any = None, **how: Any) -> Handle[R]:
         """Start a job; returns when all in-sync replicas have it.
 
@@ -103,7 +82,8 @@ class JobType(Generic[P, R]):
             payload: what the handler gets.
             how: `id`: the job's id, to repeat an enqueue safely; `lane`: `high` or `low` if the queue has them;
                 `wait=False`: return at once, what is left is flushed by `app.close()`; `delay` ("5m") or `at` (an aware
-                datetime): not before then. `idempotency_key` is not available yet.
+                datetime): not before then; `kill_after` ("24h" from now) or `kill_at` (an aware datetime): no attempt
+                starts or goes on after that. `idempotency_key` is not available yet.
 
         Raises:
             PayloadInvalid, PayloadTooLarge: the payload cannot be a job.
@@ -114,29 +94,9 @@ class JobType(Generic[P, R]):
         return self._start(payload, Enqueue(**how))
 
     @overload
-    async def aenqueue(
-        self: JobType[None, R],
-        payload: None = None,
-        *,
-        id: str | None = None,
-        lane: str = "normal",
-        wait: bool = True,
-        delay: Duration | None = None,
-        at: datetime | None = None,
-        idempotency_key: str | None = None,
-    ) -> Handle[R]: ...
+    async def aenqueue(self: JobType[None, R], payload: None = None, **how: Unpack[EnqueueOptions]) -> Handle[R]: ...
     @overload
-    async def aenqueue(
-        self,
-        payload: P,
-        *,
-        id: str | None = None,
-        lane: str = "normal",
-        wait: bool = True,
-        delay: Duration | None = None,
-        at: datetime | None = None,
-        idempotency_key: str | None = None,
-    ) -> Handle[R]: ...
+    async def aenqueue(self, payload: P, **how: Unpack[EnqueueOptions]) -> Handle[R]: ...
     async def aenqueue(self, payload: Any = None, **how: Any) -> Handle[R]:
         """`enqueue` for the event loop, which goes on while the job is being confirmed."""
         return await asyncio.to_thread(self._start, payload, Enqueue(**how))
@@ -337,7 +297,11 @@ def start(
     Raises:
         DefinitionError: the time when it is to start makes no sense.
     """
-    due = due_at(how.delay, how.at, client.clock.now_ms())
+    now_ms = client.clock.now_ms()
+    killed = kill_date(how.kill_after, how.kill_at, now_ms)
+    if killed is not None:
+        job = job._replace(kill_at=killed)
+    due = due_at(how.delay, how.at, now_ms)
     if due is not None:
         job = job._replace(due_at=due)
         refuse_too_late(job)

@@ -32,10 +32,18 @@ class JobRow:
     worker: str = ""
     error: str = ""
     """The last error, first line."""
+    note: str = ""
+    """Why the state is what it is, first line."""
     done: float | None = None
     total: float | None = None
     place: Place | None = None
     """Of a job that waits in a lane."""
+    due_at: int | None = None
+    """When it may begin, or its next attempt may, milliseconds since the epoch; None: at once."""
+    kill_at: int | None = None
+    """Its kill date, milliseconds since the epoch."""
+    ends_at: int | None = None
+    """When the attempt that runs has used up its attempt timeout, milliseconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +211,8 @@ def _unstarted(job: Job, state: State, place: Place) -> JobRow:
         attempt=job.attempt,
         at=job.enqueued_at,
         place=place,
+        due_at=job.due_at,
+        kill_at=job.kill_at,
     )
 
 
@@ -225,6 +235,10 @@ def _row(status: StatusRecord) -> JobRow:
         at=status.at,
         worker=status.worker,
         error=f"{status.error.kind}: {status.error.message}".partition("\n")[0] if status.error else "",
+        note=(status.note or "").partition("\n")[0],
         done=status.done,
         total=status.total,
+        due_at=status.due_at,
+        kill_at=status.kill_at,
+        ends_at=status.ends_at,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from processor.cli.output import show
+from processor.cli.output import moment, show
 
 if TYPE_CHECKING:
     from processor.job import LoopProgress
@@ -38,6 +38,11 @@ def span(seconds: float) -> str:
     whole = max(0, int(seconds))
     size, unit = next((step for step in reversed(_STEPS) if whole >= step[0] * (2 if step[0] > 1 else 1)), _STEPS[0])
     return f"{whole // size}{unit}"
+
+
+def until(at_ms: int, now_ms: int) -> str:
+    """A moment ahead, and how far: `2026-11-28 18:00:00Z (in 12m)`."""
+    return f"{moment(at_ms)} ({'now' if at_ms <= now_ms else f'in {span((at_ms - now_ms) / 1000)}'})"
 
 
 def size(count: int) -> str:

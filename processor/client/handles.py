@@ -39,6 +39,9 @@ class JobStatus:
     """
     due_at: int | None = None
     """When its next attempt may begin, milliseconds since the epoch; None unless it waits for that."""
+    ends_at: int | None = None
+    """When it is told to stop at the latest, milliseconds since the epoch: its kill date, or the end of the time that
+    the attempt which runs has. None: never, or nobody has said so yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +108,7 @@ class Handle(Generic[R]):
             error=_error(record),
             attempts=self._attempts,
             due_at=record.due_at,
+            ends_at=min((at for at in (record.kill_at, record.ends_at) if at is not None), default=None),
         )
 
     def progress(self) -> JobProgress:

@@ -105,9 +105,11 @@ class ContextBase:
 
     @property
     def deadline(self) -> datetime | None:
-        """The moment no attempt goes on after; None if there is none."""
-        kill_at = self._port.job.kill_at
-        return None if kill_at is None else datetime.fromtimestamp(kill_at / 1000, UTC)
+        """The moment this attempt is told to stop at the latest: the end of its `attempt_timeout`, or the job's kill
+        date if that comes first. None if there is neither.
+        """
+        ends_at = self._port.ends_at
+        return None if ends_at is None else datetime.fromtimestamp(ends_at / 1000, UTC)
 
     @property
     def fencing_token(self) -> tuple[int, int, int]:

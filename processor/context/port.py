@@ -123,6 +123,11 @@ class AttemptPort(Protocol):
     @property
     def limits(self) -> ContextLimits: ...
     @property
+    def ends_at(self) -> int | None:
+        """When this attempt is told to stop at the latest, milliseconds since the epoch; None: never."""
+        ...
+
+    @property
     def interrupted(self) -> bool:
         """Cheap flag, looked at by every checkpoint, step, item and heartbeat; if set, they call `check`."""
         ...

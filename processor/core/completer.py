@@ -15,7 +15,7 @@ from processor.core.forwarding import on_its_way
 from processor.core.outcome import Discarded, Ended, Failed, Outcome, Parked, Succeeded
 from processor.core.write_set import Move, Origin, Saved, SavedOut, Topics, WriteSet
 from processor.job import Carried, ErrorInfo, Failure, Job, Progress, Step, Version
-from processor.states import State
+from processor.states import TERMINAL, State
 from processor.wire.codec import encode, encode_success
 from processor.wire.headers import REASON, routing_headers
 from processor.wire.records import (
@@ -55,6 +55,8 @@ class Completer:
     def status(self, job: Job, state: State, now: int, **fields: object) -> bytes:
         """An encoded status record of this job."""
         record = StatusRecord(job.id, job.life, job.type, job.queue, state, now, job.attempt + 1, self._worker)
+        if job.kill_at is not None and state not in TERMINAL:
+            fields["kill_at"] = job.kill_at
         return encode(record._replace(**fields) if fields else record)  # type: ignore[arg-type]  # checked by name at run time
 
     def succeeded(self, topics: Topics, job: Job, outcome: Succeeded, now: int) -> OutRecord:

@@ -8,10 +8,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import NamedTuple
 
+from processor.core.delays import moment_of
+from processor.errors import DefinitionError
 from processor.job import Job
 from processor.policies import JobOptions
+from processor.wire.durations import Duration, parse_duration
 
 KILLED, TIMEOUT, STALL = "killed", "timeout", "stall"
 
@@ -22,6 +26,46 @@ class Exceeded(NamedTuple):
     kind: str
     """`killed`, `timeout` or `stall`."""
     reason: str
+
+
+FURTHEST = 100 * 366 * 86_400_000
+"""Milliseconds that a kill date may lie ahead: what is further cannot be written as a moment everywhere."""
+
+
+def kill_date(kill_after: Duration | None, kill_at: datetime | None, now_ms: int) -> int | None:
+    """The kill date that an enqueue names, milliseconds since the epoch; None: it names none.
+
+    Raises:
+        DefinitionError: both are given, `kill_at` has no zone, or it has come already, or is over 100 years away.
+    """
+    if kill_after is not None and kill_at is not None:
+        raise DefinitionError("kill_after= and kill_at= are given both", hint="say one of them")
+    if kill_after is not None:
+        left = round(parse_duration(kill_after, name="kill_after") * 1000)
+    elif kill_at is not None:
+        left = moment_of("kill_at", kill_at) - now_ms
+    else:
+        return None
+    if left <= 0:
+        raise DefinitionError("the kill date has come already: the job would never run", hint="give a later one")
+    if left > FURTHEST:
+        raise DefinitionError("the kill date is over 100 years away", hint="leave it out for no end")
+    return now_ms + left
+
+
+def ends_at(options: JobOptions, job: Job, *, ran: float, now_ms: int) -> int | None:
+    """When a running attempt is told to stop at the latest, however busy it is; None: never.
+
+    Args:
+        options: of its job type.
+        job: the job.
+        ran: seconds since the attempt began.
+        now_ms: milliseconds since the epoch.
+    """
+    if options.attempt_timeout is None:
+        return job.kill_at
+    timeout = now_ms + round((options.attempt_timeout - ran) * 1000)
+    return timeout if job.kill_at is None else min(timeout, job.kill_at)
 
 
 def is_killed(job: Job, now_ms: int) -> bool:

@@ -25,7 +25,7 @@ def due_at(delay: Duration | None, at: datetime | None, now_ms: int) -> int | No
     if delay is not None:
         wait = round(parse_duration(delay, name="delay") * 1000)
     elif at is not None:
-        wait = _moment(at) - now_ms
+        wait = moment_of("at", at) - now_ms
     else:
         return None
     if wait > LONGEST * 1000:
@@ -33,10 +33,16 @@ def due_at(delay: Duration | None, at: datetime | None, now_ms: int) -> int | No
     return now_ms + max(wait, SHORTEST_MS) if wait > 0 else None
 
 
-def _moment(at: datetime) -> int:
+def moment_of(option: str, at: datetime) -> int:
+    """An aware datetime as milliseconds since the epoch.
+
+    Raises:
+        DefinitionError: it has no zone; `option` is where it was given.
+    """
     if getattr(at, "tzinfo", None) is None:  # a date or a text has none either
         raise DefinitionError(
-            f"at={at!r} is no moment with a zone", hint='use an aware datetime: datetime(..., tzinfo=ZoneInfo("..."))'
+            f"{option}={at!r} is no moment with a zone",
+            hint='use an aware datetime: datetime(..., tzinfo=ZoneInfo("..."))',
         )
     return round(at.astimezone(UTC).timestamp() * 1000)
 
@@ -49,5 +55,6 @@ def refuse_too_late(job: Job) -> None:
     """
     if job.due_at is not None and job.kill_at is not None and job.due_at >= job.kill_at:
         raise DefinitionError(
-            f"job {job.id} would be killed before it is due", hint="wait less, or let kill_after= be longer"
+            f"job {job.id} would be killed before it is due",
+            hint="wait less, or give it a later kill date: kill_after= or kill_at=",
         )

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from processor.context.port import StopWish
+from processor.core.deadlines import ends_at
 from processor.errors import JobLost, UnknownJobType
 from processor.job import CHILDREN_NAMED
 from processor.wire.headers import JOB_ID, header
@@ -137,6 +138,8 @@ class Attempt(StopWish):
     reported: tuple[float, float | None, str | None] | None = None
     beat_at = 0.0
     """When the handler last saved something or said that it is alive (monotonic seconds)."""
+    _ends_at = -1
+    """Milliseconds since the epoch, 0: never, -1: nobody has asked yet. Told once, so that it does not waver."""
     stop: Stop | None = None
     deaths = 0
     """Of processes that ran it, in a row and without progress."""
@@ -201,6 +204,14 @@ class Attempt(StopWish):
     @property
     def limits(self) -> ContextLimits:
         return self.shared.limits
+
+    @property
+    def ends_at(self) -> int | None:
+        if self._ends_at < 0:
+            clock = self.shared.clock
+            ran = 0.0 if self.started_at is None else clock.monotonic() - self.started_at
+            self._ends_at = ends_at(self.runnable.options, self.job, ran=ran, now_ms=clock.now_ms()) or 0
+        return self._ends_at or None
 
     @property
     def observer(self) -> Observer | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from processor.core.failures import error_info
 from processor.core.outcome import Discarded, Ended, Failed, Lost, Outcome, Parked, Succeeded
 from processor.core.verdict import judged
 from processor.engine.attempt import Attempt, Stop
@@ -20,7 +21,9 @@ def stopped(attempt: Attempt, stop: Stop, now: int) -> Outcome:
         return Ended(State.KILLED, stop.reason)
     if stop.kind == "cancelled":
         return Ended(State.CANCELLED, stop.reason)
-    return judged(attempt.runnable.options.retry, attempt.job, AttemptTimedOut(stop.reason), now)
+    error = AttemptTimedOut(stop.reason)
+    info = error_info(error)._replace(kind=stop.kind)
+    return judged(attempt.runnable.options.retry, attempt.job, error, now, info)
 
 
 def name_of(outcome: Outcome) -> str:

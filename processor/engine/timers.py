@@ -133,9 +133,9 @@ class Timers:
         attempt.reported = None
         done, total, note = reported or (None, None, None)
         number, job = attempt.number, attempt.job
-        value = self._engine.completer.status(
-            job, State.RUNNING, self._engine.clock.now_ms(), done=done, total=total, note=note
-        )
+        timed = attempt.runnable.options.attempt_timeout is not None
+        told = {"done": done, "total": total, "note": note, "ends_at": attempt.ends_at if timed else None}
+        value = self._engine.completer.status(job, State.RUNNING, self._engine.clock.now_ms(), **told)
         number.announces.append(OutRecord(number.topics.status, job.id.encode(), value))
         self._engine.wrote(1, len(value))
 

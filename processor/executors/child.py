@@ -27,6 +27,7 @@ from processor import events
 from processor.broker.base import OutRecord
 from processor.clock import Clock, SystemClock
 from processor.context.port import ContextLimits, StopWish
+from processor.core.deadlines import ends_at
 from processor.core.failures import error_info
 from processor.core.outcome import Failed, Outcome, Parked
 from processor.engine.registry import RunnableJob
@@ -62,6 +63,7 @@ class ChildPort(StopWish):
         self.steps: Mapping[str, Step] = assigned.steps
         self.patience = assigned.patience
         self.clock: Clock = SystemClock()
+        self._began = self.clock.monotonic()
         self.limits = ContextLimits(**assigned.limits)
         self.synced: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.wants_sync = False
@@ -82,6 +84,12 @@ class ChildPort(StopWish):
         if self.job_type is None:
             raise UnknownJobType(f"the child process knows no job type {self.job.type!r}")
         return self.job_type
+
+    @property
+    def ends_at(self) -> int | None:
+        """When this attempt is told to stop at the latest, milliseconds since the epoch."""
+        ran, now_ms = self.clock.monotonic() - self._began, self.clock.now_ms()
+        return ends_at(self.runnable.options, self.job, ran=ran, now_ms=now_ms)
 
     # --- the handler's side --------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from processor.admin.dead_letters import LetterFilter, list_letters
 from processor.admin.redrive import Order, redrive_letters
@@ -32,7 +32,7 @@ from processor.client.handles import Handle, JobStatus
 from processor.client.sender import Client, ClientConfig
 from processor.core.redrive import LetterState, Redrive
 from processor.core.topic_plan import topic_plan
-from processor.declarations import Enqueue
+from processor.declarations import Enqueue, EnqueueOptions
 from processor.job_ids import uuid7
 from processor.job_types import JobType, start
 from processor.runtime.stepping import Deadlock, SteppingRuntime
@@ -96,16 +96,10 @@ class Testbed:
     # --- jobs -----------------------------------------------------------------------------------------------------
 
     @overload
-    def enqueue(
-        self, job_type: JobType[None, R], payload: None = None, *, id: str | None = None, lane: str = "normal"
-    ) -> Handle[R]: ...
+    def enqueue(self, job_type: JobType[None, R], payload: None = None, **how: Unpack[EnqueueOptions]) -> Handle[R]: ...
     @overload
-    def enqueue(
-        self, job_type: JobType[P, R], payload: P, *, id: str | None = None, lane: str = "normal"
-    ) -> Handle[R]: ...
-    def enqueue(
-        self, job_type: JobType[Any, R], payload: Any = None, *, id: str | None = None, lane: str = "normal"
-    ) -> Handle[R]:
+    def enqueue(self, job_type: JobType[P, R], payload: P, **how: Unpack[EnqueueOptions]) -> Handle[R]: ...
+    def enqueue(self, job_type: JobType[Any, R], payload: Any = None, **how: Unpack[EnqueueOptions]) -> Handle[R]:
         """Start a job, as `job_type.enqueue` does; nothing runs before `drain`, `advance` or `crash_worker`.
 
         Raises:
@@ -114,12 +108,12 @@ class Testbed:
         """
         app = _app_of(job_type)
         self._open(app)
-        how = Enqueue(id=id, lane=lane)
+        wanted = Enqueue(**how)
         # A fresh id comes from the seed: it decides the job's partition, so the run would differ each time.
         fresh = uuid7(self.runtime.clock.now_ms(), self._ids.randbytes(10))
-        job_id = fresh if id is None else id
+        job_id = fresh if wanted.id is None else wanted.id
         job = job_type._job(payload, job_id, app.client())
-        return start(app.client(), job, job_type._lane(how), how, job_type.decode_result)
+        return start(app.client(), job, job_type._lane(wanted), wanted, job_type.decode_result)
 
     def runs(self, job: Handle[Any] | str, step: str) -> int:
         """How often the function of a step was really called.

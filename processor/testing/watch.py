@@ -150,6 +150,7 @@ class LogWatch:
         self._loops: dict[Loop, int] = {}
         self._readers: dict[TopicKind, Callable[[Record], None]] = {
             TopicKind.JOBS: self._job,
+            TopicKind.RETRY: self._job,
             TopicKind.STATUS: self._status,
             TopicKind.DLQ: self._dead_letter,
             TopicKind.CHECKPOINTS: self._checkpoint,
@@ -169,8 +170,8 @@ class LogWatch:
     def unfinished(self) -> dict[str, State]:
         """Jobs without a terminal state, and the state they are in."""
         return {
-            job_id: status.state if status is not None else State.QUEUED
-            for job_id in self.jobs
+            job_id: status.state if status is not None else _unstarted(job)
+            for job_id, job in self.jobs.items()
             if (status := self.latest.get(job_id)) is None or status.state not in TERMINAL
         }
 
@@ -202,3 +203,8 @@ class LogWatch:
         saved = decode_checkpoint(value)
         for loop, progress in (saved.loops or {}).items():
             self._loops[saved.id, loop] = progress.items
+
+
+def _unstarted(job: Job) -> State:
+    """The state of a job that nobody has said anything of."""
+    return State.QUEUED if job.due_at is None or job.hop else State.SCHEDULED

@@ -111,6 +111,11 @@ class StatusRecord(NamedTuple):
     """When the next attempt may begin, milliseconds since the epoch; None unless it waits for that."""
     number: int | None = None
     """Partition number of a job that waits for its retry."""
+    kill_at: int | None = None
+    """Its kill date, milliseconds since the epoch; None if it has none, or has ended."""
+    ends_at: int | None = None
+    """When the attempt that runs has used up its attempt timeout, milliseconds since the epoch; None if none runs, or
+    it has none."""
 
 
 class DedupeMark(NamedTuple):

@@ -149,7 +149,7 @@ def test_thread_that_ignores_its_token_is_left_behind_and_the_process_starts_ane
     fleet.flush()
     assert fleet.end_of(first.id).state is State.DEAD
     [failure] = fleet.dead_letter("exhausted").failures or []
-    assert failure.kind == "processor.errors.AttemptTimedOut"
+    assert failure.kind == "timeout"
     assert worker.alive
     walk = fleet.append("walk", {"items": 20})
     fleet.flush()
@@ -189,7 +189,7 @@ def test_child_process_that_overruns_is_killed_and_keeps_what_it_saved(fleet: Fl
     fleet.flush()
     assert fleet.end_of(job.id).state is State.DEAD
     letter = fleet.dead_letter("exhausted")
-    assert [failure.kind for failure in letter.failures or []] == ["processor.errors.AttemptTimedOut"] * 2
+    assert [failure.kind for failure in letter.failures or []] == ["timeout"] * 2
     assert len(fleet.ledger("effect")) == 1, "its step was saved before"
     pids = [line["pid"] for line in fleet.ledger("start")]
     assert len(pids) == 2

@@ -62,6 +62,10 @@ class RecordingPort:
         self._forgotten: list[str] = []
         self._on_call = on_call or (lambda call: None)
 
+    @property
+    def ends_at(self) -> int | None:
+        return self.job.kill_at
+
     def check(self) -> None:
         raise JobYielded(self.job.id)
 

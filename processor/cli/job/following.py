@@ -116,6 +116,8 @@ def described(job_id: str, status: StatusRecord | None) -> dict[str, Any]:
         "note": status.note if status else None,
         "error": error_of(status),
         "due_at": status.due_at if status else None,
+        "kill_at": status.kill_at if status else None,
+        "ends_at": status.ends_at if status else None,
     }
 
 

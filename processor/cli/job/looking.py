@@ -36,13 +36,23 @@ _STATES = click.Choice([state.value for state in State])
 def list_(out: Output, target: Target, states: Sequence[str], type_: str | None, queue: str | None, limit: int) -> None:
     """List jobs, the latest change first: those with a status, and those that wait in a lane."""
     from processor.admin import list_jobs
+    from processor.cli.job.limits import ends_in
     from processor.cli.wording import age, progress, state_style
 
     app = target.app()
     chosen = frozenset(State(state) for state in states) or None
     found = list_jobs(app.broker(), app.namespace, queue=queue, states=chosen, type_=type_, limit=limit + 1)
     now = app.client().clock.now_ms()
-    rows: list[dict[str, Any]] = [{**_row(row), "error": row.error} for row in found[:limit]]
+    rows = [
+        {
+            **_row(row),
+            "age": age(row.at, now),
+            "progress": progress(row.done, row.total),
+            "ends in": ends_in(row.kill_at, row.ends_at, now),
+            "why": row.error or row.note or None,
+        }
+        for row in found[:limit]
+    ]
     columns = [
         Column(name="id", whole=True),
         Column(name="type"),
@@ -52,24 +62,14 @@ def list_(out: Output, target: Target, states: Sequence[str], type_: str | None,
     ]
     if any(row["done"] is not None for row in rows):
         columns.append(Column(name="progress", right=True))
+    if any(row["ends in"] is not None for row in rows):
+        columns.append(Column(name="ends in", right=True))
     narrow = out.is_terminal and shutil.get_terminal_size().columns < WIDE
-    if any(row["error"] for row in rows) and narrow:
-        out.note("errors are left out, the terminal is narrow: processor job show ID")
-    if any(row["error"] for row in rows) and not narrow:
-        columns.append(Column(name="error", style=lambda error: "bad" if error else "dim"))
-    shown = (
-        rows
-        if out.as_json
-        else [
-            {
-                **row,
-                "age": age(row["at"], now),
-                "progress": progress(row["done"], row["total"]),
-                "error": row["error"] or None,
-            }
-            for row in rows
-        ]
-    )
+    if any(row["why"] for row in rows) and narrow:
+        out.note("why is left out, the terminal is narrow: processor job show ID")
+    if any(row["why"] for row in rows) and not narrow:
+        columns.append(Column(name="why", style=lambda why: "bad" if why else "dim"))
+    shown = [_row(row) for row in found[:limit]] if out.as_json else rows
     such = "jobs" if queue is None and chosen is None and type_ is None else "such jobs"
     out.table(columns, shown, empty=f"no {such} in namespace {app.namespace}")
     if len(found) > limit:
@@ -86,8 +86,13 @@ def _row(row: JobRow) -> dict[str, Any]:
         "attempt": row.attempt,
         "at": row.at,
         "worker": row.worker,
+        "error": row.error,
+        "note": row.note or None,
         "done": row.done,
         "total": row.total,
+        "due_at": row.due_at,
+        "kill_at": row.kill_at,
+        "ends_at": row.ends_at,
         "place": row.place._asdict() if row.place else None,
     }
 
@@ -97,8 +102,9 @@ def _row(row: JobRow) -> dict[str, Any]:
 @target_options
 @output_options
 def show_(out: Output, target: Target, job_id: str) -> None:
-    """Show what is known of a job: where it stands, what it saved, why it failed."""
+    """Show what is known of a job: where it stands, what it saved, how long it may take, why it failed."""
     from processor.admin import job_status, saved_progress
+    from processor.cli.job.limits import limits_of
 
     app = target.app()
     status = job_status(app.broker(), app.namespace, job_id)
@@ -113,6 +119,7 @@ def show_(out: Output, target: Target, job_id: str) -> None:
     facts = _known(job_id, status, queued)
     known = app.job_types.get(facts["type"])
     facts["attempts"] = None if known is None else known.attempts
+    facts["limits"] = limits_of(None if known is None else known.options, facts)
     out.facts(facts if out.as_json else _told(facts, app.client().clock.now_ms(), saved))
     if status is not None and status.error is not None and status.error.traceback:
         for line in status.error.traceback.rstrip().splitlines():
@@ -124,7 +131,7 @@ def _known(job_id: str, status: StatusRecord | None, queued: JobRow | None) -> d
 
     if status is None:
         assert queued is not None
-        return {**_row(queued), "note": None, "error": "", "due_at": None, "traceback": "", "result": None}
+        return {**_row(queued), "traceback": "", "result": None}
     return {
         **described(job_id, status),
         "type": status.type,
@@ -137,7 +144,8 @@ def _known(job_id: str, status: StatusRecord | None, queued: JobRow | None) -> d
 
 def _told(facts: dict[str, Any], now_ms: int, saved: SavedProgress | None) -> dict[str, Any]:
     """The same for people: what is not there is left out."""
-    from processor.cli.wording import age, loops, progress, span
+    from processor.cli.job.limits import told_limits
+    from processor.cli.wording import age, loops, progress, until
 
     told = {name: facts[name] for name in ("id", "type", "queue", "state")}
     told["since"] = f"{moment(facts['at'])} ({age(facts['at'], now_ms)} ago)"
@@ -147,7 +155,8 @@ def _told(facts: dict[str, Any], now_ms: int, saved: SavedProgress | None) -> di
         most = "" if facts["attempts"] is None else f" of {facts['attempts']}"
         told["attempt"] = f"{facts['attempt']}{most}"
     if facts["due_at"] is not None:
-        told["goes on"] = f"{moment(facts['due_at'])} (in {span(max(0.0, (facts['due_at'] - now_ms) / 1000))})"
+        told["begins" if facts["state"] == State.SCHEDULED else "goes on"] = until(facts["due_at"], now_ms)
+    told.update(told_limits(facts, now_ms))
     told["worker"] = facts["worker"]
     if facts["done"] is not None:
         told["progress"] = progress(facts["done"], facts["total"])

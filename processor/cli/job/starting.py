@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +19,7 @@ from processor.wire.names import fault_of_id
 if TYPE_CHECKING:
     from processor.app import App
     from processor.client.handles import Handle
+    from processor.declarations import NamedOptions
 
 FOR_EVER = ""
 """`--wait-result` without a time."""
@@ -34,6 +36,13 @@ class Wanted:
     id: str | None
     version: int | None
     delay: str | None
+    kill_after: str | None
+    kill_at: datetime | None
+
+    @property
+    def how(self) -> NamedOptions:
+        """What the enqueue is told beside the payload."""
+        return {"id": self.id, "delay": self.delay, "kill_after": self.kill_after, "kill_at": self.kill_at}
 
 
 @click.command()
@@ -49,6 +58,13 @@ class Wanted:
 )
 @click.option("--payload-version", "version", type=click.IntRange(1), help="Of the payload, if not 1; without --app.")
 @click.option("--delay", metavar="TIME", help="Not before this time has passed, e.g. 5m.")
+@click.option("--kill-after", metavar="TIME", help="Give it up after this time, whatever it does, e.g. 24h.")
+@click.option(
+    "--kill-at",
+    metavar="MOMENT",
+    callback=lambda _ctx, _param, value: _moment(value),
+    help="Give it up at this moment, e.g. 2026-12-24T18:00+01:00.",
+)
 @click.option(
     "--wait-result",
     is_flag=False,
@@ -85,10 +101,9 @@ def _enqueue(app: App, wanted: Wanted) -> Handle[Any]:
             hint=f"leave {given} out, or go by --namespace and --queue instead of --app",
         )
     if known and wanted.queue is None:
-        return app.enqueue(wanted.type, wanted.payload, id=wanted.id, delay=wanted.delay)
+        return app.enqueue(wanted.type, wanted.payload, **wanted.how)
     version = wanted.version or 1
-    how: dict[str, Any] = {"id": wanted.id, "delay": wanted.delay}
-    return app.enqueue(wanted.type, wanted.payload, queue=queue, version=version, key=wanted.key, **how)
+    return app.enqueue(wanted.type, wanted.payload, queue=queue, version=version, key=wanted.key, **wanted.how)
 
 
 def _queue_of(app: App, wanted: Wanted) -> str:
@@ -123,6 +138,16 @@ def _refuse_missing_queue(app: App, queue: str) -> None:
             hint=f"processor topics apply creates it; namespace {app.namespace} has "
             + (f"the queues {others}" if others else "no queues yet"),
         )
+
+
+def _moment(value: str | None) -> datetime | None:
+    try:
+        moment = None if value is None else datetime.fromisoformat(value)
+    except ValueError:
+        moment = None
+    if value is not None and (moment is None or moment.tzinfo is None):
+        raise click.BadParameter(f"{value!r} is no moment with a zone: write 2026-12-24T18:00+01:00, or end it with Z")
+    return moment
 
 
 def _checked_id(job_id: str | None) -> str | None:

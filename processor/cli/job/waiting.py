@@ -80,11 +80,15 @@ def _warn_of_unknown(out: Output, app: App, job_id: str) -> None:
 
 
 def queued_row(app: App, job_id: str) -> JobRow | None:
-    """A job that waits in a lane; None: it does not."""
+    """A job without a status: one that waits in a lane, or until it is due for the first time; None: it does not."""
     from processor.admin import list_jobs
 
-    rows = list_jobs(app.broker(), app.namespace, states=frozenset({State.QUEUED}), limit=sys.maxsize)
-    return next((row for row in rows if row.id == job_id), None)
+    for state in (State.QUEUED, State.SCHEDULED):
+        rows = list_jobs(app.broker(), app.namespace, states=frozenset({state}), limit=sys.maxsize)
+        found = next((row for row in rows if row.id == job_id), None)
+        if found is not None:
+            return found
+    return None
 
 
 def in_seconds(option: str, value: str) -> float:

@@ -141,7 +141,7 @@ def test_a_list_has_states_ages_and_errors(shop: Shop) -> None:
     shop.status("j2", State.RUNNING, at=AT_LATER, done=5.0, total=10.0)
     shop.run(job, "enqueue", "import.file", PAYLOAD, "--id", "j3")
     lines = shop.run(job, "list").stdout.splitlines()
-    assert lines[0].split() == ["ID", "TYPE", "QUEUE", "STATE", "AGE", "PROGRESS", "ERROR"]
+    assert lines[0].split() == ["ID", "TYPE", "QUEUE", "STATE", "AGE", "PROGRESS", "WHY"]
     assert [line.split()[0] for line in lines[1:]] == ["j3", "j2", "j1"]
     assert "5 of 10 (50 %)" in lines[2]
     assert lines[3].endswith("builtins.ValueError: no such customer")
@@ -186,3 +186,43 @@ def test_show_of_a_job_that_waits_for_its_retry_says_when_and_after_what(shop: S
     assert (status.attempt, status.attempts, status.due_at) == (1, None, AT + 90_000)
     typed = shop.app.job_types["import.file"].handle("j1").status()
     assert (typed.attempts, typed.error) == (5, "builtins.ConnectionError: the service does not answer")
+
+
+def test_list_and_show_tell_how_long_a_job_may_take_and_why_it_ended(shop: Shop) -> None:
+    shop.app.job("slow", queue="bulk", attempt_timeout="15m", stall_timeout="90s", queue_timeout="5m")(lambda ctx: None)
+    now = shop.app.client().clock.now_ms()
+    limits = {"kill_at": now + 7_200_000 + 30_000, "ends_at": now + 720_000 + 30_000}
+    shop.status("j1", State.RUNNING, type="slow", at=now, **limits)
+    shop.status("j2", State.EXPIRED, type="slow", at=now - 1, note="it had not begun 300 s after it was due")
+    shop.run(job, "enqueue", "slow", "--id", "j3", "--kill-after", "10m")
+    told = shop.run(job, "list").stdout.splitlines()
+    assert told[0].split() == ["ID", "TYPE", "QUEUE", "STATE", "AGE", "ENDS", "IN", "WHY"]
+    assert [line.split()[5] for line in told[1:]] == ["9m", "12m", "-"]
+    assert told[3].endswith("it had not begun 300 s after it was due")
+    row = next(row for row in shop.json(job, "list") if row["id"] == "j1")
+    assert {name: row[name] for name in limits} == limits
+    text = shop.run(job, "show", "j1").stdout
+    assert "(in 12m): attempt_timeout 15m" in text
+    assert "stalls        after 1m30s without anything saved and without a heartbeat" in text
+    assert "(in 2h)" in text
+    assert "it had not begun 300 s" in shop.run(job, "show", "j2").stdout
+    text = shop.run(job, "show", "j3").stdout
+    assert "expires" in text
+    assert "(in 4m), unless it has begun" in text
+    assert "kill date" in text
+    assert shop.json(job, "show", "j3")["limits"]["expires_at"] > now + 299_000
+
+
+def test_a_job_that_waits_for_its_time_is_shown(shop: Shop) -> None:
+    shop.run(job, "enqueue", "import.file", PAYLOAD, "--id", "j1", "--delay", "1h", "--kill-at", "2099-01-01T00:00Z")
+    found = shop.json(job, "show", "j1")
+    assert (found["state"], found["kill_at"]) == ("scheduled", 4_070_908_800_000)
+    text = shop.run(job, "show", "j1").stdout
+    assert "begins" in text
+    assert "2099-01-01 00:00:00Z" in text
+
+
+@pytest.mark.parametrize("moment", ["soon", "2099-01-01", "2099-01-01T00:00"])
+def test_a_kill_date_needs_a_zone(shop: Shop, moment: str) -> None:
+    result = shop.run(job, "enqueue", "import.file", PAYLOAD, "--kill-at", moment)
+    assert (result.exit_code, "no moment with a zone" in result.stderr) == (2, True)

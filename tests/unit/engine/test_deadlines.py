@@ -48,7 +48,7 @@ def test_attempt_that_takes_too_long_is_tried_again_from_what_it_saved(scene: Sc
     assert rows == list(range(1, len(rows) + 1)), "no row twice: the second attempt went on"
     (letter,) = scene.dead_letters()
     assert letter.reason == "exhausted"
-    assert {failure.kind for failure in letter.failures or []} == {"processor.errors.AttemptTimedOut"}
+    assert {failure.kind for failure in letter.failures or []} == {"timeout"}
     assert letter.progress is not None
     loops = decode_checkpoint(letter.progress).loops or {}
     assert loops["rows"].items == len(rows)
@@ -169,3 +169,25 @@ def test_parked_job_is_killed_on_its_date(scene: Scene) -> None:
     scene.until(lambda: scene.state_of("job-1") is State.WAITING)
     scene.until(lambda: scene.state_of("job-1") is State.KILLED, 10.0)
     scene.settle()
+
+
+def test_a_job_that_has_begun_expires_no_more_though_it_saved_nothing(scene: Scene) -> None:
+    ran: list[str] = []
+
+    def waits(ctx: Any, payload: Any) -> None:
+        ran.append(ctx.id)
+        for _ in range(len(ran) * 10):
+            scene.runtime.pass_time(0.2)
+            if ran.count("job-1") == 1:
+                ctx.heartbeat()
+
+    scene.define("waits", waits, queue_timeout=3.0)
+    first = scene.start("w-0")
+    scene.enqueue("waits", "job-1")
+    scene.until(lambda: ran == ["job-1"])
+    first.stop()
+    scene.until(lambda: first.over)
+    scene.runtime.pass_time(5.0)
+    scene.start("w-1")
+    scene.until(lambda: scene.state_of("job-1") is State.SUCCEEDED, 20.0)
+    assert ran == ["job-1", "job-1"]

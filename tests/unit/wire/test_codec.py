@@ -68,8 +68,9 @@ RECORDS: dict[type[Any], st.SearchStrategy[Any]] = {
     StatusRecord: st.builds(
         StatusRecord, text, count, text, text, st.sampled_from(list(State)), moment, count, text, maybe_bytes,
         st.none() | errors, maybe_number, maybe_number, maybe_text, st.none() | moment, st.none() | count,
+        st.none() | moment, st.none() | moment,
     ),
-    ControlRecord: st.builds(ControlRecord, text, text, moment, text, text, count, text, count, text),
+    ControlRecord: st.builds(ControlRecord, text, text, moment, text, text, count, text, count, text, moment),
     AlertRecord: st.builds(AlertRecord, text, text, moment, text, text, text, text, text),
     AuditRecord: st.builds(AuditRecord, text, text, moment, text, text, text, count, text),
     DedupeMark: st.builds(DedupeMark, text, count, count, moment),
