@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 
 from processor import App, Backoff, Context, Dead, Retry
 from processor.wire.settings import Settings
-from tests.integration import bad_jobs
+from tests.integration import bad_jobs, late_jobs
 
 QUEUE = "q"
 PARTITIONS = 4
@@ -110,6 +110,7 @@ def build(namespace: str, settings: Settings | None = None) -> App:
     for declare in (_walks, _steps, _sleeps, _keyed, _refusable, _failing, _late, _deadly, _overdue):
         declare(app)
     bad_jobs.declare(app, QUEUE)
+    late_jobs.declare(app, QUEUE, note)
     if os.environ.get("JOBS_NEWER"):
         _newer(app)
     return app
