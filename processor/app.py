@@ -16,7 +16,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
 from processor.broker.base import Broker, TopicSpec
 from processor.callables import refuse_async
@@ -37,6 +37,7 @@ from processor.job import Lane
 from processor.job_ids import checked_id
 from processor.job_types import BareHandler, JobType, PayloadHandler, json_result, start, untyped_job
 from processor.policies import Retry
+from processor.schedules import Schedules
 from processor.texts import shown
 from processor.wire.durations import Duration
 from processor.wire.names import NAME_BYTES, fault_of
@@ -50,7 +51,7 @@ F = TypeVar("F", bound=Callable[[], object])
 _KEYED_ONLY = frozenset({Lane.HIGH, Lane.LOW})
 
 
-class App:
+class App(Schedules):
     """One application: a namespace with its queues and job types.
 
     Args:
@@ -69,6 +70,7 @@ class App:
         self.job_types: dict[str, JobType[Any, Any]] = {}
         self.start_hooks: list[Callable[[], object]] = []
         """Run once per worker process and per process-executor child."""
+        super().__init__()
         self._settings = settings
         self._bound = broker
         self._kafka: Broker | None = None
@@ -220,17 +222,6 @@ class App:
         refuse_async(hook, f"the start hook {getattr(hook, '__qualname__', hook)}")
         self.start_hooks.append(hook)
         return hook
-
-    def schedule(self, name: str, *args: object, **options: object) -> NoReturn:
-        """Not available yet.
-
-        Raises:
-            DefinitionError: always, in this version.
-        """
-        raise DefinitionError(
-            f"schedule {name}: schedules are not available in this version",
-            hint="they come with the scheduler; until then enqueue the job from cron",
-        )
 
     def topic_plan(self) -> list[TopicSpec]:
         """Every topic this app needs, in the order of creation."""

@@ -199,12 +199,14 @@ def checked(plan: ScheduleRecord) -> ScheduleRecord:
 class Standing:
     """One schedule, and how far it is."""
 
-    __slots__ = ("_next", "_next_after", "fired", "plan")
+    __slots__ = ("_fires", "_next", "_next_after", "fired", "plan")
 
     def __init__(self, plan: ScheduleRecord, fired: ScheduleFired | None) -> None:
         self.plan = plan
         self.fired = fired
         self._next: int | None = None
+        self._fires: int | None = None
+        """The same with its jitter."""
         self._next_after = -1
 
     @property
@@ -222,22 +224,24 @@ class Standing:
             return None
         after = self.after
         if self._next_after != after:
-            self._next = next_instant(self.plan, after)
+            at = self._next = next_instant(self.plan, after)
+            self._fires = None if at is None else at + delay_of(self.plan, at)
             self._next_after = after
         return self._next
 
     def next_fire(self) -> int | None:
         """When the next instant is fired, its jitter included; else as `next`."""
-        at = self.next()
-        return None if at is None else at + delay_of(self.plan, at)
+        return None if self.next() is None else self._fires
 
 
 class ScheduleTable:
     """The schedules topic, folded. A record read twice changes nothing."""
 
-    __slots__ = ("_fired", "standings")
+    __slots__ = ("_fired", "changed", "standings")
 
     def __init__(self) -> None:
+        self.changed = False
+        """Set by whatever changes what is declared; who has looked at it takes it back."""
         self.standings: dict[str, Standing] = {}
         self._fired: dict[str, ScheduleFired] = {}
 
@@ -249,6 +253,7 @@ class ScheduleTable:
         """
         name = (key or b"").decode("utf-8", "replace")
         record = None if value is None else decode(value)
+        self.changed = True
         if name.endswith(FIRED):
             self._apply_fired(name.removesuffix(FIRED), record)
         elif record is None:
@@ -308,8 +313,8 @@ class Due(NamedTuple):
     """First instant that is passed over for good; 0: none is."""
 
 
-def due(standing: Standing, now_ms: int) -> Due | None:
-    """The instants that are due; None: none is.
+def due(standing: Standing, now_ms: int, limit: int = AT_ONCE) -> Due | None:
+    """The instants that are due, at most `limit`; None: none is.
 
     Raises:
         DefinitionError: as `Standing.next`.
@@ -324,7 +329,7 @@ def due(standing: Standing, now_ms: int) -> Due | None:
         last = last_instant(plan, after, late - 1)
         after, missed = last or after, first
     found: list[int] = []
-    for at in islice(instants(plan, after), AT_ONCE):
+    for at in islice(instants(plan, after), min(limit, AT_ONCE)):
         if at + delay_of(plan, at) > now_ms:
             break
         found.append(at)

@@ -27,7 +27,6 @@ from processor.engine.config import WorkerConfig
 from processor.engine.control_topic import ControlNews, ControlWatch
 from processor.engine.dispatch import Dispatch, Pool
 from processor.engine.flush import Flusher
-from processor.engine.forwarder import Forwarder
 from processor.engine.groups import Groups
 from processor.engine.guard import Guard
 from processor.engine.intake import Intake
@@ -43,6 +42,7 @@ from processor.engine.queue_partition import PartitionPhase, QueuePartition
 from processor.engine.refetch import Refetch, Refetcher
 from processor.engine.registry import JobTypes
 from processor.engine.restore import Restored, Restorer
+from processor.engine.roles import Roles
 from processor.engine.state import EngineState
 from processor.engine.timers import Timers
 from processor.engine.upkeep import LaneEnds, Members, Upkeep
@@ -95,7 +95,7 @@ class Worker:
         self.timers = Timers(engine, self.dispatch, self.outcomes, self.ownership)
         self.upkeep = Upkeep(runtime, broker, config, post)
         self.control = ControlWatch(runtime, broker, config, post)
-        self.forwarder = Forwarder(runtime, broker, config, engine.counters)
+        self.roles = Roles(runtime, broker, config, engine.counters)
         self.orphans = OrphanWatch(engine, self.upkeep)
         self.watchdog = Watchdog(engine, self.dispatch, self.ownership, self.upkeep)
         self.groups = Groups(broker, config, self.ownership.listener)
@@ -380,7 +380,7 @@ class Worker:
         for ready_queue in self.dispatch.ready_queues.values():
             ready_queue.pool.stop(0.5)
         self.flusher.stop(2.0)
-        self.forwarder.stop(3.0)
+        self.roles.stop(3.0)
         self.control.stop(1.0)
         self.restorer.stop(1.0)
         self.refetcher.stop(1.0)

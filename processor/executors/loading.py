@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeGuard
 from processor.callables import refuse_awaitable
 from processor.engine.registry import JobTypes
 from processor.errors import DefinitionError
+from processor.schedules import Schedule
 
 _EXAMPLE = "for example shop.jobs:app, or jobs.py:app for a file"
 
@@ -29,6 +30,8 @@ class Application(Protocol):
     def job_types(self) -> JobTypes: ...
     @property
     def queues(self) -> Mapping[str, Any]: ...
+    @property
+    def schedules(self) -> Mapping[str, Schedule]: ...
 
 
 def load_application(path: str) -> Application:

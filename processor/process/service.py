@@ -1,7 +1,7 @@
 """One worker process, put together: checks, start hooks, signals, probes, the engine, an exit code.
 
 1. The topics are as the plan wants them, else exit code 4 and what to do.
-2. The app's start hooks run: pools and clients of the user.
+2. What the app declares as schedules is written; its start hooks run: pools and clients of the user.
 3. Signals: SIGTERM or SIGINT stop in good order, a second one at once; SIGHUP ends without leaving the group, because
    a supervisor starts the same slot again.
 4. Probes answer; the engine runs until it is stopped.
@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from processor import events
 from processor.admin import verify_topics
+from processor.admin.orders import Operator
+from processor.admin.schedules import apply_schedules
 from processor.engine.config import QueueConfig, WorkerConfig
 from processor.engine.loop import Worker
 from processor.errors import DefinitionError, ProcessorError, UnknownQueue
@@ -124,6 +126,7 @@ def serve(
     """
     for difference in verify_topics(broker, plan):
         log.warning("topics.differ", extra={"topic": difference.topic, "text": difference.text})
+    apply_schedules(broker, app.namespace, app.schedules.values(), Operator(), max_bytes=config.payload_max_bytes)
     run_start_hooks(app)
     worker = Worker(ThreadedRuntime(), broker, config, app.job_types, make_pool)
     collect_seldom()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from processor.admin.orders import Operator
+from processor.admin.schedules import apply_schedules
 from processor.app import App
 from processor.broker.memory import MemoryBroker, MemoryProcess
 from processor.context.port import Observer
@@ -55,6 +57,7 @@ class Fleet:
         self._runtime = runtime
         self._broker = broker
         self._observer = observer
+        self._operator = Operator(by="testbed", clock=runtime.clock)
         self._slots = 0
         self._processes: list[BedProcess] = []
 
@@ -74,6 +77,7 @@ class Fleet:
             try:
                 for job_type in self.app.job_types.values():
                     job_type.check()
+                apply_schedules(process.broker, self.app.namespace, self.app.schedules.values(), self._operator)
                 run_start_hooks(self.app)
                 engine = process.engine = Worker(
                     self._runtime, process.broker, config, self.app.job_types, self._make_pool
@@ -127,6 +131,7 @@ class Fleet:
             idle_wait=LOOK,
             idle_wait_max=LOOK,
             quarantine=False,
+            schedules=bool(self.app.schedules),
         )
 
     def _make_pool(self, engine: EngineState, queue: str, slots: int, kind: str) -> Pool:
