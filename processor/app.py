@@ -141,6 +141,7 @@ class App(Schedules):
         queue: str = "default",
         version: int = 1,
         key: Callable[[P], str] | None = None,
+        search: Sequence[str] = (),
         retry: Retry | None = None,
         attempt_timeout: Duration | None = None,
         stall_timeout: Duration | None = None,
@@ -170,6 +171,7 @@ class App(Schedules):
         queue: str = "default",
         version: int = 1,
         key: Callable[[Any], str] | None = None,
+        search: Sequence[str] = (),
         retry: Retry | None = None,
         attempt_timeout: Duration | None = None,
         stall_timeout: Duration | None = None,
@@ -185,6 +187,7 @@ class App(Schedules):
             queue: a declared queue.
             version: of the payload's model, counted from 1. Older ones need an `upgrade`.
             key: ordering key of a payload: jobs of one (queue, key) run one at a time, in order.
+            search: payload fields that the dashboard finds jobs by: `order_id`, or `customer.id` for an inner one.
             retry: how often and when to try again; None: `Retry()`, five attempts. `Retry(1)`: no second one.
             attempt_timeout: the longest one attempt may take; then it counts as failed.
             stall_timeout: the longest a handler may go without saving anything or a heartbeat; as above.
@@ -193,8 +196,7 @@ class App(Schedules):
             executor: `process` runs each `def` handler in a child process that can be killed.
 
         Raises:
-            DefinitionError: the name is taken, an option makes no sense, or the queue does not fit.
-            UnknownQueue: the queue is not declared.
+            DefinitionError, UnknownQueue: the name is taken, an option makes no sense, or the queue does not fit.
         """
         declared = Declaration(
             namespace=self.namespace,
@@ -203,12 +205,11 @@ class App(Schedules):
             payload=payload,
             version=version,
             key=key,
+            search=(search,) if isinstance(search, str) else tuple(search),
             options=checked_options(name, retry, attempt_timeout, stall_timeout, queue_timeout, kill_after),
             executor=checked_executor(name, executor),
             client=self.client,
         )
-        if key is not None and payload is None:
-            raise DefinitionError(f"job type {name}: key= without payload=", hint="a key is taken from the payload")
 
         def register(handler: Callable[..., Any]) -> JobType[Any, Any]:
             job_type: JobType[Any, Any] = JobType(declared, handler)
@@ -341,8 +342,6 @@ class App(Schedules):
         keep_for_ever(self._kafka)
         self._lock = threading.Lock()
         self._kafka = None
-
-    # -- checks ----------------------------------------------------------------------------------------------------
 
     def _checked_name(self, name: str) -> str:
         fault = fault_of(name, NAME_BYTES)

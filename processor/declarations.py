@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypedDict
@@ -13,6 +14,7 @@ from processor.job import Lane
 from processor.policies import JobOptions, Retry
 from processor.wire.durations import Duration, parse_duration
 
+_FIELD = re.compile(r"\w{1,60}")
 _CENTURY = 100 * 366 * 86_400
 
 
@@ -42,6 +44,23 @@ class Declaration:
     options: JobOptions
     executor: str
     client: Callable[[], Client]
+    search: tuple[str, ...] = ()
+    """Payload fields that jobs can be found by; `customer.id` names an inner one."""
+
+    def __post_init__(self) -> None:
+        if self.payload is None and (self.key is not None or self.search):
+            what = "key" if self.key is not None else "search"
+            raise DefinitionError(
+                f"job type {self.name}: {what}= without payload=", hint=f"a {what} is taken from the payload"
+            )
+        known = getattr(self.payload, "model_fields", None)
+        for field in self.search:
+            first = field.partition(".")[0]
+            if _FIELD.fullmatch(first) is None or (known is not None and first not in _names_of(known)):
+                raise DefinitionError(
+                    f"job type {self.name}: its payload has no field {field!r} to search by",
+                    hint=f"there are: {', '.join(sorted(known))}" if known else 'use names like "order_id"',
+                )
 
 
 class NamedOptions(TypedDict, total=False):
@@ -120,6 +139,11 @@ def checked_options(
         queue_timeout=checked_seconds(name, "queue_timeout", queue_timeout),
         kill_after=checked_seconds(name, "kill_after", kill_after),
     )
+
+
+def _names_of(fields: Mapping[str, Any]) -> set[str]:
+    """As they stand in the payload's JSON."""
+    return set(fields) | {str(info.serialization_alias or info.alias or name) for name, info in fields.items()}
 
 
 def checked_seconds(name: str, option: str, value: Duration | None) -> float | None:

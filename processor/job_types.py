@@ -44,6 +44,7 @@ class JobType(Generic[P, R]):
         self.options = declared.options
         self.executor = declared.executor
         """`thread` or `process`, for `def` handlers."""
+        self.search = declared.search
         self.handler = handler
         self.kind: str = kind_of(handler, f"the handler of job type {declared.name}")
         self._declared = declared

@@ -17,6 +17,7 @@ COMMANDS = {
     "queue": ("processor.cli.queue:queue", "Queues: what waits, pausing, and where they go on."),
     "checkpoint": ("processor.cli.checkpoint:checkpoint", "What running jobs have saved."),
     "dlq": ("processor.cli.dlq:dlq", "Dead letters: what was given up, why, and its way back."),
+    "projection": ("processor.cli.projection:projection", "The copy of the log in SQL that the dashboard asks."),
     "topics": ("processor.cli.topics:topics", "The topics of an app: what they are, should be, and hold."),
     "config": ("processor.cli.config:config", "Settings, and where each value comes from."),
     "doctor": ("processor.cli.doctor:doctor", "Check this machine, the cluster and the app."),

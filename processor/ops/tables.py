@@ -1,0 +1,184 @@
+"""The tables of the projection.
+
+There are no migrations. Everything here can be read again from the log, so a table of another version is dropped and
+filled anew: that is tested with every change of the schema, which a chain of migrations never is.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, Table, Text
+from sqlalchemy.dialects.postgresql import TEXT
+
+VERSION = 1
+"""Of these tables. Any change of them raises it; the next start then fills them anew."""
+
+metadata = MetaData()
+
+
+def _big(name: str, *, key: bool = False) -> Column[int]:
+    return Column(name, BigInteger, primary_key=key, nullable=False, default=0, autoincrement=False)
+
+
+_TEXT = Text().with_variant(TEXT(collation="C"), "postgresql")
+"""Ordered by its characters in every database: lists are paged and beginnings are found by that order."""
+
+
+def _text(name: str, *, key: bool = False) -> Column[str]:
+    return Column(name, _TEXT, primary_key=key, nullable=False, default="")
+
+
+facts = Table("facts", metadata, _text("name", key=True), _text("value"))
+"""What the projection is of, and how fresh."""
+
+offsets = Table("offsets", metadata, _text("topic", key=True), _big("partition", key=True), _big("next"))
+"""The next offset of each partition; changes in the same transaction as what the records before it mean."""
+
+jobs = Table(
+    "jobs",
+    metadata,
+    _text("id", key=True),
+    _text("type"),
+    _text("queue"),
+    Column("key", _TEXT),
+    Column("number", Integer),
+    Column("parent", _TEXT),
+    _big("version"),
+    _big("enqueued_at"),
+    Column("kill_at", BigInteger),
+    # The newest record of the job itself, in a lane, in the retry chain or in a dead letter.
+    _big("record_life"),
+    _big("record_rank"),
+    _text("waits"),
+    _text("lay_topic"),
+    _big("lay_partition"),
+    _big("lay_offset"),
+    # The status that counts.
+    _big("status_life"),
+    _text("status_state"),
+    _big("status_at"),
+    _big("status_offset"),
+    _big("attempt"),
+    _text("worker"),
+    Column("done", Float),
+    Column("total", Float),
+    _text("note"),
+    Column("due_at", BigInteger),
+    _text("error_kind"),
+    _text("error_message"),
+    _text("error_place"),
+    _text("fingerprint"),
+    # The newest dead letter.
+    _big("letter_life"),
+    _big("letter_at"),
+    # What follows from all three.
+    _text("state"),
+    _big("life"),
+    _big("changed_at"),
+)
+"""One row a job, as its newest life stands."""
+
+for _name in ("state", "type", "queue", "fingerprint", "key", "worker", "parent"):
+    Index(f"jobs_by_{_name}", jobs.c[_name], jobs.c.changed_at, jobs.c.id)
+Index("jobs_by_time", jobs.c.changed_at, jobs.c.id)
+Index("jobs_by_type_state", jobs.c.type, jobs.c.state, jobs.c.changed_at, jobs.c.id)
+Index("jobs_by_queue_state", jobs.c.queue, jobs.c.state, jobs.c.changed_at, jobs.c.id)
+
+bodies = Table(
+    "bodies", metadata, _text("job_id", key=True), Column("payload", Text), _big("payload_size"), Column("result", Text)
+)
+"""What a list does not show. A payload longer than `folding.PAYLOAD` is left in the log, where the job's place says."""
+
+fields = Table("fields", metadata, _text("job_id"), _text("name"), _text("value"))
+"""Payload fields that job types declare with `search=`."""
+Index("fields_by_value", fields.c.value, fields.c.name, fields.c.job_id)
+Index("fields_by_job", fields.c.job_id)
+
+moves = Table(
+    "moves",
+    metadata,
+    _text("job_id", key=True),
+    _big("offset", key=True),
+    _big("life"),
+    _text("state"),
+    _big("at"),
+    _big("attempt"),
+    _text("worker"),
+    _text("note"),
+    _text("error_kind"),
+    _text("error_message"),
+    _text("fingerprint"),
+)
+"""Earlier statuses of a job, as far as the log still had them."""
+
+failures = Table(
+    "failures",
+    metadata,
+    _text("job_id", key=True),
+    _big("life", key=True),
+    _big("attempt", key=True),
+    _big("at", key=True),
+    _text("kind"),
+    _text("message"),
+    _text("traceback"),
+    _text("fingerprint"),
+    _text("worker"),
+)
+"""Failed attempts, from the records of the retry chain and from dead letters."""
+
+letters = Table(
+    "letters",
+    metadata,
+    _big("partition", key=True),
+    _big("offset", key=True),
+    _text("job_id"),
+    _big("life"),
+    _text("type"),
+    _text("queue"),
+    _text("reason"),
+    _big("at"),
+    _text("worker"),
+    _text("error"),
+    _text("fingerprint"),
+    _big("attempts"),
+    _big("size"),
+    _text("state"),
+    _text("settled_by"),
+    Column("settled_at", BigInteger),
+    _text("settled_reason"),
+)
+"""Dead letters, and what became of them."""
+Index("letters_by_time", letters.c.at, letters.c.partition, letters.c.offset)
+Index("letters_by_state", letters.c.state, letters.c.at, letters.c.partition, letters.c.offset)
+Index("letters_by_job", letters.c.job_id)
+Index("letters_by_fingerprint", letters.c.fingerprint, letters.c.at)
+
+orders = Table(
+    "orders",
+    metadata,
+    _text("target", key=True),
+    _text("action"),
+    _big("at"),
+    _text("by"),
+    _text("reason"),
+    _big("life"),
+)
+"""Pauses, cancels and retries that hold."""
+
+audit = Table(
+    "audit",
+    metadata,
+    _big("partition", key=True),
+    _big("offset", key=True),
+    _text("action"),
+    _text("subject"),
+    _big("at"),
+    _text("by"),
+    _text("reason"),
+    _text("job_id"),
+    _big("life"),
+    _text("detail"),
+)
+"""What operators did."""
+Index("audit_by_time", audit.c.at, audit.c.partition, audit.c.offset)
+Index("audit_by_job", audit.c.job_id)
+Index("audit_by_subject", audit.c.subject)
