@@ -151,6 +151,15 @@ class Schedules:
         return made
 
 
+def typed_job(job_type: JobType[Any, Any], value: object, *, now_ms: int, max_bytes: int) -> Job:
+    """A job like those that a schedule is to start, of data that the payload's model is to check first.
+
+    Raises:
+        PayloadInvalid, PayloadTooLarge, NameInvalid: it cannot be one.
+    """
+    return job_type._made(job_type._payloads.checked(value), _PROBE, now_ms, max_bytes)
+
+
 def _check_timing(schedule: Schedule) -> None:
     """Whatever can be told without the payload, whose model may not be complete at import."""
     job_type = schedule.job_type

@@ -15,6 +15,7 @@ COMMANDS = {
     "worker": ("processor.cli.worker:worker", "Run the jobs of an app."),
     "job": ("processor.cli.job:job", "Start jobs, look at them, get their results."),
     "queue": ("processor.cli.queue:queue", "Queues: what waits, pausing, and where they go on."),
+    "schedule": ("processor.cli.schedule:schedule", "Jobs that the clock starts: look, add, pause, trigger, backfill."),
     "checkpoint": ("processor.cli.checkpoint:checkpoint", "What running jobs have saved."),
     "dlq": ("processor.cli.dlq:dlq", "Dead letters: what was given up, why, and its way back."),
     "projection": ("processor.cli.projection:projection", "The copy of the log in SQL that the dashboard asks."),
