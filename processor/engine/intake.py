@@ -18,8 +18,9 @@ from processor.engine.refetch import Refetch
 from processor.engine.state import EngineState
 from processor.errors import RecordError
 from processor.job import Job, Progress, Step, StepPhase
-from processor.wire.codec import decode_checkpoint, decode_job, decode_step
+from processor.wire.codec import decode_checkpoint, decode_job, decode_step, encode
 from processor.wire.headers import DERIVED, header
+from processor.wire.json_job import OPENS, completed
 from processor.wire.records import CheckpointRecord
 
 log = events.logger(__name__)
@@ -79,6 +80,9 @@ class Intake:
         except RecordError as error:
             self._undecodable(lane, offset, record, error)
             return
+        if raw[:1] == OPENS:
+            job = completed(job, number.queue.name, max(record.timestamp()[1], 0))
+            raw = encode(job)
         says_derived = header(record.headers(), DERIVED) is not None
         derived = says_derived or offset < lane.mark_below
         job_id = job.id

@@ -21,6 +21,7 @@ from processor.core.outcome import (
     Yielded,
 )
 from processor.core.write_set import SavedOut
+from processor.engine.alerts import tell_of_end
 from processor.engine.attempt import Attempt, Sync
 from processor.engine.dispatch import Dispatch
 from processor.engine.moving import Moving, with_children
@@ -224,7 +225,7 @@ class Outcomes:
         )
         if attempt.derived:
             number.marks.mark(job.id, job.life, FINAL_HOP, now)
-        self._say(attempt, now)
+        tell_of_end(engine, attempt, now)
         self.moving.put(number, job, writes, children)
         number.ending[job.id] = attempt
         self.complete(attempt)
@@ -233,20 +234,6 @@ class Outcomes:
         counters.finished[number.queue.name, job.type, name_of(outcome)] += 1
         counters.ran(job.type, attempt.run_seconds)
         self.leave(attempt)
-
-    def _say(self, attempt: Attempt, now: int) -> None:
-        """Count a dead letter, and alert whoever should hear of this end."""
-        engine, number, job, outcome = self._engine, attempt.number, attempt.job, attempt.outcome
-        kind = text = ""
-        if isinstance(outcome, Failed):
-            engine.counters.events[f"dead_letter.{outcome.reason}"] += 1
-            if outcome.reason == "crash_loop":
-                kind, text = "crash_loop", f"job {job.id} ({job.type}) ended its process again and again"
-        elif isinstance(outcome, Ended) and outcome.state is State.KILLED:
-            kind, text = "killed", f"job {job.id} ({job.type}) was not done by its kill date"
-        if kind:
-            number.creates.append(engine.completer.alert(number.topics, kind, job, text, now))
-            log.error("job.alert", extra={"job_id": job.id, "job_type": job.type, "kind": kind})
 
     def _yielded(self, attempt: Attempt) -> None:
         """Save what was reached; the offset stays open. The next owner goes on, or this one once the pause is over."""

@@ -88,7 +88,8 @@ class LaneScan:
             place = TopicPartition(record.topic() or "", record.partition() or 0)
             offset = record.offset() or 0
             passed[place] = offset + 1
-            name = (place, header(record.headers(), JOB_ID) or b"")
+            # Other programs need not write our headers; the key of a record is its id if it has no ordering key.
+            name = (place, header(record.headers(), JOB_ID) or record.key() or b"")
             if offset < self._asks.get(name, 0):
                 self._found.add(name)
         passed.update(batch.ends)

@@ -25,6 +25,7 @@ from processor.states import State
 from processor.wire import schemas
 from processor.wire.brief_job import decode_brief_job, encode_brief_job
 from processor.wire.brief_status import INDEX, brief_status, encode_brief_status
+from processor.wire.json_job import OPENS, decode_json_job
 from processor.wire.names import fault_of_id, is_id
 from processor.wire.records import (
     AlertRecord,
@@ -256,7 +257,7 @@ def _printable(value: Any) -> Any:
 
 
 def decode_job(data: bytes) -> Job:
-    """A job from a lane, a retry topic, a promoted job or a dead letter.
+    """A job from a lane, a retry topic, a promoted job or a dead letter; in a lane it may be JSON (`json_job`).
 
     Raises:
         NewerRecord: written with a schema that this version does not know.
@@ -279,6 +280,8 @@ def decode_job(data: bytes) -> Job:
             raise _trailing(format_)
         # tuple.__new__ is what _make does, minus a check of the length, which the schema has done.
         job = tuple.__new__(Job, (*values.values(), *_JOB_TAIL))  # type: ignore[union-attr]  # a record's dict
+    elif data[:1] == OPENS:
+        return decode_json_job(data)
     else:
         job = _decode(format_, data, Job)
     if not is_id(job.id):
