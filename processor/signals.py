@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextvars import ContextVar
+
 
 class TerminalError(Exception):
     """Raised by a handler: trying again is useless."""
@@ -29,3 +32,37 @@ class JobYielded(JobInterrupted):
 
 class JobLost(JobInterrupted):
     """The worker no longer owns the job: nothing it does from here on is kept."""
+
+
+class RunningHere:
+    """The attempt whose handler runs in this context. One object for many attempts, one after the other: a slot of an
+    event loop would otherwise change its context with each of them.
+    """
+
+    __slots__ = ("stop_if_asked",)
+
+    def __init__(self) -> None:
+        self.stop_if_asked: Callable[[], None] | None = None
+
+
+RUNNING_HERE: ContextVar[RunningHere] = ContextVar("running_here")
+
+
+def runs_here(stop_if_asked: Callable[[], None]) -> None:
+    """A handler begins in this context; `stop_if_asked` raises if it is to stop."""
+    here = RUNNING_HERE.get(None)
+    if here is None:
+        here = RunningHere()
+        RUNNING_HERE.set(here)
+    here.stop_if_asked = stop_if_asked
+
+
+def stop_if_asked() -> None:
+    """Let a handler that waits here be stopped; outside of handlers nothing.
+
+    Raises:
+        JobInterrupted: the worker wants it to stop.
+    """
+    here = RUNNING_HERE.get(None)
+    if here is not None and here.stop_if_asked is not None:
+        here.stop_if_asked()

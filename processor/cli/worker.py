@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from processor.engine.config import WorkerConfig
     from processor.process.probes import Address
     from processor.process.slots import Slot
+    from processor.process.stop_signals import StopSignals
     from processor.wire.settings import Settings
 
 
@@ -68,8 +69,8 @@ class Flags:
 def worker(**flags: Any) -> None:
     """Run the jobs of MODULE:APP (or FILE.py:APP) until stopped.
 
-    SIGTERM or Ctrl-C stops in good order: running jobs save and yield, and other workers go on with them. A second one
-    stops at once. SIGHUP restarts the processes one after the other.
+    SIGTERM or Ctrl-C stops in good order: running jobs save and yield, and other workers go on with them. A second one,
+    a second later or more, stops at once. SIGHUP restarts the processes one after the other.
     """
     from processor.logs import configure
 
@@ -86,8 +87,13 @@ def _run(flags: Flags) -> int:
     from processor.process.probes import parse_address
     from processor.process.service import ServeOptions, worker_config
     from processor.process.slots import take_slots
+    from processor.process.stop_signals import StopSignals
     from processor.process.supervisor import Supervisor
 
+    # A container's process 1 takes leave of orphans; a process that runs handlers cannot: their own are among them.
+    forks = flags.supervise or os.getpid() == 1
+    # Before anything of the user's runs.
+    signals = StopSignals(hang_up=not forks)
     # As of now: the module, or a job, may change the working directory.
     folder, app_path = os.getcwd(), absolute(flags.app_path)
     write_lines_at_once()
@@ -109,14 +115,16 @@ def _run(flags: Flags) -> int:
     # Made here once, so that mistakes are told before anything starts.
     config = worker_config(app, settings, slots[0].name, options)
     _summary(flags, settings, config, slots, http)
-    if not flags.supervise:
-        return _serve(app, settings, config, flags.app_path, http)
+    if not forks:
+        return _serve(app, settings, config, flags.app_path, http, signals)
 
-    def serve(index: int, slot: Slot, on_ready: Callable[[], None]) -> int:
+    def serve(index: int, slot: Slot, on_ready: Callable[[], None], signals: StopSignals) -> int:
         address = None if http is None else http.plus(index)
-        return _serve(app, settings, replace(config, slot=slot.name), flags.app_path, address, on_ready)
+        return _serve(app, settings, replace(config, slot=slot.name), flags.app_path, address, signals, on_ready)
 
-    return Supervisor(slots, serve).run()
+    # A process that forks has one thread.
+    signals.close()
+    return Supervisor(slots, serve, grace=config.grace, arrived=signals.pending, restarts=flags.supervise).run()
 
 
 def _serve(
@@ -125,6 +133,7 @@ def _serve(
     config: WorkerConfig,
     app_path: str,
     http: Address | None,
+    signals: StopSignals,
     on_ready: Callable[[], None] = lambda: None,
 ) -> int:
     """One worker process, from here on with a Kafka of its own."""
@@ -136,7 +145,7 @@ def _serve(
     app.bind(broker)
     with Output().errors():
         try:
-            return serve(app, broker, config, plan=app.topic_plan(), http=http, on_ready=on_ready)
+            return serve(app, broker, config, signals=signals, plan=app.topic_plan(), http=http, on_ready=on_ready)
         except TopicError as error:
             error.hint = f"processor topics plan --app {app_path}, then: apply"
             raise

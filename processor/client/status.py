@@ -34,6 +34,7 @@ from processor.client.recent import Recent
 from processor.client.track import BEGINNING, Track
 from processor.clock import Clock
 from processor.errors import OffsetOutOfRange, RecordError, TopicMissing
+from processor.signals import stop_if_asked
 from processor.wire.codec import decode_status
 
 _BEFORE_MS = 30_000
@@ -204,8 +205,9 @@ class StatusTail:
             self._add(partition, lost)
 
     def _drive(self, done: Callable[[], bool], deadline: float) -> bool:
-        """Fetch until `done`, or until another thread's fetches have made it so."""
+        """Fetch until `done`, or until another thread's fetches have made it so. A waiting handler can be stopped."""
         while not done():
+            stop_if_asked()
             left = deadline - self._clock.monotonic()
             if left <= 0:
                 return False

@@ -71,6 +71,11 @@ class ContextBase:
         self._asked = True
         return Rules(self._port)
 
+    def _stop_if_asked(self) -> None:
+        """For what waits for something else than this context."""
+        if self._port.interrupted:
+            self._rules.stop_if_asked()
+
     # -- facts -----------------------------------------------------------------------------------------------------
 
     @property

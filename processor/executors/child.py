@@ -41,6 +41,7 @@ from processor.executors.child_frames import (
     pack_report,
     unpack_assigned,
 )
+from processor.executors.fork_signals import default_in_forks
 from processor.executors.loading import Application, load_application, run_start_hooks
 from processor.executors.parent_death import die_with_parent, take_group_along
 from processor.executors.runner import outcome_of, run_async, run_sync
@@ -277,33 +278,15 @@ class Child:
             os._exit(1)
 
 
-_STOPS = (signal.SIGINT, signal.SIGTERM)
-
-
 def _ignore_stops() -> None:
     """A signal to all processes of a terminal or a service is the worker's: it decides what becomes of its jobs.
 
-    By handlers that do nothing and not by ignoring: what a handler starts would ignore them too, and processes of its
-    `multiprocessing` could not be terminated.
+    By handlers that do nothing and not by ignoring: what a handler starts would ignore them too.
     """
-    for number in _STOPS:
+    default_in_forks()
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
         signal.siginterrupt(number, False)
-    masks = threading.local()
-
-    def hold_back() -> None:
-        # A signal to the new process must not find the handlers of this one there.
-        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
-
-    def let_through() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
-
-    def be_stopped() -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        let_through()
-
-    os.register_at_fork(before=hold_back, after_in_parent=let_through, after_in_child=be_stopped)
 
 
 def main(arguments: Sequence[str]) -> NoReturn:

@@ -20,6 +20,7 @@ from processor.errors import ProcessEnded
 from processor.executors.runner import run_async
 from processor.executors.threads import taken_back
 from processor.runtime import Inbox, Runtime
+from processor.signals import RUNNING_HERE, RunningHere
 
 log = events.logger(__name__)
 
@@ -167,7 +168,9 @@ class AsyncPool:
     async def _slot(self) -> None:
         backlog, idle = self._backlog, self._idle
         stopwatch, monotonic, post = self._runtime.stopwatch, self._runtime.clock.monotonic, self._inbox.post
-        running, task, context = self._running, asyncio.current_task(), self._context
+        running, task = self._running, asyncio.current_task()
+        RUNNING_HERE.set(RunningHere())
+        context = copy_context()
         assert task is not None
         references = sys.getrefcount(task)
         ran = 0

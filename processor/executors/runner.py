@@ -19,6 +19,7 @@ from processor.core.outcome import Ended, Failed, Lost, Outcome, Parked, Yielded
 from processor.core.verdict import judged
 from processor.engine.registry import RunnableJob
 from processor.errors import HandlerMistake, JobInterrupted, NewerRecord, ProcessEnded
+from processor.signals import runs_here
 from processor.states import State
 from processor.texts import message_of, place_of, shown
 
@@ -56,6 +57,7 @@ def run_sync(attempt: Running) -> Outcome:
     try:
         job_type = attempt.runnable
         context = Context(attempt)
+        runs_here(context._stop_if_asked)
         if job_type.takes_payload:
             try:
                 payload = job_type.decode_payload(attempt.job.payload, attempt.job.version)
@@ -78,6 +80,7 @@ async def run_async(attempt: Running) -> Outcome:
     try:
         job_type = attempt.runnable
         context = AsyncContext(attempt)
+        runs_here(context._stop_if_asked)
         if job_type.takes_payload:
             try:
                 payload = job_type.decode_payload(attempt.job.payload, attempt.job.version)

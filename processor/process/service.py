@@ -2,8 +2,8 @@
 
 1. The topics are as the plan wants them, else exit code 4 and what to do.
 2. What the app declares as schedules is written; its start hooks run: pools and clients of the user.
-3. Signals: SIGTERM or SIGINT stop in good order, a second one at once; SIGHUP ends without leaving the group, because
-   a supervisor starts the same slot again.
+3. Signals, which were listened to before (`stop_signals`), reach the engine: SIGTERM or SIGINT stop in good order, a
+   second one at once; SIGHUP ends without leaving the group, because somebody starts the same slot again.
 4. Probes answer; the engine runs until it is stopped.
 
 The broker is made by the caller after any fork, and passed in: this floor knows no concrete one.
@@ -11,8 +11,6 @@ The broker is made by the caller after any fork, and passed in: this floor knows
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,12 +26,11 @@ from processor.errors import DefinitionError, ProcessorError, UnknownQueue
 from processor.executors import make_pool
 from processor.executors.loading import Application, run_start_hooks
 from processor.process.probes import Address, Probes
+from processor.process.stop_signals import StopSignals
 from processor.runtime import ThreadedRuntime
 from processor.runtime.gc_tuning import collect_seldom
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from processor.broker.base import Broker, TopicSpec
     from processor.wire.settings import Settings
 
@@ -113,6 +110,7 @@ def serve(
     broker: Broker,
     config: WorkerConfig,
     *,
+    signals: StopSignals,
     plan: Sequence[TopicSpec],
     http: Address | None = None,
     on_ready: Callable[[], None] = lambda: None,
@@ -130,7 +128,7 @@ def serve(
     run_start_hooks(app)
     worker = Worker(ThreadedRuntime(), broker, config, app.job_types, make_pool)
     collect_seldom()
-    _listen(worker)
+    signals.hand_to(lambda leave: worker.stop(leave=leave), config.grace)
     probes = None if http is None else Probes(worker, http)
     _announce_readiness(worker, config, on_ready)
     try:
@@ -176,22 +174,6 @@ def _refuse_unreachable(app: Application, queues: Sequence[QueueConfig], app_pat
                 f"job type {job_type.name}: process executors need the app importable by name",
                 hint="start the worker with MODULE:APP, so that its child processes can import the handler",
             )
-
-
-def _listen(worker: Worker) -> None:
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        # The second one: whoever sends it does not want to wait. Locks, slot and transaction end with the process.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: os._exit(1))
-        worker.stop()
-
-    def restart(_number: int, _frame: FrameType | None) -> None:
-        worker.stop(leave=False)
-
-    signal.signal(signal.SIGTERM, stop)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGHUP, restart)
 
 
 def _announce_readiness(worker: Worker, config: WorkerConfig, on_ready: Callable[[], None]) -> None:

@@ -6,12 +6,14 @@ be safe the supervisor stays single-threaded and makes no Kafka client; it does 
 
 1. A child that ends is started again at once, in the same slot, so that nobody else sees a rebalance. If it dies again
    and again within seconds, the supervisor waits longer each time (`RestartDelay`).
-2. SIGTERM or SIGINT: stop the children in good order, then end. A second one: end them at once.
+2. SIGTERM or SIGINT: stop the children in good order, then end. A second one, or the end of their time: end them at
+   once.
 3. SIGHUP: restart one child after the other; the next only when the one before is ready. They do not leave the group.
    They run the code that the supervisor has imported: to run other code, start another supervisor and stop this one.
 4. A child whose settings or topics are wrong (exit codes 2 and 4) ends everything: a new start would change nothing.
 
-Children ignore SIGINT: a Ctrl-C in a terminal reaches the whole process group, and the supervisor passes it on.
+A signal to the whole process group is one wish: children ignore SIGINT and a second SIGTERM, which the supervisor
+passes on. As process 1 of a container it also takes leave of orphans, which nobody else does there.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from dataclasses import dataclass, field
 from processor import events
 from processor.executors.parent_death import die_with_parent
 from processor.process.slots import Slot
+from processor.process.stop_signals import SAME_WISH, StopSignals
 
 log = events.logger(__name__)
 
@@ -38,6 +41,8 @@ HEALTHY_AFTER = 10.0
 """A child that lived this long was well: its next death is a first one."""
 READY_WITHIN = 60.0
 """A rolling restart that waits longer for a child to be ready goes on without it."""
+KILLED_AFTER = 2.0
+"""Seconds after the grace until children that have not stopped are killed."""
 HOPELESS = frozenset({2, 4})
 """Exit codes of wrong settings and of topics that differ from the plan."""
 REFUSED = frozenset({3})
@@ -84,18 +89,38 @@ class Child:
     delay: RestartDelay = field(default_factory=RestartDelay)
 
 
-Serve = Callable[[int, Slot, Callable[[], None]], int]
-"""What a child does: (index, slot, to be called once when ready) -> exit code."""
+Serve = Callable[[int, Slot, Callable[[], None], StopSignals], int]
+"""What a child does: (index, slot, to be called once when ready, its signals) -> exit code."""
 
 
 class Supervisor:
     """The parent of the worker processes of a host; `run` returns the exit code."""
 
-    def __init__(self, slots: Sequence[Slot], serve: Serve) -> None:
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        serve: Serve,
+        *,
+        grace: float,
+        arrived: list[int] | None = None,
+        restarts: bool = True,
+    ) -> None:
+        """Make it, without starting anything.
+
+        Args:
+            slots: one for each child.
+            serve: what a child does.
+            grace: seconds a stop may take.
+            arrived: signals that came already, and may still come until it listens.
+            restarts: False: it ends when its children end, with their exit code.
+        """
         self._serve = serve
+        self._grace = grace
+        self._restarts = restarts
         self._children = [Child(index, slot) for index, slot in enumerate(slots)]
-        self._arrived: list[int] = []
+        self._arrived: list[int] = [] if arrived is None else arrived
         self._stopping = 0
+        self._stopped_at = 0.0
         self._exit_code = 0
         self._rolling: list[Child] = []
         self._rolling_since = 0.0
@@ -113,9 +138,13 @@ class Supervisor:
                 self._obey()
                 self._reap()
                 self._roll()
+                self._insist()
         finally:
             # Whatever went wrong here: no child outlives its supervisor.
             self._signal_all(signal.SIGKILL)
+            # Python gives signals back to the kernel before it ends: one that comes late would change the exit code.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
         return self._exit_code
 
     # --- children ------------------------------------------------------------------------------------------------
@@ -150,10 +179,8 @@ class Supervisor:
         try:
             os.close(self._life_w)
             die_with_parent(parent, self._life_r)
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
-                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signals = StopSignals(supervised=True)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             os.close(self._wake_r)
             os.close(self._wake_w)
@@ -162,7 +189,7 @@ class Supervisor:
                     other.slot.close()
                 if other.ready_pipe is not None:
                     os.close(other.ready_pipe)
-            code = self._serve(child.index, child.slot, lambda: _tell(ready_w))
+            code = self._serve(child.index, child.slot, lambda: _tell(ready_w), signals)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         except BaseException:
@@ -175,12 +202,17 @@ class Supervisor:
             os._exit(code)
 
     def _reap(self) -> None:
-        for child in self._children:
-            if child.pid is None:
-                continue
-            pid, status = os.waitpid(child.pid, os.WNOHANG)
-            if pid:
-                self._ended(child, os.waitstatus_to_exitcode(status))
+        """Take leave of everybody who has ended: also of orphans, which are process 1's."""
+        running = {child.pid: child for child in self._children if child.pid is not None}
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            if pid in running:
+                self._ended(running[pid], os.waitstatus_to_exitcode(status))
 
     def _ended(self, child: Child, code: int) -> None:
         now = time.monotonic()
@@ -196,6 +228,9 @@ class Supervisor:
         elif code in HOPELESS:
             log.error("supervisor.hopeless", extra=event)
             self._exit_code = code
+            self._stop()
+        elif not self._restarts:
+            self._exit_code = code if code >= 0 else 1
             self._stop()
         else:
             delay = 0.0 if child.restarting else child.delay.after(lived, code if code >= 0 else None)
@@ -221,6 +256,10 @@ class Supervisor:
         due = [child.start_at - now for child in self._children if child.pid is None and not self._stopping]
         if self._rolling:
             due.append(1.0)
+        if self._arrived:
+            due.append(0.0)
+        if self._stopping == 1:
+            due.append(self._stopped_at + self._grace + KILLED_AFTER - now)
         pipes = [child.ready_pipe for child in self._children if child.ready_pipe is not None and not child.ready]
         timeout = max(0.0, min(due)) if due else None
         readable, _, _ = select.select([self._wake_r, *pipes], [], [], timeout)
@@ -238,14 +277,22 @@ class Supervisor:
         while self._arrived:
             number = self._arrived.pop(0)
             if number in (signal.SIGTERM, signal.SIGINT):
-                self._stop()
+                # `timeout` signals its command and then the whole group: that is one wish.
+                if not self._stopping or time.monotonic() - self._stopped_at >= SAME_WISH:
+                    self._stop()
             elif number == signal.SIGHUP and not self._stopping and not self._rolling:
                 log.info("supervisor.rolling_restart", extra={"processes": len(self._children)})
                 self._rolling = list(self._children)
                 self._next_of_roll()
 
+    def _insist(self) -> None:
+        if self._stopping == 1 and time.monotonic() >= self._stopped_at + self._grace + KILLED_AFTER:
+            log.error("supervisor.grace_over", extra={"grace": self._grace})
+            self._stop()
+
     def _stop(self) -> None:
         self._stopping += 1
+        self._stopped_at = self._stopped_at or time.monotonic()
         self._rolling.clear()
         if self._stopping > 1:
             self._exit_code = self._exit_code or 1

@@ -319,15 +319,6 @@ def test_nothing_outlives_a_killed_supervisor(site: Site) -> None:
     eventually(gone(grandchild), 5.0)
 
 
-def test_a_second_signal_stops_at_once(site: Site) -> None:
-    worker = site.start("--grace", "60s")
-    enqueue(site, "thread")
-    worker.process.send_signal(signal.SIGINT)
-    eventually(lambda: worker.events("supervisor.stopping"), 10.0)
-    worker.process.send_signal(signal.SIGINT)
-    assert worker.process.wait(5.0) in (0, 1)
-
-
 def test_missing_topics_are_refused_with_what_to_do(kafka: Kafka, unique: str, tmp_path: Path) -> None:
     (tmp_path / "jobs.py").write_text(JOBS.replace("{namespace}", unique))
     environment = {
