@@ -26,7 +26,7 @@ ProcessorError
 │   └── PayloadInvalid  PayloadTooLarge
 ├── RecordError                 a record in the log
 │   └── UndecodableRecord  NewerRecord: written by a newer version than this code
-├── DeadLetterError             a dead letter is not there, or cannot be used so
+├── DeadLetterError  ReplayError    a dead letter, or a part of the history, is not there or cannot be used so
 ├── OrderRefused                an operator's order makes no sense now
 │   └── SeekRefused             ... there is no such place in the log
 ├── HandlerMistake              a handler broke a rule of resuming
@@ -272,6 +272,12 @@ class DeadLetterError(ProcessorError):
     code = "dead_letter"
 
 
+class ReplayError(ProcessorError):
+    """What was asked cannot be replayed so, or the same replay goes on elsewhere; nothing is sent twice."""
+
+    code = "replay"
+
+
 class OrderRefused(ProcessorError):
     """What was ordered makes no sense as things are: the job has ended, the queue is not paused, workers are there."""
 
@@ -351,9 +357,7 @@ class InternalError(ProcessorError):
 
 
 class AttemptTimedOut(ProcessorError):
-    """An attempt took longer than `attempt_timeout`, or saved nothing for `stall_timeout`. Its job's policy decides:
-    give it a rule of its own with `Retry.on(AttemptTimedOut, ...)`.
-    """
+    """An attempt took longer than `attempt_timeout`, or saved nothing for `stall_timeout`. `Retry.on` may name it."""
 
     code = "timed_out"
 
@@ -380,9 +384,7 @@ class OtherJobType(ProcessorError):
             f"job {job_id} is a {found}, and this is a handle of {wanted}",
             hint="ask app.handle(id), or the handle of its own type; two types need different ids",
         )
-        self.id = job_id
-        self.wanted = wanted
-        self.found = found
+        self.id, self.wanted, self.found = job_id, wanted, found
 
 
 class JobFailed(ProcessorError):

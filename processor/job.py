@@ -85,7 +85,7 @@ class Job(NamedTuple):
     carried: Carried | None = None
     """What it takes along from earlier attempts."""
     redriven_from: str | None = None
-    """The dead letter that this life began with, as `partition@offset` of the dead-letter topic."""
+    """What this life began with: a dead letter (`partition@offset`), or a replayed job (`namespace/queue/id@life`)."""
     children_life: int = 0
     """The life that its children's ids are made of, 0: its own. A redrive from the checkpoint goes on with the same."""
 

@@ -28,13 +28,17 @@ def partitions_of(broker: Broker, topics: Sequence[str]) -> list[TopicPartition]
 
 
 def read_to_end(
-    broker: Broker, partitions: Sequence[TopicPartition], starts: Mapping[TopicPartition, int] | None = None
+    broker: Broker,
+    partitions: Sequence[TopicPartition],
+    starts: Mapping[TopicPartition, int] | None = None,
+    stops: Mapping[TopicPartition, int] | None = None,
 ) -> Iterator[Record]:
     """Every committed record that is there now, per partition in order; records that come meanwhile are left out.
 
     Args:
         partitions: what to read.
         starts: first offset wanted of a partition; without one, and where it was deleted, the oldest that is kept.
+        stops: first offset not wanted of a partition.
 
     Raises:
         BrokerUnavailable: nothing came for 30 s.
@@ -42,6 +46,7 @@ def read_to_end(
     admin = broker.admin()
     begins = admin.begin_offsets(partitions)
     ends = admin.end_offsets(partitions, Isolation.COMMITTED)
+    ends = {place: min(end, (stops or {}).get(place, end)) for place, end in ends.items()}
     wanted = {place: max(begins[place], (starts or {}).get(place, 0)) for place in partitions}
     left = {place for place in partitions if wanted[place] < ends[place]}
     if not left:

@@ -15,22 +15,18 @@ sent. Of two operators at once the one who began first is told that the other we
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from processor.admin.dead_letters import LetterRow, read_letters, settled_letters
-from processor.broker.base import Broker, Failure, OutRecord, TransactionalProducer
-from processor.clock import Clock, SystemClock
+from processor.admin.transactions import TRIES, TransactionWriter, parts
+from processor.admin.transactions import Order as Order
+from processor.broker.base import Broker, Failure, OutRecord
 from processor.core.audit import DISCARD, REDRIVE, noted
 from processor.core.redrive import Address, LetterState, Redrive, job_of, next_life, number_of, sent_back
 from processor.errors import (
     AbortRequired,
-    BrokerError,
-    BrokerRefused,
-    BrokerUnavailable,
     DeadLetterError,
     ProcessorError,
     ProducerFatal,
@@ -41,35 +37,12 @@ from processor.job import Job, Lane
 from processor.wire.records import AuditRecord, DeadLetterRecord
 from processor.wire.topics import jobs_topic, parse_topic
 
-Done = TypeVar("Done")
-
 BATCH = 100
 """Letters of one transaction at most."""
 BATCH_BYTES = 8_000_000
 LOADED = 1000
 """Letters that are read at a time at most."""
 LOADED_BYTES = 32_000_000
-CALL = 5.0
-"""Seconds one call to the broker may take before it is made again."""
-PATIENCE = 60.0
-"""Seconds after which a broker that does not answer is given up."""
-TRIES = 5
-"""Times that a batch is sent before its error is told."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """Who wants it, why, and how fast."""
-
-    by: str
-    """`user@host`."""
-    reason: str = ""
-    rate: float | None = None
-    """Letters a second at most."""
-    pause: Callable[[float], object] = time.sleep
-    clock: Clock = field(default_factory=SystemClock)
-    done: Callable[[int], object] = lambda count: None
-    """Told how many more letters are through, after each batch."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -123,7 +96,7 @@ def plan_redrive(
 ) -> Iterator[Prepared]:
     """What `redrive_letters` would send now, and what it would refuse. Sends nothing."""
     prepare = _preparing(broker, namespace, rows, how, order)
-    for part in _parts(rows, LOADED, LOADED_BYTES):
+    for part in parts(rows, LOADED, LOADED_BYTES):
         yield from prepare(part)
 
 
@@ -193,7 +166,7 @@ class _Settler:
         self._broker = broker
         self._namespace = namespace
         self._order = order
-        self._producer: TransactionalProducer | None = None
+        self._writer = TransactionWriter(broker, f"{namespace}.dlq.operator", order.clock)
         self._result = Settlement()
 
     def settle(
@@ -206,7 +179,7 @@ class _Settler:
         try:
             left = self._unsettled(rows)
             began = clock.monotonic()
-            for part in _parts(left, LOADED, LOADED_BYTES):
+            for part in parts(left, LOADED, LOADED_BYTES):
                 items: list[Item] = []
                 for item in made(part):
                     if isinstance(item, Item):
@@ -214,40 +187,26 @@ class _Settler:
                     else:
                         result.refused.append(item)
                         self._order.done(1)
-                for batch in _parts([item.row for item in items], self._batch, BATCH_BYTES):
+                for batch in parts([item.row for item in items], self._order.batch(BATCH), BATCH_BYTES):
                     chosen = {row.address for row in batch}
                     self._send([item for item in items if item.row.address in chosen])
                     self._order.done(len(batch))
-                    self._pace(began)
+                    self._order.pace(began, result.done)
         except ProducerFenced as error:
             raise DeadLetterError(
                 "another redrive or discard of this namespace has begun, or this one stood still for too long",
                 hint="what is done is done and is not done twice; run it again for what is still open",
             ) from error
         except BaseException:
-            # An open transaction would hide what others write to the same lanes until it times out.
-            if self._producer is not None:
-                with contextlib.suppress(BrokerError):
-                    self._producer.abort(CALL)
+            self._writer.abort()
             raise
         finally:
-            self._abandon()
+            self._writer.abandon()
         return result
-
-    @property
-    def _batch(self) -> int:
-        rate = self._order.rate
-        return BATCH if rate is None else max(1, min(BATCH, int(rate)))
-
-    def _pace(self, began: float) -> None:
-        if self._order.rate is not None:
-            wait = began + self._result.done / self._order.rate - self._order.clock.monotonic()
-            if wait > 0:
-                self._order.pause(wait)
 
     def _unsettled(self, rows: Sequence[LetterRow]) -> list[LetterRow]:
         """Fence, then look: those that are still as they were chosen; of doubles of one life only the first."""
-        self._rebuild()
+        self._writer.rebuild()
         settled = settled_letters(self._broker, self._namespace)
         left: dict[object, LetterRow] = {}
         for row in rows:
@@ -261,7 +220,7 @@ class _Settler:
         """One batch, until it is committed or what cannot be sent of it is known."""
         tries = 0
         while items:
-            if self._producer is None or self._producer.disturbed:
+            if not self._writer.ready:
                 items = self._still_open(items)
                 continue
             try:
@@ -272,7 +231,7 @@ class _Settler:
                 tries += 1
                 if tries == TRIES:
                     raise
-                self._abandon()
+                self._writer.abandon()
                 continue
             if not refused:
                 self._result.done += len(items)
@@ -286,53 +245,9 @@ class _Settler:
 
     def _transaction(self, items: Sequence[Item]) -> dict[Address, ProcessorError]:
         """Commit a batch; or what was refused of it, by address: then nothing is committed."""
-        producer = self._producer
-        assert producer is not None
-        producer.begin()
-        for records in ([out for item in items for out in item.creates], [item.audit for item in items]):
-            producer.append(records, watch=True)
-            acks = self._patiently(lambda: producer.wait_acks(CALL))
-            if acks.failures:
-                self._abandon()
-                return _culprits(items, acks.failures)
-        self._patiently(lambda: producer.commit(CALL))
-        return {}
-
-    def _patiently(self, call: Callable[[], Done]) -> Done:
-        """The same call again while the broker is only slow. A commit is never aborted because it timed out."""
-        deadline = self._order.clock.monotonic() + PATIENCE
-        while True:
-            try:
-                return call()
-            except (RetriableBrokerError, BrokerUnavailable) as error:
-                if self._order.clock.monotonic() >= deadline:
-                    raise BrokerUnavailable(
-                        f"Kafka has not taken the batch within {PATIENCE:.0f} s: {error}",
-                        hint="run it again: what is done is not done twice",
-                    ) from error
-
-    def _abandon(self) -> None:
-        """After an abort only a new producer is safe: it ends what this one left open."""
-        if self._producer is not None:
-            self._producer.close()
-            self._producer = None
-
-    def _rebuild(self) -> None:
-        self._abandon()
-        deadline = self._order.clock.monotonic() + PATIENCE
-        while True:
-            producer = self._broker.transactional_producer(f"{self._namespace}.dlq.operator")
-            try:
-                producer.init(CALL)
-            except BaseException as error:
-                # It would go on trying by itself, and fence whoever comes next.
-                producer.close()
-                passing = isinstance(error, BrokerError) and not isinstance(error, BrokerRefused | ProducerFenced)
-                if not passing or self._order.clock.monotonic() >= deadline:
-                    raise
-                continue
-            self._producer = producer
-            return
+        creates = [out for item in items for out in item.creates]
+        failures = self._writer.write(creates, [item.audit for item in items])
+        return _culprits(items, failures) if failures else {}
 
 
 def _culprits(items: Sequence[Item], failures: Sequence[Failure]) -> dict[Address, ProcessorError]:
@@ -346,17 +261,3 @@ def _culprits(items: Sequence[Item], failures: Sequence[Failure]) -> dict[Addres
     if not found:
         raise failures[0].error
     return found
-
-
-def _parts(rows: Sequence[LetterRow], count: int, size: int) -> Iterator[list[LetterRow]]:
-    """Rows in parts of at most so many, and so many bytes (a larger one goes alone)."""
-    part: list[LetterRow] = []
-    taken = 0
-    for row in rows:
-        if part and (len(part) == count or taken + row.size > size):
-            yield part
-            part, taken = [], 0
-        part.append(row)
-        taken += row.size
-    if part:
-        yield part

@@ -19,6 +19,7 @@ COMMANDS = {
     "checkpoint": ("processor.cli.checkpoint:checkpoint", "What running jobs have saved."),
     "dlq": ("processor.cli.dlq:dlq", "Dead letters: what was given up, why, and its way back."),
     "projection": ("processor.cli.projection:projection", "The copy of the log in SQL that the dashboard asks."),
+    "replay": ("processor.cli.replay:replay", "Jobs of a queue's history run again, here or elsewhere."),
     "topics": ("processor.cli.topics:topics", "The topics of an app: what they are, should be, and hold."),
     "config": ("processor.cli.config:config", "Settings, and where each value comes from."),
     "doctor": ("processor.cli.doctor:doctor", "Check this machine, the cluster and the app."),

@@ -8,7 +8,7 @@ from processor.wire.records import AuditRecord
 from processor.wire.topics import audit_topic
 
 REDRIVE, DISCARD, CANCEL, RETRY, PAUSE, RESUME = "redrive", "discard", "cancel", "retry", "pause", "resume"
-SEEK = "seek"
+SEEK, REPLAY = "seek", "replay"
 SCHEDULE, TRIGGER, BACKFILL, REMOVE = "schedule", "trigger", "backfill", "remove"
 
 

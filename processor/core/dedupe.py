@@ -27,6 +27,11 @@ def idempotent_id(queue: str, ordering_key: str | None, idempotency_key: str) ->
     return _digest("idempotent", queue, "" if ordering_key is None else f"={ordering_key}", idempotency_key)
 
 
+def replayed_id(replay: str, namespace: str, queue: str, job_id: str) -> str:
+    """Id that a replay gives to the job of another id: the same however often the replay is run."""
+    return _digest("replay", replay, namespace, queue, job_id)
+
+
 class DedupeMarks:
     """Which (life, hop) of which derived job was completed or promoted, for the length of the dedupe window.
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from processor.broker.base import OutRecord
+from processor.broker.base import ANY_PARTITION, OutRecord
 from processor.broker.partitioner import partition_for
 from processor.core.audit import DISCARD, REDRIVE
 from processor.errors import DeadLetterError, RecordError
@@ -129,17 +129,10 @@ def next_life(letter: DeadLetterRecord, address: Address, how: Redrive, now_ms: 
     job = job_of(letter)
     if job is None:
         raise _no_job(letter, address)
-    span = None if job.kill_at is None else job.kill_at - job.enqueued_at
-    return job._replace(
+    return renewed(job, now_ms)._replace(
         payload=job.payload if how.payload is None else how.payload,
         version=job.version if how.payload is None or how.version is None else how.version,
-        enqueued_at=now_ms,
         life=job.life + 1,
-        hop=0,
-        attempt=0,
-        kill_at=now_ms + span if span is not None and span > 0 else None,
-        due_at=None,
-        deaths=0,
         carried=None if how.from_zero else _checkpoint(letter, address, job),
         redriven_from=str(address),
         children_life=0 if how.from_zero else job.children_life or job.life,
@@ -198,16 +191,38 @@ def number_of(letter: DeadLetterRecord, job: Job, partitions: int) -> int:
 
 def sent_back(namespace: str, job: Job, by: str, reason: str) -> list[OutRecord]:
     """The records that begin a new life: its status, and the job in the due lane of its number."""
-    key = job.id.encode()
     note = f"redriven from {job.redriven_from} by {by}" + (f": {reason}" if reason else "")
+    assert job.number is not None
+    return life_begun(namespace, job, Lane.DUE, note)
+
+
+def life_begun(namespace: str, job: Job, lane: Lane, note: str) -> list[OutRecord]:
+    """The records that begin a life whose id is known before: its status, and the job in a lane.
+
+    A job without a number goes where its ordering key, else its id, belongs.
+    """
     place = (job.id, job.life, job.type, job.queue)
     status = StatusRecord(*place, State.QUEUED, job.enqueued_at, 0, "", note=note, number=job.number)
-    topic = jobs_topic(namespace, job.queue, Lane.DUE)
-    assert job.number is not None
+    key = job.id if job.number is not None or job.key is None else job.key
+    number = ANY_PARTITION if job.number is None else job.number
+    headers = routing_headers(job, derived=True)
     return [
-        OutRecord(status_topic(namespace), key, encode(status)),
-        OutRecord(topic, key, encode(job), routing_headers(job, derived=True), job.number),
+        OutRecord(status_topic(namespace), job.id.encode(), encode(status)),
+        OutRecord(jobs_topic(namespace, job.queue, lane), key.encode(), encode(job), headers, number),
     ]
+
+
+def renewed(job: Job, now_ms: int) -> Job:
+    """A job as its life begins anew: no attempt made, no hop, and as much time to its kill date as it once had."""
+    span = None if job.kill_at is None else job.kill_at - job.enqueued_at
+    return job._replace(
+        enqueued_at=now_ms,
+        hop=0,
+        attempt=0,
+        kill_at=now_ms + span if span is not None and span > 0 else None,
+        due_at=None,
+        deaths=0,
+    )
 
 
 def _no_job(letter: DeadLetterRecord, address: Address) -> DeadLetterError:
