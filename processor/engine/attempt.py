@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from processor.context.port import StopWish
 from processor.core.deadlines import ends_at
 from processor.errors import JobLost, UnknownJobType
-from processor.job import CHILDREN_NAMED
+from processor.job import CHILDREN_NAMED, Progress
 from processor.wire.headers import JOB_ID, header
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from processor.engine.queue_partition import LaneState, QueuePartition
     from processor.engine.ready_queue import ReadyQueue
     from processor.engine.registry import RunnableJob
-    from processor.job import Job, Progress, Step
+    from processor.job import Job, Step
     from processor.runtime import Inbox, Signal
 
 
@@ -141,6 +141,8 @@ class Attempt(StopWish):
     _ends_at = -1
     """Milliseconds since the epoch, 0: never, -1: nobody has asked yet. Told once, so that it does not waver."""
     stop: Stop | None = None
+    stack = ""
+    """Where its handler was when it was ended by force, as a traceback."""
     deaths = 0
     """Of processes that ran it, in a row and without progress."""
     _ops: deque[tuple[str, object]] | None = None
@@ -189,6 +191,11 @@ class Attempt(StopWish):
         if self.job_type is None:
             raise UnknownJobType(f"no job type named {self.job.type!r}")
         return self.job_type
+
+    def note_begun(self) -> None:
+        """A job that has begun expires no more, though it saved nothing: then its record says so."""
+        if self.started_at is not None and self.runnable.options.queue_timeout is not None:
+            self.latest = self.latest or Progress()
 
     @property
     def progressed_here(self) -> bool:

@@ -292,6 +292,12 @@ class Dispatch:
         return not ready_queues or any(ready_queue.outstanding < ready_queue.pool.slots for ready_queue in ready_queues)
 
     @property
+    def awaited(self) -> list[Attempt]:
+        """Attempts in the hands of pools whose end somebody waits for, and that will come."""
+        able = [ready_queue for ready_queue in self.ready_queues.values() if not ready_queue.stuck]
+        return [attempt for ready_queue in able for attempt in ready_queue.running if not attempt.lost]
+
+    @property
     def waiting(self) -> int:
         """Attempts that may start and wait for a slot."""
         return sum(ready_queue.ready for ready_queue in self.ready_queues.values())

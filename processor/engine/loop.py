@@ -360,9 +360,10 @@ class Worker:
         self.ownership.leaving = True
         numbers = list(self.state.numbers.values())
         self.ownership.yield_numbers(numbers)
-        finished = self._serve_until(lambda: not any(n.running for n in numbers), self.config.grace, poll=subscribed)
+        finished = self._serve_until(lambda: not self.dispatch.awaited, self.config.grace, poll=subscribed)
         if not finished:
-            log.warning("worker.grace_over", extra={"running": sum(n.running for n in numbers)})
+            log.warning("worker.grace_over", extra={"running": len(self.dispatch.awaited)})
+        self.timers.save_running()
         self._serve_until(lambda: self._is_flushed(numbers), HAND_OVER_FLUSH, flush=True, poll=subscribed)
         if subscribed and self._leave:
             # With static membership a plain close would leave partitions idle until the session times out

@@ -118,6 +118,7 @@ class Operators:
         elif attempt.stop is None:
             attempt.stop = Stop("cancelled", why(order), self._engine.clock.monotonic())
             attempt.interrupted = True
+            self._engine.counters.events["stopped.cancelled"] += 1
             ready_queue.pool.nudge()
 
     def _cancel_retry(self, number: QueuePartition, job_id: str, order: ControlRecord) -> None:

@@ -237,8 +237,7 @@ class Outcomes:
 
     def _yielded(self, attempt: Attempt) -> None:
         """Save what was reached; the offset stays open. The next owner goes on, or this one once the pause is over."""
-        if attempt.started_at is not None and attempt.runnable.options.queue_timeout is not None:
-            attempt.latest = attempt.latest or Progress()  # it has begun, though it saved nothing: it expires no more
+        attempt.note_begun()
         self.write_news(attempt, final=True)
         attempt.number.touched = True
         self._count(attempt, "yielded")

@@ -316,6 +316,8 @@ class Ownership:
             for attempt in number.attempts.values():
                 attempt.interrupted = True
             self._stop_reading(number)
+        # What nobody has begun comes back at once: all slots may be in the hands of handlers that do not listen.
+        self._dispatch.interrupt(lambda attempt: attempt.interrupted)
 
     # --- parts ---------------------------------------------------------------------------------------------------
 

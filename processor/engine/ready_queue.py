@@ -32,7 +32,7 @@ class ReadyQueue:
 
     __slots__ = (
         *("_credit", "_ended", "_peak", "_seconds", "_turn"),
-        *("alone", "due", "followers", "pool", "running", "waiting"),
+        *("alone", "due", "followers", "pool", "running", "stuck", "waiting"),
     )
 
     def __init__(self, pool: Pool, *, alone: bool = False) -> None:
@@ -46,6 +46,8 @@ class ReadyQueue:
         """Next of their key: they have waited already, and behind all the others a hot key would hardly move."""
         self.running: dict[Attempt, None] = {}
         """Handed to the pool and not ended, in that order."""
+        self.stuck = False
+        """Its pool gives nothing back any more: a handler holds up the event loop."""
         self._ended = 0
         self._peak = 0.0
         """Attempts that ended between two turns of the owner, about the most of late."""

@@ -22,7 +22,7 @@ def stopped(attempt: Attempt, stop: Stop, now: int) -> Outcome:
     if stop.kind == "cancelled":
         return Ended(State.CANCELLED, stop.reason)
     error = AttemptTimedOut(stop.reason)
-    info = error_info(error)._replace(kind=stop.kind)
+    info = error_info(error)._replace(kind=stop.kind, traceback=attempt.stack)
     return judged(attempt.runnable.options.retry, attempt.job, error, now, info)
 
 

@@ -42,8 +42,6 @@ class Timers:
         self._growth = GrowthWatch()
         self._next = 0.0
         self._next_lazy = 0.0
-        self.stuck = False
-        """A handler holds up a whole event loop, and cannot be ended."""
 
     def turn(self, now: float) -> None:
         """`now`: monotonic seconds."""
@@ -93,6 +91,7 @@ class Timers:
         if limit is not None:
             attempt.stop = Stop(limit.kind, limit.reason, now)
             attempt.interrupted = True
+            self._engine.counters.events[f"stopped.{limit.kind}"] += 1
             log.warning("job.stops", extra={**_fields(attempt), "kind": limit.kind, "reason": limit.reason})
 
     def _insist(self, attempt: Attempt, stop: Stop, now: float) -> None:
@@ -105,8 +104,25 @@ class Timers:
         log.error("job.ended_by_force", extra={**_fields(attempt), "reason": stop.reason, "ending": ending.value})
         if ending is not Ending.COMES:
             self._engine.counters.events["abandoned"] += 1
-            self.stuck = self.stuck or ending is Ending.STUCK
+            attempt.ready_queue.stuck |= ending is Ending.STUCK
             self._outcomes.end_by_force(attempt)
+
+    def save_running(self) -> None:
+        """The process ends: what handlers that did not yield have come to is saved, as far as it is consistent."""
+        for ready_queue in self._dispatch.ready_queues.values():
+            for attempt in list(ready_queue.running):
+                number, begun = attempt.number, attempt.started_at is not None
+                if begun and number.assignment == attempt.assignment and not (attempt.settled or attempt.lost):
+                    mark = number.outbox_mark()
+                    try:
+                        self._outcomes.write_news(attempt, final=True)
+                    except Exception as error:  # noqa: BLE001  (the owner's guard)
+                        self._engine.guard.job(attempt, error, mark, runs=True)
+
+    @property
+    def stuck(self) -> bool:
+        """A handler holds up a whole event loop, and cannot be ended."""
+        return any(ready_queue.stuck for ready_queue in self._dispatch.ready_queues.values())
 
     @property
     def too_many_abandoned(self) -> bool:

@@ -18,6 +18,7 @@ from processor.engine.attempt import Attempt
 from processor.engine.dispatch import Ending
 from processor.errors import ProcessEnded
 from processor.executors.runner import run_async
+from processor.executors.stacks import stack_of_task, stack_through
 from processor.executors.threads import taken_back
 from processor.runtime import Inbox, Runtime
 from processor.signals import RUNNING_HERE, RunningHere
@@ -81,10 +82,13 @@ class AsyncPool:
         asked = self._asked.get(attempt)
         if asked is None:
             asked = self._asked[attempt] = _Asked()
+            task = self._running.get(attempt)
+            attempt.stack = "" if task is None else stack_of_task(task)
             self._loop.call_soon_threadsafe(self._cancel, attempt, asked)
             return Ending.COMES
         del self._asked[attempt]
         if not asked.heard:
+            attempt.stack = stack_through(AsyncPool._serve, self)
             return Ending.STUCK  # the loop itself does not come round: a handler blocks it
         log.warning("coroutine.abandoned", extra={"job_id": attempt.job.id, "reason": why})
         self._loop.call_soon_threadsafe(self._abandon, attempt)

@@ -16,6 +16,7 @@ from processor.engine.attempt import Attempt
 from processor.engine.dispatch import Ending
 from processor.errors import ProcessEnded
 from processor.executors.runner import outcome_of, run_sync
+from processor.executors.stacks import stack_through
 from processor.runtime import Actor, Inbox, Runtime, Signal
 
 log = events.logger(__name__)
@@ -74,6 +75,7 @@ class ThreadPool:
     def end(self, attempt: Attempt, why: str) -> Ending:
         if attempt.started_at is None:
             return Ending.COMES  # it has not begun; when it does, it sees that it is not to
+        attempt.stack = stack_through(ThreadPool._run, attempt)
         self._abandoned.add(attempt)
         self._unused.append(self.slots + len(self._abandoned))
         log.warning("thread.abandoned", extra={"job_id": attempt.job.id, "pool": self._name, "reason": why})

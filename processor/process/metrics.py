@@ -84,6 +84,8 @@ class Scrape:
                 self._grow(count, _PER_QUEUE[event], self._lone_queue)
             elif event.startswith("dead_letter."):
                 self._grow(count, "dead_letters_total", self._lone_queue, event.partition(".")[2])
+            elif event.startswith("stopped."):
+                self._grow(count, "attempts_stopped_total", event.partition(".")[2])
         for cause, count in self._worker.flusher.rebuilds.copy().items():
             self._grow(count, "producer_rebuilds_total", cause)
 
@@ -102,6 +104,7 @@ class Scrape:
         gauge("slots_used").set(
             sum(min(ready_queue.outstanding, ready_queue.pool.slots) for ready_queue in ready_queues)
         )
+        gauge("attempts_left_behind").set(sum(ready_queue.pool.left_behind() for ready_queue in ready_queues))
         running = self._running()
         for key in [key[1:] for key in self._seen if key[0] == "jobs_in_progress"]:
             gauge("jobs_in_progress", *key).set(0)

@@ -70,6 +70,8 @@ def _histogram(name: str, help_: str, unit: str, buckets: tuple[float, ...], lab
 
 OUTCOMES = ("succeeded", "retried", "dead", "cancelled", "killed", "expired", "discarded", "yielded", "parked", "died")
 """How an attempt may end, as the label `outcome`; `died`: its process did."""
+STOPS = ("timeout", "stall", "killed", "cancelled")
+"""Why an attempt was told to stop."""
 FLUSH_RESULTS = ("committed", "aborted", "fenced")
 REBALANCES = ("assigned", "revoked", "lost")
 REBUILD_CAUSES = ("abort", "disconnect", "fatal", "fenced", "stuck")
@@ -103,7 +105,9 @@ CATALOGUE: tuple[Metric, ...] = (
     _gauge("outbox_bytes", "The same, by size.", unit="bytes"),
     _counter("dead_letters_total", "Dead letters written, by reason.", ("queue", "reason")),
     _counter("retries_forwarded_total", "Records of waiting jobs that this worker's forwarder moved on."),
+    _counter("attempts_stopped_total", "Attempts told to stop before their handler's end, by why.", ("why",), STOPS),
     _counter("attempts_abandoned_total", "Attempts that could not be ended and were left behind; page on a rise."),
+    _gauge("attempts_left_behind", "Of those, the ones that still run; at worker.abandoned_max the process restarts."),
     _counter("dropped_copies_total", "Copies completed without running, as the drop rule says.", ("queue",)),
     _counter("producer_rebuilds_total", "Transactional producers rebuilt, by cause.", ("cause",), REBUILD_CAUSES),
     _gauge("last_loop_timestamp_seconds", "When the owning thread last went round.", unit="seconds"),

@@ -12,10 +12,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import BaseModel
+
 from processor import App, AsyncContext, Backoff, Context, Retry
 
 TWICE = Retry(2, Backoff("1s"))
 Note = Callable[..., None]
+
+
+class Rows(BaseModel):
+    """A loop over so many."""
+
+    count: int
 
 
 def declare(app: App, queue: str, note: Note) -> None:
@@ -27,6 +35,13 @@ def declare(app: App, queue: str, note: Note) -> None:
     app.job("polite.thread", queue=queue, retry=Retry(1), attempt_timeout="1s")(_polite(note))
     app.job("polite.process", queue=queue, retry=Retry(1), attempt_timeout="1s", executor="process")(_polite(note))
     app.job("polite.async", queue=queue, retry=Retry(1), stall_timeout="1s")(_polite_async(note))
+
+    @app.job("walk.async", queue=queue, payload=Rows)
+    async def walk(ctx: AsyncContext, p: Rows) -> int:
+        async for row in ctx.each("rows", lambda after: range((after or 0) + 1, p.count + 1), every="50ms"):
+            note(ctx, "row", item=row)
+            await asyncio.sleep(0.01)
+        return p.count
 
     @app.job("stale", queue=queue, queue_timeout="200ms")
     def stale(ctx: Context) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from processor.admin.orders import Operator, cancel
 from processor.states import State
+from processor.texts import place_of
 from processor.wire.records import DeadLetterRecord, StatusRecord
 from tests.integration import bad_jobs
 from tests.integration.fleet import Fleet, Process
@@ -78,6 +79,9 @@ def test_attempts_that_take_too_long_fail_and_keep_what_they_saved(fleet: Fleet)
         ("timeout", "timeout")
     }
     assert all(len(letter.steps or []) == 1 for letter in letters.values())
+    places = {executor: place_of((letter.failures or [])[-1].traceback) for executor, letter in letters.items()}
+    assert places["thread"].endswith("in sleeping"), "where its thread was"
+    assert places["async"].endswith("in swallowing"), "where its coroutine waited"
     for job_id in jobs.values():
         assert sum(line["job"] == job_id for line in fleet.ledger("effect")) == 1, "its step was saved before"
         assert started(fleet, job_id) == 2
@@ -140,6 +144,8 @@ def test_a_process_with_too_much_left_behind_starts_anew_in_its_slot(fleet: Flee
     walk = fleet.append("walk", {"items": 1500, "pause": 0.01})
     fleet.flush()
     fleet.until_noted(5)
+    beside = fleet.app.enqueue("walk.async", {"count": 1000})
+    fleet.until_noted(5, "row")
     bad = [fleet.app.enqueue(kind).id for _ in range(2)]
     ends = [fleet.end_of(job_id, 90.0) for job_id in bad]
     assert {end.state for end in ends} == {State.DEAD}
@@ -147,6 +153,13 @@ def test_a_process_with_too_much_left_behind_starts_anew_in_its_slot(fleet: Flee
     assert fleet.end_of(walk.id, 90.0).state is State.SUCCEEDED
     rows = [line["item"] for line in fleet.ledger("item")]
     assert rows == list(range(1, 1501)), "no row twice, none left out"
-    assert len({line["pid"] for line in fleet.ledger("item")}) > 1, "another process went on"
+    pids = {line["pid"] for line in fleet.ledger("item")}
+    assert len(pids) > 1, "another process went on"
+    assert fleet.end_of(beside.id, 90.0).state is State.SUCCEEDED
+    rows = [line["item"] for line in fleet.ledger("row")]
+    assert sorted(set(rows)) == list(range(1, 1001))
+    # In an event loop that is held up nobody can end the item that was begun.
+    assert len(rows) - 1000 < len({line["pid"] for line in fleet.ledger("row")})
+    assert not worker.events("worker.grace_over"), "it does not wait for what never comes"
     assert worker.alive
     fleet.check_ends()
