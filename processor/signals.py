@@ -22,6 +22,10 @@ class ProcessEnded(BaseException):
     """Ends a simulated process as SIGKILL ends a real one: the one thing that goes through every wall."""
 
 
+class ProcessStopped(SystemExit):
+    """Somebody wants this process to end before it has begun; not a `sys.exit` of the user's module."""
+
+
 class JobInterrupted(BaseException):
     """Tells a handler to stop. Derives from BaseException so that `except Exception` in a handler cannot eat it."""
 

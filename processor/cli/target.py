@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from processor.errors import DefinitionError
+from processor.errors import DefinitionError, ProcessorError
 
 if TYPE_CHECKING:
     from processor.app import App
@@ -86,17 +89,42 @@ def load_app(name: str | None) -> App:
     """Import an app, as workers and their child processes do.
 
     Raises:
-        DefinitionError: no name was given, or there is no such module, attribute or app.
+        DefinitionError: no name was given, there is no such module, attribute or app, or the module raises an error:
+            then its own frames are shown.
     """
     from processor.app import App
     from processor.executors.loading import load_application
 
     if not name:
         raise DefinitionError("which app?", hint="give --app MODULE:APP or set PROCESSOR_APP, e.g. shop.jobs:app")
-    found = load_application(name)
+    try:
+        found = load_application(name)
+    except ProcessorError:
+        raise
+    except Exception as error:
+        raise _broken(name, error) from error
     if not isinstance(found, App):
         raise DefinitionError(f"{name} is a {type(found).__name__}, not an App", hint='app = App("shop")')
     return found
+
+
+def _broken(name: str, error: Exception) -> DefinitionError:
+    """An error of the user's module, after the part of its traceback that is the user's."""
+    from processor.texts import message_of, place_of, traceback_of
+
+    frame = error.__traceback__
+    while frame is not None and _is_ours(frame.tb_frame.f_code.co_filename):
+        frame = frame.tb_next
+    shown = traceback.format_exception(type(error), error, frame, chain=error.__cause__ is not None)
+    click.echo("".join(shown), nl=False, err=True)
+    where = "" if frame is None else f" at {place_of(traceback_of(error))}"
+    return DefinitionError(
+        f"{name.rpartition(':')[0] or name} does not load: {type(error).__name__}: {message_of(error)}{where}"
+    )
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith(("<frozen importlib", str(Path(__file__).parents[1]))) or file == importlib.__file__
 
 
 def _kafka(settings: Settings, bootstrap: str) -> Broker:

@@ -26,6 +26,7 @@ from types import FrameType
 
 from processor import events
 from processor.executors.fork_signals import STOPS, default_in_forks
+from processor.signals import ProcessStopped
 
 log = events.logger(__name__)
 
@@ -103,7 +104,7 @@ class StopSignals:
         if signal.set_wakeup_fd(self._write, warn_on_full_buffer=False) != self._write:
             self._wake(number)
         if self._act is None and self._is_wish(number):
-            raise SystemExit(0)
+            raise ProcessStopped(0)
 
     # --- the listening thread ------------------------------------------------------------------------------------
 

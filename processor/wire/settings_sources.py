@@ -23,6 +23,8 @@ TOML_FILE = "processor.toml"
 DOTENV_FILE = ".env"
 NOT_SETTINGS = re.compile(r"APP|DEBUG|TEST_\w+")
 """What may follow the prefix in the environment without being a setting: options of the command line and of tests."""
+OF_KUBERNETES = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+"""What Kubernetes sets in every pod for a Service called `processor`, or `processor-` and more."""
 
 _FREE_TABLE = "kafka.client."
 
@@ -204,6 +206,8 @@ def _from_env(variables: Mapping[str, str], *, dotenv: bool) -> dict[str, _Given
     for variable, value in variables.items():
         rest = variable.removeprefix(PREFIX)
         if rest == variable or NOT_SETTINGS.fullmatch(rest):
+            continue
+        if "__" not in rest and OF_KUBERNETES.fullmatch(rest):
             continue
         group, _, field = rest.lower().partition("__")
         field, deeper, rdkafka_name = field.partition("__")

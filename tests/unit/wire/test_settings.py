@@ -166,3 +166,25 @@ def test_nonsense_is_no_size(nonsense: object) -> None:
 
 def test_whatever_the_kafka_broker_owns_is_refused_here_already() -> None:
     assert set(REFUSED_CLIENT_PROPERTIES) >= OWNED
+
+
+def test_what_kubernetes_sets_for_a_service_of_our_name_is_no_setting() -> None:
+    injected = {
+        "PROCESSOR_SERVICE_HOST": "10.0.0.7",
+        "PROCESSOR_SERVICE_PORT": "9100",
+        "PROCESSOR_SERVICE_PORT_HTTP_METRICS": "9100",
+        "PROCESSOR_PORT": "tcp://10.0.0.7:9100",
+        "PROCESSOR_PORT_9100_TCP": "tcp://10.0.0.7:9100",
+        "PROCESSOR_PORT_9100_TCP_PROTO": "tcp",
+        "PROCESSOR_PORT_9100_TCP_PORT": "9100",
+        "PROCESSOR_PORT_9100_TCP_ADDR": "10.0.0.7",
+        "PROCESSOR_WEB_SERVICE_HOST": "10.0.0.8",
+        "PROCESSOR_WEB_PORT": "tcp://10.0.0.8:80",
+    }
+    assert {row.origin for row in origins(load_settings(env=injected))} == {"default"}
+
+
+@pytest.mark.parametrize("name", ["PROCESSOR_WORKER__PORT", "PROCESSOR_SERVICE__PORT", "PROCESSOR_KAFKA_BOOTSTRAP"])
+def test_what_looks_like_a_setting_and_is_none_stays_an_error(name: str) -> None:
+    with pytest.raises(SettingsError, match="unknown setting"):
+        load_settings(env={name: "tcp://10.0.0.7:9100"})
