@@ -25,6 +25,9 @@ _EVENTS: dict[str, tuple[str, ...]] = {
     "rebalance.revoked": ("rebalances_total", "revoked"),
     "rebalance.lost": ("rebalances_total", "lost"),
     "forwarded": ("retries_forwarded_total",),
+    "schedules.fired": ("schedule_runs_total",),
+    "schedules.missed": ("schedule_misses_total",),
+    "schedules.held": ("schedule_holds_total",),
     "abandoned": ("attempts_abandoned_total",),
 }
 """Events with a metric of their own: name in the tally -> metric, and label if it has one."""
