@@ -23,14 +23,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar, Unpack, overload
 
-from processor.admin.dead_letters import LetterFilter, list_letters
-from processor.admin.redrive import Order, redrive_letters
 from processor.app import App, apps
 from processor.broker.base import TopicPartition
 from processor.broker.memory import MemoryBroker
 from processor.client.handles import Handle, JobStatus
 from processor.client.sender import Client, ClientConfig
-from processor.core.redrive import LetterState, Redrive
+from processor.core.replay.spec import Spec
 from processor.core.topic_plan import topic_plan
 from processor.declarations import Enqueue, EnqueueOptions
 from processor.job_ids import uuid7
@@ -38,6 +36,7 @@ from processor.job_types import JobType, start
 from processor.runtime.stepping import Deadlock, SteppingRuntime
 from processor.states import State
 from processor.testing.fleet import LOOK, BedProcess, Fleet, TestbedError
+from processor.testing.history import Again, run_again, send_back
 from processor.testing.watch import CrashPoint, FailPoint, LogWatch, Watcher
 from processor.wire.durations import Duration, parse_duration
 from processor.wire.records import DeadLetterRecord, StatusRecord
@@ -168,15 +167,20 @@ class Testbed:
         Raises:
             TestbedError: it has no open dead letter, or it cannot be sent back; it says why.
         """
-        namespace, runtime, name = self._running().app.namespace, self.runtime, _id_of(job)
-        where = LetterFilter(names=frozenset({name}), states=frozenset({LetterState.OPEN}))
-        rows = list_letters(self.broker, namespace, where)
-        if not rows:
-            raise TestbedError(f"job {name} has no open dead letter")
-        order = Order(by="testbed", clock=runtime.clock, pause=runtime.pass_time)
-        result = redrive_letters(self.broker, namespace, rows, Redrive(from_zero=from_zero), order)
-        for _, error in result.refused:
-            raise TestbedError(f"job {name} cannot be redriven: {error}") from error
+        send_back(self.broker, self.runtime, self._running().app.namespace, _id_of(job), from_zero=from_zero)
+
+    def replay(self, *jobs: Handle[Any] | str, **what: Unpack[Again]) -> list[str]:
+        """Run jobs again, as `processor replay run` does; `drain` then runs them. Their ids, in their order.
+
+        Args:
+            jobs: handles or ids; none: all that the queues hold, less what `what` leaves out.
+            what: filters (`types`, `states`, `where`), and how (`same_ids`, `from_checkpoint`).
+
+        Raises:
+            TestbedError: there is none, or one cannot be replayed.
+        """
+        namespace = self._running().app.namespace
+        return run_again(self.broker, self.runtime, Spec(namespace=namespace, ids=tuple(map(_id_of, jobs)), **what))
 
     # --- workers --------------------------------------------------------------------------------------------------
 

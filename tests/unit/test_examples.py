@@ -33,3 +33,17 @@ def test_import_resumes_after_a_crash(tmp_path: Path, capsys: pytest.CaptureFixt
         assert bed.runs(job, "report") == 1
         assert bed.reprocessed(job, "rows") <= bed.checkpoint_gap("rows")
     assert capsys.readouterr().out == "report: 300 orders, 30 refunds\n"
+
+
+def test_invoices_of_one_country_are_written_again_at_the_right_rate() -> None:
+    example = load_file(EXAMPLES / "replay-invoices" / "example.py", "example_replay_invoices")
+    with Testbed(example.app) as bed:
+        orders = [example.Order(number=number, country=("DE", "FR")[number % 2], cents=1000) for number in range(10)]
+        jobs = [bed.enqueue(example.invoice, order) for order in orders]
+        bed.drain()
+        assert {bed.result(job) for job in jobs} == {1190}
+        example.RATES["FR"] = 20
+        again = bed.replay(where=("country=FR",))
+        bed.drain()
+        assert [bed.result(example.app.handle(job)) for job in again] == [1200] * 5
+        assert {bed.result(job) for job in jobs} == {1190}, "what was is not changed"

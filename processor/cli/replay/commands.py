@@ -73,6 +73,7 @@ def run(out: Output, /, target: Target, wish: Wish, name: str | None, **options:
         _say_done(out, made)
         tell_outcome(out, made, Outcome(before=len(made.choice.jobs)))
         return
+    _say_begun(out, made)
     if not options["yes"]:
         _ask(out, made)
     who = Operator(reason=options["reason"], clock=app.client().clock)
@@ -134,9 +135,10 @@ def _show(out: Output, app: App, made: Plan) -> None:
         out.facts(plan_facts(made))
         return
     tell_plan(out, made, app.client().clock.now_ms())
-    sent = len(made.choice.jobs) - len(made.left)
-    if sent:
-        out.note(f"replay {made.name} has sent {sent:,} of them{' and is done' if made.replay.done else ''}")
+    if made.replay.done is not None:
+        _say_done(out, made)
+    else:
+        _say_begun(out, made)
     out.note(f"{count(len(made.left), 'job')} would go {how(made)}; nothing was sent")
 
 
@@ -147,6 +149,15 @@ def _say_done(out: Output, made: Plan) -> None:
     else:
         out.note(
             f"replay {made.name} was done by {done.by} at {moment(done.at)}; to do the same once more, give it a --name"
+        )
+
+
+def _say_begun(out: Output, made: Plan) -> None:
+    begun = made.replay.begun
+    if begun is not None:
+        out.note(
+            f"replay {made.name} was begun by {begun.by} at {moment(begun.at)} and has sent {len(made.replay.sent):,}; "
+            "it goes on with what was meant then"
         )
 
 

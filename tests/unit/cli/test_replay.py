@@ -108,9 +108,11 @@ def test_ctrl_c_says_where_it_stands_and_it_goes_on(shop: Shop, monkeypatch: pyt
     assert "12 are not; the same command goes on with them, and sends none twice" in result.stderr
     facts = shop.json(replay, "plan", *HERE)
     assert (facts["sent"], facts["left"]) == (8, 12)
-    assert "has sent 8 of them" in shop.run(replay, "plan", *HERE).stderr
+    assert "and has sent 8; it goes on with what was meant then" in shop.run(replay, "plan", *HERE).stderr
+    shop.write("shop.jobs.bulk", "late", Job("late", "import.file", 1, "bulk", b"{}", AT))
     assert "12 jobs replayed, 8 earlier" in shop.run(replay, "run", *HERE, "--yes").stdout
-    assert len(lying(shop)) == 40
+    assert "was done by" in shop.run(replay, "plan", *HERE).stderr
+    assert len(lying(shop)) == 41
 
 
 def test_what_is_refused_is_named_and_the_exit_code_tells(shop: Shop) -> None:
