@@ -45,6 +45,7 @@ class JobType(Generic[P, R]):
         self.executor = declared.executor
         """`thread` or `process`, for `def` handlers."""
         self.search = declared.search
+        self.payload = declared.payload
         self.handler = handler
         self.kind: str = kind_of(handler, f"the handler of job type {declared.name}")
         self._declared = declared

@@ -18,6 +18,7 @@ COMMANDS = {
     "schedule": ("processor.cli.schedule:schedule", "Jobs that the clock starts: look, add, pause, trigger, backfill."),
     "checkpoint": ("processor.cli.checkpoint:checkpoint", "What running jobs have saved."),
     "dlq": ("processor.cli.dlq:dlq", "Dead letters: what was given up, why, and its way back."),
+    "dashboard": ("processor.cli.dashboard:dashboard", "Jobs, failures and dead letters in the browser."),
     "projection": ("processor.cli.projection:projection", "The copy of the log in SQL that the dashboard asks."),
     "replay": ("processor.cli.replay:replay", "Jobs of a queue's history run again, here or elsewhere."),
     "topics": ("processor.cli.topics:topics", "The topics of an app: what they are, should be, and hold."),

@@ -24,9 +24,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 database_option = click.option(
     "--database",
     metavar="URL",
-    envvar="PROCESSOR_DATABASE",
     help="Where the projection lives: sqlite:///FILE or postgresql://USER@HOST/NAME.",
-    show_default="a SQLite file in your state folder",
+    show_default="dashboard.database",
 )
 
 
@@ -148,7 +147,8 @@ def opened(app: App, database: str | None) -> Iterator[Store]:
     """The projection of an app."""
     from processor.ops.store import Store, default_url
 
-    store = Store(database or default_url(app.namespace), app.namespace)
+    named = database or app.settings().dashboard.database.get_secret_value()
+    store = Store(named or default_url(app.namespace), app.namespace)
     try:
         yield store
     finally:

@@ -3,7 +3,10 @@
 ProcessorError
 ├── ProjectionError   the projection is of another log than the one it was pointed at
 ├── FilterInvalid     a filter cannot be read
-└── NotThere          what was asked for is not in the projection
+├── NotThere          what was asked for is not in the projection
+├── SetChanged        the jobs that are meant are not those that were shown
+├── NotAllowed        this role may not do that
+└── LoginRequired     nobody is logged in, or with a wrong password
 """
 
 from __future__ import annotations
@@ -28,3 +31,21 @@ class NotThere(ProcessorError):
     """The projection knows no such thing (yet)."""
 
     code = "not_there"
+
+
+class SetChanged(ProcessorError):
+    """The jobs that are meant are not those that were shown: look again before doing something to them."""
+
+    code = "set_changed"
+
+
+class NotAllowed(ProcessorError):
+    """This role may not do that, or the request came from another site."""
+
+    code = "not_allowed"
+
+
+class LoginRequired(ProcessorError):
+    """Nobody is logged in, or with a wrong password."""
+
+    code = "login_required"

@@ -64,7 +64,7 @@ class Projector:
         """
         self._broker = broker
         self._store = store
-        self._search: Search = search or {}
+        self.search: Search = search or {}
         self._keep_ms = keep_ms
         self._clock = clock or SystemClock()
         self._reader: Reader | None = None
@@ -179,7 +179,7 @@ class Projector:
             return
         try:
             with self._store.writing() as sql:
-                Batch(sql, self._search).write(found, steps)
+                Batch(sql, self.search).write(found, steps)
         except Overtaken:
             # Another process projects into this database. Go on from where it is.
             self._let_go()
@@ -188,7 +188,7 @@ class Projector:
 
     def _open(self) -> Reader:
         if self._reader is None:
-            self._store.prepare(self._broker.admin().cluster().cluster_id, self._search)
+            self._store.prepare(self._broker.admin().cluster().cluster_id, self.search)
             self._reader, self._at, self._listed = self._broker.reader(), {}, float("-inf")
             self._add_partitions(self._reader)
         return self._reader

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Select, Table, and_, false, func, or_, sel
 
 from processor.core.redrive import Address, parse_address
 from processor.ops import tables
+from processor.ops.applying import parts
 from processor.ops.errors import FilterInvalid, NotThere
 from processor.ops.filters import COLUMNS, Condition, Filter
 from processor.ops.store import Store
@@ -34,6 +35,17 @@ class Page:
     rows: Sequence[Row]
     after: str
     """Where the next page begins; empty: this is the last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetterSet:
+    """Open dead letters: those that every given condition allows. Empty: any."""
+
+    addresses: Sequence[str] = ()
+    """`partition@offset`."""
+    fingerprint: str = ""
+    type: str = ""
+    queue: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +197,23 @@ class Queries:
         for column, value in ((table.state, state), (table.fingerprint, fingerprint), (table.type, type_)):
             query = query.where(column == value) if value else query
         return self._addressed(query, tables.letters, limit, after)
+
+    def letter_set(self, wanted: LetterSet, most: int) -> list[Row]:
+        """The open letters of a set, oldest first; those named by address also if they were discarded."""
+        table = tables.letters.c
+        query = select(tables.letters)
+        for name in ("fingerprint", "type", "queue"):
+            value = getattr(wanted, name)
+            query = query.where(table[name] == value) if value else query
+        if not wanted.addresses:
+            query = query.where(table.state == "open").order_by(table.at, table.partition, table.offset).limit(most)
+            return self._all(query)
+        named = [address for name in wanted.addresses if (address := parse_address(name)) is not None]
+        rows: list[Row] = []
+        for part in parts(named, 200):
+            places = ((table.partition == at.partition) & (table.offset == at.offset) for at in part)
+            rows += self._all(query.where(table.state != "redriven", or_(*places)))
+        return sorted(rows, key=lambda row: (row["at"], row["partition"], row["offset"]))[:most]
 
     def letter_groups(self) -> list[Row]:
         """Open dead letters by fingerprint, most first."""

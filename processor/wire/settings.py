@@ -231,6 +231,22 @@ class ClientSettings(Group):
     payload_max_bytes: Bytes = _is("1MB", "Largest payload that may be enqueued.", "bytes", ge=1)
 
 
+class DashboardSettings(Group):
+    """The dashboard and its API."""
+
+    host: str = _is("127.0.0.1", "Address that it listens on.", min_length=1)
+    port: int = _is(8484, "Port that it listens on.", ge=0, le=65_535)
+    database: SecretStr = _is(
+        "", "Where the projection lives: sqlite:///FILE or postgresql://USER@HOST/NAME; empty: a file of the user's."
+    )
+    login: Literal["basic", "proxy", "none"] = _is(
+        "basic", "Who may ask: users with a password, users that a proxy names, or everybody on this machine."
+    )
+    users_file: str = _is("", "Users, one on a line: name:role:hash. processor dashboard --new-user prints a line.")
+    proxy_header: str = _is("X-Forwarded-User", "Header in which a trusted proxy names the user.", min_length=1)
+    trusted_proxies: str = _is("", "Addresses or networks of the proxies that are trusted, separated by commas.")
+
+
 class Settings(BaseModel):
     """All settings of a process. Frozen; made by `load_settings`."""
 
@@ -240,6 +256,7 @@ class Settings(BaseModel):
     topics: TopicsSettings = Field(default_factory=TopicsSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     client: ClientSettings = Field(default_factory=ClientSettings)
+    dashboard: DashboardSettings = Field(default_factory=DashboardSettings)
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -249,5 +266,6 @@ GROUPS: dict[str, type[Group]] = {
     "topics": TopicsSettings,
     "worker": WorkerSettings,
     "client": ClientSettings,
+    "dashboard": DashboardSettings,
 }
 """The tables, in the order of the documentation."""

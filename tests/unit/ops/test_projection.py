@@ -206,7 +206,7 @@ def test_other_search_fields_fill_it_anew(desk: Desk) -> None:
     ids = eventful(desk)
     desk.look()
     desk.projector.close()
-    desk.projector._search = {"order.charge": ("amount",)}
+    desk.projector.search = {"order.charge": ("amount",)}
     queries = desk.look()
     assert [row["id"] for row in queries.jobs(parse("amount:0", 0, ["amount"])).rows] == [ids["slow"]]
     assert found(queries, "order_id:2") == []

@@ -1,0 +1,83 @@
+"""What the pages and the API work with, and how a route says what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+
+from processor.app import App
+from processor.clock import Clock
+from processor.ops.actions import Actions, Why
+from processor.ops.errors import NotAllowed
+from processor.ops.filters import Filter, parse
+from processor.ops.payload_fields import secret_fields
+from processor.ops.queries import JobFacts, Queries
+from processor.ops.roles import Permission, User, shown_payload
+from processor.ops.search import search_names, search_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """One app as operators see it."""
+
+    app: App
+    queries: Queries
+    actions: Actions
+    clock: Clock
+
+    @property
+    def fields(self) -> list[str]:
+        """Payload fields that can be searched by."""
+        return search_names(search_of(self.app))
+
+    def filter(self, text: str) -> Filter:
+        """A filter as somebody wrote it.
+
+        Raises:
+            FilterInvalid: it cannot be read.
+        """
+        return parse(text, self.clock.now_ms(), self.fields)
+
+    def payload(self, facts: JobFacts, user: User) -> Any:
+        """A job's payload as this user may see it."""
+        type_ = str(facts.job["type"])
+        search = search_of(self.app).get(type_, ())
+        return shown_payload(facts.payload, user, search=search, secret=secret_fields(self.app, type_))
+
+
+def desk_of(request: Request) -> Desk:
+    """The desk of this application."""
+    desk = request.app.state.desk
+    assert isinstance(desk, Desk)
+    return desk
+
+
+def user_of(request: Request) -> User:
+    """Who asks."""
+    user = request.state.user
+    assert isinstance(user, User)
+    return user
+
+
+def why_of(request: Request, reason: str) -> Why:
+    """Who asks, and why.
+
+    Raises:
+        FilterInvalid: no reason was given.
+    """
+    return Why(user=user_of(request), reason=reason)
+
+
+def needs(permission: Permission) -> Callable[[Request], None]:
+    """A dependency: whoever asks must have this permission."""
+
+    def check(request: Request) -> None:
+        user = user_of(request)
+        if not user.may(permission):
+            raise NotAllowed(f"{user.name} is {user.role} and may not do that", hint="ask an operator")
+
+    check.permission = permission  # type: ignore[attr-defined]  # read by the test that every route has one
+    return check

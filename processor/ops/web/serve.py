@@ -1,0 +1,71 @@
+"""Putting it together: the application, and the thread that keeps the projection up to date."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+
+from processor.app import App
+from processor.clock import Clock, SystemClock
+from processor.errors import ProcessorError
+from processor.ops.actions import Actions
+from processor.ops.login import Login
+from processor.ops.projector import Projector
+from processor.ops.queries import Queries
+from processor.ops.store import Store
+from processor.ops.web import api
+from processor.ops.web.answers import error_answer
+from processor.ops.web.desk import Desk
+from processor.ops.web.gate import Gate
+
+_HERE = Path(__file__).parent
+
+
+def create(
+    app: App, store: Store, login: Login, *, projector: Projector | None = None, clock: Clock | None = None
+) -> FastAPI:
+    """The dashboard of an app as an ASGI application.
+
+    Args:
+        app: whose jobs; only what it declares is known of payloads.
+        store: its projection.
+        login: who may ask.
+        projector: kept running while the application does; None: another process does that.
+        clock: of this process.
+    """
+
+    @asynccontextmanager
+    async def running(_: FastAPI) -> AsyncIterator[None]:
+        if projector is None:
+            yield
+            return
+        stop = threading.Event()
+        thread = threading.Thread(target=projector.run, args=(stop,), name="projector", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(10)
+
+    clock = clock or SystemClock()
+    queries = Queries(store)
+    # The interactive documentation would be loaded from another host.
+    made = FastAPI(title="processor", version="1", lifespan=running, docs_url=None, redoc_url=None, openapi_url=None)
+    made.state.desk = Desk(app=app, queries=queries, actions=Actions(app, queries, clock), clock=clock)
+    made.include_router(api.router)
+    made.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
+    made.add_exception_handler(ProcessorError, _answer)
+    made.add_middleware(Gate, login=login)
+    return made
+
+
+def _answer(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProcessorError)
+    return error_answer(request, error)
