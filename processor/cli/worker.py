@@ -89,6 +89,7 @@ def _run(flags: Flags) -> int:
     from processor.process.slots import take_slots
     from processor.process.stop_signals import StopSignals
     from processor.process.supervisor import Supervisor
+    from processor.process.threads import warn_of_threads
 
     # A container's process 1 takes leave of orphans; a process that runs handlers cannot: their own are among them.
     forks = flags.supervise or os.getpid() == 1
@@ -98,6 +99,7 @@ def _run(flags: Flags) -> int:
     folder, app_path = os.getcwd(), absolute(flags.app_path)
     write_lines_at_once()
     app = load_app(app_path)
+    warn_of_threads(signals.thread)
     # Before any fork, so that no child needs to: importing makes no client and no thread.
     importlib.import_module("processor.broker.kafka")
     settings = _settings(app, flags)

@@ -44,6 +44,7 @@ from processor.executors.child_frames import (
 from processor.executors.fork_signals import default_in_forks
 from processor.executors.loading import Application, load_application, run_start_hooks
 from processor.executors.parent_death import die_with_parent, take_group_along
+from processor.executors.random_state import reseed
 from processor.executors.runner import outcome_of, run_async, run_sync
 from processor.job import Job, Progress, Step
 from processor.logs import configure, write_lines_at_once
@@ -301,6 +302,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     channel = Channel(socket.socket(fileno=int(descriptor)))
     try:
         app = load_application(app_path)
+        reseed()
         run_start_hooks(app)
     except BaseException as error:
         channel.send(("refused", f"{type(error).__name__}: {message_of(error)}"))

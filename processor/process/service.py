@@ -25,6 +25,7 @@ from processor.engine.loop import Worker
 from processor.errors import DefinitionError, ProcessorError, UnknownQueue
 from processor.executors import make_pool
 from processor.executors.loading import Application, run_start_hooks
+from processor.executors.random_state import reseed
 from processor.process.probes import Address, Probes
 from processor.process.stop_signals import StopSignals
 from processor.runtime import ThreadedRuntime
@@ -125,6 +126,7 @@ def serve(
     for difference in verify_topics(broker, plan):
         log.warning("topics.differ", extra={"topic": difference.topic, "text": difference.text})
     apply_schedules(broker, app.namespace, app.schedules.values(), Operator(), max_bytes=config.payload_max_bytes)
+    reseed()
     run_start_hooks(app)
     worker = Worker(ThreadedRuntime(), broker, config, app.job_types, make_pool)
     collect_seldom()

@@ -74,8 +74,8 @@ class StopSignals:
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in STOPS:
             signal.signal(number, self._heard)
-        self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._listen, name="signals", daemon=True)
+        self.thread.start()
 
     def hand_to(self, act: Act, grace: float) -> None:
         """From now on `act` is called, also for a wish that came before. `grace`: seconds a stop may take."""
@@ -89,7 +89,7 @@ class StopSignals:
         """End the thread: a process that is to fork has one. Signals that come from now on are `pending`."""
         self._closed = True
         self._wake()
-        self._thread.join()
+        self.thread.join()
         if self._wish is not None:
             # The user's module has swallowed it.
             self.pending.insert(0, signal.SIGTERM)
