@@ -30,7 +30,7 @@ from processor.declarations import (
     Queue,
     checked_executor,
     checked_options,
-    refuse_unavailable,
+    declared_queue,
 )
 from processor.errors import DefinitionError, UnknownJobType, UnknownQueue
 from processor.job import Lane
@@ -121,12 +121,9 @@ class App(Schedules):
                 f"queue {name}: max_backlog is not available in this version",
                 hint="leave it out; it comes with the queue limits",
             )
-        if order not in ("block", "release"):
-            raise DefinitionError(f"queue {name}: order {order!r} is unknown", hint="use block or release")
-        if concurrency < 1:
-            raise DefinitionError(f"queue {name}: concurrency {concurrency}", hint="use 1 or more; 100 is the default")
-        spec = QueueSpec(name=name, partitions=partitions, lanes=tuple(cast("Sequence[Lane]", lanes)))
-        declared = Queue(name=name, partitions=partitions, concurrency=concurrency, order=order, lanes=spec.all_lanes())
+        declared = declared_queue(
+            name, partitions=partitions, concurrency=concurrency, order=order, lanes=cast("Sequence[Lane]", lanes)
+        )
         self._queues[name] = declared
         if name == "default":
             self._default_is_implied = False
@@ -244,7 +241,7 @@ class App(Schedules):
         """Start a job by the name of its type: this process need not import the handler.
 
         One that is registered here checks the payload, and knows its queue, version and key. For others `payload` is
-        sent as JSON, and the worker checks it.
+        sent as JSON, and the worker checks it. `options` are those of `JobType.enqueue`.
 
         Raises:
             UnknownJobType: not registered here, and no queue given.
@@ -260,16 +257,10 @@ class App(Schedules):
                 f"job type {name} is not registered in this process",
                 hint="import the module that declares it, or say which queue its workers serve: queue=...",
             )
-        refuse_unavailable(wanted)
         client = self.client()
+        version = 1 if version is None else version
         job = untyped_job(
-            client,
-            name,
-            payload,
-            queue=check_name(queue, "queue"),
-            version=1 if version is None else version,
-            key=key,
-            job_id=wanted.id,
+            client, name, payload, queue=check_name(queue, "queue"), version=version, key=key, job_id=wanted.id
         )
         return start(client, job, Lane.NORMAL, wanted, json_result)
 
@@ -333,6 +324,7 @@ class App(Schedules):
                     enqueue_timeout=chosen.enqueue_timeout,
                     close_timeout=chosen.close_timeout,
                     payload_max_bytes=chosen.payload_max_bytes,
+                    dedupe_window=self.settings().topics.dedupe_window,
                 )
                 self._client = Client(config, self.broker)
             return self._client

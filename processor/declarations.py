@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from processor.client.sender import Client
+from processor.core.dedupe import idempotent_id
+from processor.core.idempotency import UNTILS, life_at
 from processor.errors import DefinitionError
-from processor.job import Lane
+from processor.job import Job, Lane
+from processor.job_ids import checked_idempotency_key
 from processor.policies import JobOptions, Retry
 from processor.wire.durations import Duration, parse_duration
+from processor.wire.topics import QueueSpec
 
 _FIELD = re.compile(r"\w{1,60}")
 _CENTURY = 100 * 366 * 86_400
@@ -29,6 +33,20 @@ class Queue:
     order: str = "block"
     """In queues with keys: `block` holds a key back until its failed job is done, `release` lets the next one go."""
     lanes: tuple[Lane, ...] = (Lane.NORMAL, Lane.DUE)
+
+
+def declared_queue(name: str, *, partitions: int, concurrency: int, order: str, lanes: Sequence[Lane]) -> Queue:
+    """A queue, as `App.queue` was told.
+
+    Raises:
+        DefinitionError: the name is not allowed, or an option makes no sense.
+    """
+    if order not in ("block", "release"):
+        raise DefinitionError(f"queue {name}: order {order!r} is unknown", hint="use block or release")
+    if concurrency < 1:
+        raise DefinitionError(f"queue {name}: concurrency {concurrency}", hint="use 1 or more; 100 is the default")
+    spec = QueueSpec(name=name, partitions=partitions, lanes=tuple(lanes))
+    return Queue(name=name, partitions=partitions, concurrency=concurrency, order=order, lanes=spec.all_lanes())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +90,14 @@ class NamedOptions(TypedDict, total=False):
     at: datetime | None
     kill_after: Duration | None
     kill_at: datetime | None
+    idempotency_key: str | None
+    until: Literal["window", "finished"]
 
 
 class EnqueueOptions(NamedOptions, total=False):
     """What any other enqueue may be told."""
 
     lane: str
-    idempotency_key: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,15 +116,62 @@ class Enqueue:
     kill_at: datetime | None = None
     """The same as a moment with a zone."""
     idempotency_key: str | None = None
+    until: str = "window"
+    """How long the idempotency key keeps others out: see `processor.core.idempotency`."""
+
+    @property
+    def keeps_out(self) -> str | None:
+        """`until`, if there is an idempotency key."""
+        return None if self.idempotency_key is None else self.until
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the job's id may have been enqueued before."""
+        return self.id is not None or self.idempotency_key is not None
 
 
-def refuse_unavailable(how: Enqueue) -> None:
-    """Refuse what this version cannot keep, rather than drop it."""
-    if how.idempotency_key is not None:
+def under_key(job: Job, how: Enqueue, window: float) -> Job:
+    """The job under its idempotency key, if it has one: with the id that everybody makes of it.
+
+    Args:
+        job: with any id.
+        how: what was told.
+        window: the dedupe window, in seconds.
+
+    Raises:
+        DefinitionError: there is an id as well, or a delay as long as the window; or `until` is none.
+        NameInvalid: the key cannot be one.
+    """
+    if how.until not in UNTILS:
+        raise DefinitionError(f"until={how.until!r} is unknown", hint="use window or finished")
+    if how.idempotency_key is None:
+        return job
+    if how.id is not None:
         raise DefinitionError(
-            "idempotency_key= is not available in this version",
-            hint="give the job an id of your own with id=: the same id runs once",
+            "id= and idempotency_key=", hint="leave id= out: the key makes the id, the same one for everybody"
         )
+    if how.delay is not None and parse_duration(how.delay, name="delay") >= window:
+        raise DefinitionError(
+            f"a delay of {how.delay} and an idempotency key, which is remembered for {window:g} s",
+            hint="delay it for less than topics.dedupe_window, or leave the key out",
+        )
+    key = checked_idempotency_key(how.idempotency_key)
+    return job._replace(id=idempotent_id(job.queue, job.key, key), life=life_at(job.enqueued_at))
+
+
+def checked_lane(how: Enqueue, queue: str) -> Lane:
+    """The lane of a queue that a job is enqueued into.
+
+    Raises:
+        DefinitionError: there is none of that name, or a delayed job names one.
+    """
+    if how.lane != Lane.NORMAL and (how.delay is not None or how.at is not None):
+        raise DefinitionError(
+            f"lane {how.lane!r} and a delay", hint="a delayed job comes back in the lane for due jobs: name no lane"
+        )
+    if how.lane not in (Lane.NORMAL, Lane.HIGH, Lane.LOW):
+        raise DefinitionError(f"queue {queue} has no lane {how.lane!r} to enqueue into", hint="use normal, high or low")
+    return Lane(how.lane)
 
 
 def checked_executor(name: str, executor: str) -> str:

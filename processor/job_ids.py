@@ -84,6 +84,15 @@ def checked_key(value: object) -> str:
     return _checked(value, "an ordering key", KEY_BYTES, "key= must return one for every payload: str(p.customer)")
 
 
+def checked_idempotency_key(value: object) -> str:
+    """An idempotency key.
+
+    Raises:
+        NameInvalid: it cannot be one.
+    """
+    return _checked(value, "an idempotency key", KEY_BYTES, "use what names the wish: str(order.id)")
+
+
 def checked_type(value: object) -> str:
     """The name of a job type.
 

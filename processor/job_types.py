@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from typing import Any, Generic, Protocol, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, Protocol, TypeVar, Unpack, overload
 
 from processor.broker.base import OutRecord
 from processor.callables import kind_of, refuse_async, refuse_awaitable
@@ -18,7 +18,7 @@ from processor.context import AsyncContext, Context
 from processor.context.values import ResultCodec, encode_result, return_type
 from processor.core.deadlines import kill_date
 from processor.core.delays import due_at, refuse_too_late
-from processor.declarations import Declaration, Enqueue, EnqueueOptions, refuse_unavailable
+from processor.declarations import Declaration, Enqueue, EnqueueOptions, checked_lane, under_key
 from processor.errors import DefinitionError, NameInvalid, PayloadInvalid, ResultType
 from processor.job import Job, Lane
 from processor.job_ids import checked_id, checked_key, checked_type, uuid7
@@ -85,13 +85,14 @@ class JobType(Generic[P, R]):
             how: `id`: the job's id, to repeat an enqueue safely; `lane`: `high` or `low` if the queue has them;
                 `wait=False`: return at once, what is left is flushed by `app.close()`; `delay` ("5m") or `at` (an aware
                 datetime): not before then; `kill_after` ("24h" from now) or `kill_at` (an aware datetime): no attempt
-                starts or goes on after that. `idempotency_key` is not available yet.
+                starts or goes on after that; `idempotency_key`: whoever enqueues the same key again gets the same job,
+                and it runs once; `until="finished"`: the key is free again when that job has ended.
 
         Raises:
             PayloadInvalid, PayloadTooLarge: the payload cannot be a job.
-            NameInvalid: the id or the ordering key cannot be one.
-            EnqueueUnconfirmed: not confirmed in time; repeating with the error's id is safe.
-            DefinitionError: the queue has no such lane, the time makes no sense, or the option is not available yet.
+            NameInvalid: the id, the ordering key or the idempotency key cannot be one.
+            EnqueueUnconfirmed: not confirmed in time; repeating with the error's id, or the same key, is safe.
+            DefinitionError: the queue has no such lane, or the time or the options make no sense.
         """
         return self._start(payload, Enqueue(**how))
 
@@ -104,7 +105,13 @@ class JobType(Generic[P, R]):
         return await asyncio.to_thread(self._start, payload, Enqueue(**how))
 
     def enqueue_many(
-        self, payloads: Iterable[P], *, ids: Callable[[P], str] | None = None, lane: str = "normal"
+        self,
+        payloads: Iterable[P],
+        *,
+        ids: Callable[[P], str] | None = None,
+        lane: str = "normal",
+        idempotency_keys: Callable[[P], str] | None = None,
+        until: Literal["window", "finished"] = "window",
     ) -> Enqueued[R]:
         """Start a job for each payload; returns when all are confirmed. Gives their ids and handles, in order.
 
@@ -115,6 +122,7 @@ class JobType(Generic[P, R]):
             payloads: what the handlers get.
             ids: an id for each payload, so that a stream that failed half-way can be repeated safely.
             lane: as `enqueue`.
+            idempotency_keys: an idempotency key for each payload, with `until` as `enqueue` has it.
 
         Raises:
             PayloadInvalid, PayloadTooLarge, NameInvalid: for the first that cannot be a job; those before it are there.
@@ -123,13 +131,17 @@ class JobType(Generic[P, R]):
         chosen = self._lane(Enqueue(lane=lane))
         client = self._declared.client()
         made: Enqueued[R] = Enqueued(self.handle)
+        repeats = ids is not None or idempotency_keys is not None
 
-        def jobs() -> Iterator[tuple[Job, Lane, bool]]:
+        def jobs() -> Iterator[tuple[Job, Lane, bool, str | None]]:
             for payload in payloads:
-                job_id = uuid7(client.clock.now_ms()) if ids is None else _chosen_id(ids, payload)
+                job_id = None if ids is None else checked_id(_told(ids, payload, "ids="))
+                key = None if idempotency_keys is None else _told(idempotency_keys, payload, "idempotency_keys=")
+                how = Enqueue(id=job_id, idempotency_key=key, until=until)
                 job = self._job(payload, job_id, client)
-                made.add(job_id, chosen=ids is not None)
-                yield job, chosen, ids is not None
+                job = under_key(job, how, client.config.dedupe_window)
+                made.add(job.id, chosen=repeats)
+                yield job, chosen, repeats, how.keeps_out
 
         client.send_many(jobs())
         return made
@@ -195,27 +207,21 @@ class JobType(Generic[P, R]):
     def _start(self, payload: P, how: Enqueue) -> Handle[R]:
         lane = self._lane(how)
         client = self._declared.client()
-        job = self._job(payload, uuid7(client.clock.now_ms()) if how.id is None else how.id, client)
+        job = self._job(payload, how.id, client)
         return start(client, job, lane, how, self.decode_result, self.attempts)
 
     def _lane(self, how: Enqueue) -> Lane:
-        refuse_unavailable(how)
-        if how.lane != Lane.NORMAL and (how.delay is not None or how.at is not None):
-            raise DefinitionError(
-                f"lane {how.lane!r} and a delay", hint="a delayed job comes back in the lane for due jobs: name no lane"
-            )
-        lane = Lane(how.lane) if how.lane in (Lane.NORMAL, Lane.HIGH, Lane.LOW) else None
-        if lane is None or (lane is not Lane.NORMAL and lane not in self._declared.queue.lanes):
+        lane = checked_lane(how, self.queue)
+        if lane is not Lane.NORMAL and lane not in self._declared.queue.lanes:
             raise DefinitionError(
                 f"queue {self.queue} has no lane {how.lane!r} to enqueue into",
-                hint=f'declare it: app.queue("{self.queue}", lanes=("normal", "{how.lane}"))'
-                if lane is not None
-                else "use normal, high or low",
+                hint=f'declare it: app.queue("{self.queue}", lanes=("normal", "{how.lane}"))',
             )
         return lane
 
-    def _job(self, payload: P, job_id: str, client: Client) -> Job:
-        return self._made(payload, job_id, client.clock.now_ms(), client.config.payload_max_bytes)
+    def _job(self, payload: P, job_id: str | None, client: Client) -> Job:
+        now_ms = client.clock.now_ms()
+        return self._made(payload, uuid7(now_ms) if job_id is None else job_id, now_ms, client.config.payload_max_bytes)
 
     def _made(self, payload: P, job_id: str, now_ms: int, max_bytes: int) -> Job:
         job_id = checked_id(job_id)
@@ -297,8 +303,9 @@ def start(
     """Send a job and return its handle.
 
     Raises:
-        DefinitionError: the time when it is to start makes no sense.
+        DefinitionError: the time when it is to start, or its idempotency key, makes no sense.
     """
+    job = under_key(job, how, client.config.dedupe_window)
     now_ms = client.clock.now_ms()
     killed = kill_date(how.kill_after, how.kill_at, now_ms)
     if killed is not None:
@@ -307,16 +314,15 @@ def start(
     if due is not None:
         job = job._replace(due_at=due)
         refuse_too_late(job)
-    # A repeated id may have a status from before; a fresh one cannot.
-    track = client.track(job.id) if how.id is None else None
-    client.send(job, lane, derived=how.id is not None, wait=how.wait)
+    track = client.track(job, repeats=how.repeats, until=how.keeps_out)
+    client.send(job, lane, derived=how.repeats, wait=how.wait, until=how.keeps_out)
     return Handle(job.id, client.tail, decode, track, client.cancel, attempts, job.type, job.due_at)
 
 
-def _chosen_id(ids: Callable[[P], str], payload: P) -> str:
-    job_id = ids(payload)
-    refuse_awaitable(job_id, "ids= of enqueue_many", error=NameInvalid, hint="make it a def")
-    return checked_id(job_id)
+def _told(function: Callable[[P], str], payload: P, what: str) -> str:
+    told = function(payload)
+    refuse_awaitable(told, f"{what} of enqueue_many", error=NameInvalid, hint="make it a def")
+    return told
 
 
 def untyped_job(

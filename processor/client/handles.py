@@ -178,7 +178,9 @@ class Handle(Generic[R]):
     def _tracked(self) -> Track:
         tail, track = self._tail(), self._track
         if track is None or track.tail is not tail:
+            floor = 0 if track is None else track.floor
             track = self._track = tail.track(self.id, BEGINNING if track is None else track.origin)
+            track.forget_before(floor)
         return track
 
     def _read(self) -> StatusRecord | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from processor.broker.base import OutRecord, Producer
 from processor.core.audit import RESUME, noted
 from processor.core.control import CANCEL, JOB
+from processor.core.idempotency import is_keyed, life_at
 from processor.errors import BrokerError, BrokerUnavailable
 from processor.states import TERMINAL, State
 from processor.wire.codec import encode
@@ -56,7 +57,8 @@ def cancelling(job_id: str, status: StatusRecord | None, *, by: str, reason: str
     A later life, begun after this, is not meant.
     """
     if status is None:
-        return ControlRecord(f"{JOB}{job_id}", CANCEL, now_ms, by, reason, life=1)
+        life = life_at(now_ms) if is_keyed(job_id) else 1
+        return ControlRecord(f"{JOB}{job_id}", CANCEL, now_ms, by, reason, life=life)
     if status.state in TERMINAL:
         return None
     waits = status.state in (State.RETRYING, State.SCHEDULED) and status.number is not None

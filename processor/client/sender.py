@@ -26,6 +26,7 @@ from processor.client.status import StatusTail
 from processor.client.track import Track
 from processor.clock import Clock, SystemClock
 from processor.core.forwarding import on_its_way
+from processor.core.idempotency import WINDOW
 from processor.errors import BrokerError, EnqueueError, EnqueueUnconfirmed, ProcessorError, RecordRefused
 from processor.identity import operator
 from processor.job import Job, Lane
@@ -56,6 +57,8 @@ class ClientConfig:
     close_timeout: float = 30.0
     """How long `close` waits for what is not acknowledged yet."""
     payload_max_bytes: int = 1_000_000
+    dedupe_window: float = 86_400.0
+    """How long an idempotency key is remembered."""
 
 
 class _Ticket:
@@ -120,14 +123,21 @@ class Client:
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
-    def send(self, job: Job, lane: Lane, *, derived: bool = False, wait: bool = True) -> None:
+    def send(self, job: Job, lane: Lane, *, derived: bool = False, wait: bool = True, until: str | None = None) -> None:
         """Append a job to its lane.
+
+        Args:
+            job: the job.
+            lane: of its queue.
+            derived: whether its id may have been sent before.
+            wait: for the acknowledgement.
+            until: how long its idempotency key keeps others out, if it has one.
 
         Raises:
             EnqueueUnconfirmed: not acknowledged in time; sending it again with its id is safe.
             EnqueueError: the broker can never take this record.
         """
-        record = self._record(job, lane, derived=derived)
+        record = self._record(job, lane, derived=derived, until=until)
         ticket = _Ticket(job.id)
         outlet = self._opened()
         outlet.pending[ticket] = None
@@ -138,8 +148,8 @@ class Client:
             # The producer was closed meanwhile, or the process ends: perhaps nobody flushes behind this record.
             self._confirm(outlet, ticket, self.config.close_timeout)
 
-    def send_many(self, jobs: Iterable[tuple[Job, Lane, bool]]) -> int:
-        """Append a stream of (job, lane, derived); how many there were, when all are confirmed.
+    def send_many(self, jobs: Iterable[tuple[Job, Lane, bool, str | None]]) -> int:
+        """Append a stream of (job, lane, derived, until); how many there were, when all are confirmed.
 
         Confirmed by the `CHUNK`: of one that fails it is known which are confirmed, and which may not be.
 
@@ -151,8 +161,8 @@ class Client:
         with self._sending_many:
             producer = self._bulk_opened()
             try:
-                for job, lane, derived in jobs:
-                    producer.append(self._record(job, lane, derived=derived))
+                for job, lane, derived, until in jobs:
+                    producer.append(self._record(job, lane, derived=derived, until=until))
                     ids.append(job.id)
                     if len(ids) >= CHUNK:
                         self._confirm_many(producer, ids)
@@ -194,15 +204,15 @@ class Client:
                 self._bulk = self._broker_opened().bulk_producer()
         return self._bulk
 
-    def _record(self, job: Job, lane: Lane, *, derived: bool) -> OutRecord:
+    def _record(self, job: Job, lane: Lane, *, derived: bool, until: str | None) -> OutRecord:
         if job.due_at is not None:
             numbered = job._replace(number=self._number_of(job))
-            return on_its_way(self.config.namespace, numbered, job.due_at, self.clock.now_ms())
+            return on_its_way(self.config.namespace, numbered, job.due_at, self.clock.now_ms(), until)
         topic = self._topics.get((job.queue, lane))
         if topic is None:
             topic = self._topics[job.queue, lane] = jobs_topic(self.config.namespace, job.queue, lane)
         key = (job.id if job.key is None else job.key).encode()
-        return OutRecord(topic, key, encode(job), routing_headers(job, derived=derived))
+        return OutRecord(topic, key, encode(job), routing_headers(job, derived=derived, until=until))
 
     def _whom(self) -> str:
         """Of a cluster that says nothing at all: what to look at."""
@@ -272,19 +282,26 @@ class Client:
                 self._tail = StatusTail(self._broker_opened, status_topic(self.config.namespace), self.clock)
             return self._tail
 
-    def track(self, job_id: str) -> Track | None:
-        """A track of a job about to be enqueued; None if the status topic cannot be asked: the handle then asks later,
-        and reads from the topic's beginning.
+    def track(self, job: Job, *, repeats: bool, until: str | None) -> Track | None:
+        """A track of a job about to be enqueued; None: the handle asks later, and reads from the topic's beginning.
+
+        That is so if the status topic cannot be asked, and of an id that repeats: it may have a status from before.
+        What a key's job came to longer ago than the key keeps others out is told of no later one.
         """
-        if self.clock.monotonic() < self._no_status_before:
+        if (repeats and until is None) or self.clock.monotonic() < self._no_status_before:
             return None
         try:
             tail = self.tail()
+            if until is not None:
+                track = tail.track(job.id)
+                window = round(self.config.dedupe_window * 1000) if until == WINDOW else 0
+                track.forget_before(job.enqueued_at - window)
+                return track
             tail.sample()
-            return tail.track(job_id, None)
+            return tail.track(job.id, None)
         except ProcessorError as error:
             self._no_status_before = self.clock.monotonic() + _STATUS_PATIENCE
-            _log.info("client.status.unavailable", extra={"job_id": job_id, "error": str(error)})
+            _log.info("client.status.unavailable", extra={"job_id": job.id, "error": str(error)})
             return None
 
     # -- opening and closing ---------------------------------------------------------------------------------------

@@ -21,7 +21,19 @@ nearly all need, and keeps the stretch short that is read in vain; after the las
 class Track:
     """What is known of one job's status. Alive as long as a handle is; the log's order is merged into one answer."""
 
-    __slots__ = ("__weakref__", "_made_at", "_margins", "_seen", "id", "latest", "origin", "partition", "start", "tail")
+    __slots__ = (
+        "__weakref__",
+        "_made_at",
+        "_margins",
+        "_seen",
+        "floor",
+        "id",
+        "latest",
+        "origin",
+        "partition",
+        "start",
+        "tail",
+    )
 
     def __init__(self, tail: StatusTail, job_id: str, partition: int, start: int) -> None:
         self.tail = tail
@@ -38,6 +50,8 @@ class Track:
         self._seen: tuple[int, int] | None = None
         """A stretch in which it has no record."""
         self.latest: StatusRecord | None = None
+        self.floor = 0
+        """An end before this moment (milliseconds) is that of an earlier job under the same key."""
 
     @property
     def ended(self) -> bool:
@@ -75,8 +89,16 @@ class Track:
         self.start = max(self.start, offset)
         self._margins.clear()
 
+    def forget_before(self, floor: int) -> None:
+        """An end before `floor` is no end of this job."""
+        self.floor = max(self.floor, floor)
+        if self.ended and self.latest is not None and self.latest.at < self.floor:
+            self.latest = None
+
     def merge(self, record: StatusRecord) -> None:
         """A later life supersedes; within a life the first end is final, and before it the newest record counts."""
         known = self.latest
+        if record.state in TERMINAL and record.at < self.floor:
+            return
         if known is None or record.life > known.life or (record.life == known.life and known.state not in TERMINAL):
             self.latest = record

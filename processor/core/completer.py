@@ -10,6 +10,7 @@ from __future__ import annotations
 from processor.broker.base import ANY_PARTITION, OutRecord
 from processor.core.chain import SHORTEST
 from processor.core.checkpoint import job_key, progress_key, step_key
+from processor.core.dedupe import end_mark, move_mark
 from processor.core.failures import brief, failed, remembered
 from processor.core.forwarding import on_its_way
 from processor.core.outcome import Discarded, Ended, Failed, Outcome, Parked, Succeeded
@@ -34,8 +35,6 @@ INLINE_PROGRESS_BYTES = 512 * 1024
 CARRIED_BYTES = 256 * 1024
 """Progress up to this size travels inside the record of a job that is tried again; beyond, the checkpoint topic keeps
 it."""
-FINAL_HOP = 2**31 - 1
-"""In marks: the life has ended, so no copy of it runs, whatever its hop."""
 
 TRACEBACK_CHARS = 16_000
 _new = tuple.__new__
@@ -113,12 +112,12 @@ class Completer:
             return WriteSet()
         key = job.id.encode()
         if marked:
-            creates.append(self.mark(topics, job, now, FINAL_HOP))
+            creates.append(self.mark(topics, end_mark(job, now, origin)))
         announces = [OutRecord(topics.status, key, status)]
         if saved is None or not saved.written:
             return WriteSet(creates, (), announces, (), state)
-        end_mark = self._record(topics, job, origin, saved.promoted, Progress(), version, now)._replace(final=status)
-        saves = [SavedOut(OutRecord(topics.checkpoints, key, encode(end_mark), None, topics.number), end_mark)]
+        final = self._record(topics, job, origin, saved.promoted, Progress(), version, now)._replace(final=status)
+        saves = [SavedOut(OutRecord(topics.checkpoints, key, encode(final), None, topics.number), final)]
         return WriteSet(creates, saves, announces, _graves(job, saved), state)
 
     def move(  # noqa: PLR0913  (as `end`)
@@ -128,6 +127,7 @@ class Completer:
         error: ErrorInfo,
         due: int,
         *,
+        origin: Origin,
         saved: Saved | None,
         version: Version,
         stays: bool,
@@ -146,7 +146,7 @@ class Completer:
             topics: of its number.
             job: as it was tried.
             error: how that ended.
-            due: not before this, milliseconds since the epoch.
+            due: not before this, milliseconds since the epoch; `origin`: where its record was read.
             saved: what is known of its progress, None if nothing.
             version: of the records that stay, with the hop of the copy.
             stays: whether its key stays blocked.
@@ -166,7 +166,7 @@ class Completer:
         )
         creates = [on_its_way(topics.namespace, moved, due, now)]
         if marked:
-            creates.append(self.mark(topics, job, now, job.hop))
+            creates.append(self.mark(topics, move_mark(job, now, origin, due)))
         saves: list[SavedOut] = []
         remains = stays or (saved is not None and progress is None)
         if remains or (saved is not None and saved.written and saved.promoted):
@@ -220,10 +220,10 @@ class Completer:
         error = error._replace(traceback=error.traceback[-TRACEBACK_CHARS:])
         return remembered(before, failed(error, attempt=job.attempt + 1, worker=self._worker, at=now))
 
-    def mark(self, topics: Topics, job: Job, now: int, hop: int) -> OutRecord:
+    @staticmethod
+    def mark(topics: Topics, mark: DedupeMark) -> OutRecord:
         """Says that this (id, life) was finished, promoted or moved here, up to this hop."""
-        mark = DedupeMark(job.id, job.life, hop, now)
-        return OutRecord(topics.dedupe, job.id.encode(), encode(mark), None, topics.number)
+        return OutRecord(topics.dedupe, mark.id.encode(), encode(mark), None, topics.number)
 
     def checkpoint(
         self, topics: Topics, job: Job, origin: Origin, promoted: bool, progress: Progress, version: Version, now: int

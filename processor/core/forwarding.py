@@ -33,13 +33,13 @@ def home_of(headers: Headers | None) -> Home | None:
         return None
 
 
-def on_its_way(namespace: str, job: Job, due: int, now_ms: int) -> OutRecord:
+def on_its_way(namespace: str, job: Job, due: int, now_ms: int, until: str | None = None) -> OutRecord:
     """A job that waits until `due` (milliseconds), in the first rung of its walk, or in the `due` lane of its number if
-    it need not wait.
+    it need not wait. `until`: how long its idempotency key keeps others out, if it comes with one.
     """
     leaves = walk_until(due, job.kill_at)
     rung = rung_for(leaves - now_ms)
-    headers = routing_headers(job._replace(due_at=leaves), derived=True)
+    headers = routing_headers(job._replace(due_at=leaves), derived=True, until=until)
     if rung is None:
         number = ANY_PARTITION if job.number is None else job.number
         return OutRecord(jobs_topic(namespace, job.queue, Lane.DUE), job.id.encode(), encode(job), headers, number)

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from processor.broker.base import ANY_PARTITION, OutRecord
 from processor.broker.partitioner import partition_for
 from processor.core.audit import DISCARD, REDRIVE
+from processor.core.idempotency import is_keyed, life_at
 from processor.errors import DeadLetterError, RecordError
 from processor.job import Carried, Job, Lane
 from processor.states import State
@@ -132,7 +133,7 @@ def next_life(letter: DeadLetterRecord, address: Address, how: Redrive, now_ms: 
     return renewed(job, now_ms)._replace(
         payload=job.payload if how.payload is None else how.payload,
         version=job.version if how.payload is None or how.version is None else how.version,
-        life=job.life + 1,
+        life=max(job.life + 1, life_at(now_ms)) if is_keyed(job.id) else job.life + 1,
         carried=None if how.from_zero else _checkpoint(letter, address, job),
         redriven_from=str(address),
         children_life=0 if how.from_zero else job.children_life or job.life,

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from processor import events
 from processor.broker.base import OutRecord, Record
-from processor.core.completer import FINAL_HOP
+from processor.core.dedupe import end_mark
 from processor.core.failures import brief, error_info
+from processor.core.idempotency import FINAL_HOP, is_keyed
 from processor.core.outcome import Failed
 from processor.core.write_set import Origin
 from processor.engine.refusals import CUT, CUT_AT
@@ -233,6 +234,10 @@ class Guard:
         status = StatusRecord(*place, State.DEAD, now, job.attempt, engine.config.slot, error=brief(info))
         number.announces.append(OutRecord(number.topics.status, job.id.encode(), encode(status)))
         number.recent.add(job.id, job.life, FINAL_HOP)
+        if is_keyed(job.id):
+            mark = end_mark(job, now, origin)
+            number.creates.append(engine.completer.mark(number.topics, mark))
+            number.marks.put(mark)
         # Nothing of it that is still to be written may bring it back; what is written is buried with its letter.
         number.saves = [saved for saved in number.saves if saved.record.id != job.id]
         number.burials.extend(number.live.keys_of(job.id))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from processor import events
 from processor.broker.base import OutRecord, Record
 from processor.core.deaths import deaths_of
+from processor.core.idempotency import content_check, life_of
 from processor.core.live import LiveView
 from processor.core.ordering import Again, Spilled
 from processor.core.write_set import Origin
@@ -19,7 +20,7 @@ from processor.engine.state import EngineState
 from processor.errors import RecordError
 from processor.job import Job, Progress, Step, StepPhase
 from processor.wire.codec import decode_checkpoint, decode_job, decode_step, encode
-from processor.wire.headers import DERIVED, header
+from processor.wire.headers import DERIVED, IDEMPOTENCY, header
 from processor.wire.json_job import OPENS, completed
 from processor.wire.records import CheckpointRecord
 
@@ -87,9 +88,12 @@ class Intake:
         derived = says_derived or offset < lane.mark_below
         job_id = job.id
         if derived or job_id in number.attempts or job_id in number.live:
+            until = header(record.headers(), IDEMPOTENCY)
+            if until is not None:
+                job, raw = self._under_key(lane, offset, job, raw, until)
             attempt = self._engine.attempt(number, lane, Origin(lane.topic, lane.partition, offset), job, raw)
             attempt.derived = derived
-            attempt.repeated = says_derived and self._may_be_second(job, lane)
+            attempt.repeated = says_derived and until is None and self._may_be_second(job, lane)
             self._take_known(lane, attempt, again)
             return
         # A named tuple's own constructor is a call more, and this is done for every record.
@@ -99,6 +103,27 @@ class Intake:
     def _may_be_second(self, job: Job, lane: LaneState) -> bool:
         engine = self._engine
         return may_be_second(job, lane.lane, engine.clock.now_ms(), int(engine.config.dedupe_window * 1000))
+
+    def _under_key(self, lane: LaneState, offset: int, job: Job, raw: bytes, until: bytes) -> tuple[Job, bytes]:
+        """A record with an idempotency key, as the life that it begins; of the life that it is a copy of, if it is."""
+        engine, number = self._engine, lane.number
+        mark = number.marks.key(job.id, engine.clock.now_ms())
+        running = number.attempts.get(job.id)
+        view = number.live.view(job.id)
+        if running is not None:
+            life, same = running.job.life, content_check(running.job) == content_check(job)
+        else:
+            place = (lane.topic, lane.lane, offset)
+            life = life_of(job, until.decode("ascii", "replace"), place, view, mark)
+            same = mark is None or life > 0 or mark.check in (0, content_check(job))
+        if not same:
+            engine.counters.events["keys_reused"] += 1
+            log.warning("job.key_reused", extra={"job_id": job.id, "type": job.type, "queue": job.queue})
+        if life == job.life:
+            return job, raw
+        job = job._replace(life=life)
+        # Life 0 never runs: below what is live or done, the drop rule finds a copy.
+        return job, encode(job) if life else raw
 
     def _take_known(self, lane: LaneState, attempt: Attempt, again: Again | None) -> None:
         """A job that may have been seen before: dropped, resumed, or put behind its own earlier life."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from processor.broker.base import OutRecord
+from processor.core.dedupe import move_mark
 from processor.core.write_set import Saved, WriteSet
 from processor.engine.attempt import Attempt
 from processor.engine.dispatch import Dispatch
@@ -30,11 +31,13 @@ class Moving:
         now = engine.clock.now_ms()
         saved, children = self.taken(attempt)
         job = with_children(attempt)
+        due = now + round(delay * 1000)
         move = engine.completer.move(
             number.topics,
             job,
             error,
-            now + round(delay * 1000),
+            due,
+            origin=attempt.origin,
             saved=saved,
             version=number.version(job)._replace(hop=job.hop + 1),
             stays=self.keeps_key(attempt),
@@ -43,7 +46,7 @@ class Moving:
             now=now,
         )
         if attempt.derived:
-            number.marks.mark(job.id, job.life, job.hop, now)
+            number.marks.put(move_mark(job, now, attempt.origin, due))
         self.put(number, job, move.writes, children)
         engine.counters.events["moved.retry"] += 1
         return move.job

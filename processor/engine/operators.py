@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from processor import events
 from processor.broker.base import OutRecord
-from processor.core.completer import FINAL_HOP
 from processor.core.control import CANCEL, JOB, TYPE, Change, why
+from processor.core.dedupe import end_mark
+from processor.core.idempotency import FINAL_HOP
 from processor.core.outcome import Ended
 from processor.engine.attempt import Stop
 from processor.engine.queue_partition import PartitionPhase
@@ -128,15 +129,15 @@ class Operators:
             return  # it came back meanwhile, and ended
         now = engine.clock.now_ms()
         number.recent.add(job_id, *over)
-        number.marks.mark(job_id, *over, now)
         job = Job(job_id, order.type, 1, order.queue, b"", now, life=order.life)
-        mark = engine.completer.mark(number.topics, job, now, FINAL_HOP)
+        mark = end_mark(job, now, None)
+        number.marks.put(mark)
         worker, note = engine.config.slot, why(order)
         status = encode(
             StatusRecord(job_id, order.life, order.type, order.queue, State.CANCELLED, now, 0, worker, note=note)
         )
         key = self._key_of(number, job_id)
-        number.creates.append(mark)
+        number.creates.append(engine.completer.mark(number.topics, mark))
         number.announces.append(OutRecord(number.topics.status, job_id.encode(), status))
         number.later.extend(number.live.keys_of(job_id))
         engine.wrote(2, len(status))

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 
 from processor import events
 from processor.broker.base import OutRecord
-from processor.core.completer import FINAL_HOP
 from processor.core.deaths import GIVEN_UP
+from processor.core.dedupe import end_mark, move_mark
+from processor.core.idempotency import FINAL_HOP
 from processor.core.outcome import (
     Crashed,
     Discarded,
@@ -224,7 +225,7 @@ class Outcomes:
             now=now,
         )
         if attempt.derived:
-            number.marks.mark(job.id, job.life, FINAL_HOP, now)
+            number.marks.put(end_mark(job, now, attempt.origin))
         tell_of_end(engine, attempt, now)
         self.moving.put(number, job, writes, children)
         number.ending[job.id] = attempt
@@ -308,9 +309,9 @@ class Outcomes:
         if not was_promoted:
             self.complete(attempt)
             if attempt.derived:
-                mark = engine.completer.mark(number.topics, attempt.job, engine.clock.now_ms(), attempt.job.hop)
-                number.creates.append(mark)
-                number.marks.mark(attempt.job.id, attempt.job.life, attempt.job.hop, engine.clock.now_ms())
+                mark = move_mark(attempt.job, engine.clock.now_ms(), attempt.origin)
+                number.creates.append(engine.completer.mark(number.topics, mark))
+                number.marks.put(mark)
             engine.counters.events["promoted"] += 1
         return promotion
 

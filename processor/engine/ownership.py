@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from processor import events
 from processor.broker.base import Membership, Reader, TopicPartition
 from processor.core.deaths import QUARANTINE, Death, noted
+from processor.core.idempotency import is_keyed
 from processor.core.outcome import Parked
 from processor.core.window import Window
 from processor.core.write_set import Origin
@@ -237,6 +238,7 @@ class Ownership:
         attempt = self._engine.attempt(number, None, Origin(*number.checkpoints, -1), job, raw)
         resume(attempt, view)
         attempt.saved = attempt.promoted = True
+        attempt.derived = is_keyed(job.id)
         attempt.deaths = job.deaths
         if view.job is not None:
             live = decode_live_job(view.job)

@@ -363,7 +363,7 @@ def _fold_mark(found: Restored, key: bytes, value: bytes, offset: int) -> None:
     except RecordError as error:
         found.unreadable.append((found.number.topics.dedupe, offset, key, value, error))
         return
-    found.marks.mark(mark.id, mark.life, mark.hop, mark.at)
+    found.marks.put(mark)
 
 
 _DECODERS: dict[KeyKind, Callable[[bytes], SavedRecord | None]] = {

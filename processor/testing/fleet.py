@@ -50,7 +50,13 @@ class Fleet:
     """The processes of one app."""
 
     def __init__(
-        self, runtime: SteppingRuntime, broker: MemoryBroker, app: App, partitions: int, observer: Observer
+        self,
+        runtime: SteppingRuntime,
+        broker: MemoryBroker,
+        app: App,
+        partitions: int,
+        observer: Observer,
+        dedupe_window: float,
     ) -> None:
         self.app = app
         self.queues = [replace(q, partitions=min(q.partitions, partitions)) for q in app.queues.values()]
@@ -58,6 +64,7 @@ class Fleet:
         self._broker = broker
         self._observer = observer
         self._operator = Operator(by="testbed", clock=runtime.clock)
+        self._dedupe_window = dedupe_window
         self._slots = 0
         self._processes: list[BedProcess] = []
 
@@ -132,6 +139,7 @@ class Fleet:
             idle_wait_max=LOOK,
             quarantine=False,
             schedules=bool(self.app.schedules),
+            dedupe_window=self._dedupe_window,
         )
 
     def _make_pool(self, engine: EngineState, queue: str, slots: int, kind: str) -> Pool:

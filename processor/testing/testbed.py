@@ -59,6 +59,7 @@ class Testbed:
         partitions: of each queue, at most.
         step_seconds: virtual time that each call of a step's function takes.
         item_seconds: virtual time that each item of a loop takes.
+        dedupe_window: how long idempotency keys are remembered.
     """
 
     __test__ = False
@@ -72,12 +73,14 @@ class Testbed:
         partitions: int = 3,
         step_seconds: float = 0.01,
         item_seconds: float = 0.01,
+        dedupe_window: Duration = "24h",
     ) -> None:
         self.runtime = SteppingRuntime(seed=seed)
         runtime = self.runtime
         self.broker = MemoryBroker(runtime.clock, lambda ready, timeout: runtime.wait_for(ready, timeout))
         self._seconds = {"step": step_seconds, "item": item_seconds}
         self._partitions = partitions
+        self._dedupe_window = parse_duration(dedupe_window, name="dedupe_window")
         self._first_workers = workers
         self._ids = random.Random(seed)  # noqa: S311  (job ids that come out the same again)
         self._watcher = Watcher(lambda what: runtime.pass_time(self._seconds[what]), self._crash_caller)
@@ -262,6 +265,7 @@ class Testbed:
     def drain(self, limit: Duration = "30m") -> None:
         """Let virtual time pass until every job has ended, children too.
 
+        A job that is enqueued again under its idempotency key counts by its last end, so `advance` first.
         Raises:
             TestbedError: some have not within `limit`, or wait for a person; it says which, and how they stand.
         """
@@ -288,7 +292,9 @@ class Testbed:
             if app is not self._fleet.app:
                 raise TestbedError(f"this Testbed runs app {self._fleet.app.namespace}, not {app.namespace}")
             return
-        fleet = self._fleet = Fleet(self.runtime, self.broker, app, self._partitions, self._watcher)
+        fleet = self._fleet = Fleet(
+            self.runtime, self.broker, app, self._partitions, self._watcher, self._dedupe_window
+        )
         specs = [QueueSpec(name=q.name, partitions=q.partitions, lanes=q.lanes) for q in fleet.queues]
         plan = topic_plan(app.namespace, specs, shape=_SHAPE)
         self.broker.admin().create_topics(plan)
@@ -296,7 +302,7 @@ class Testbed:
         self._log = LogWatch(self.broker, partitions)
         runtime = self.runtime
         client = Client(
-            ClientConfig(namespace=app.namespace),
+            ClientConfig(namespace=app.namespace, dedupe_window=self._dedupe_window),
             lambda: self.broker,
             clock=runtime.clock,
             pause=lambda event, seconds: runtime.wait_for(event.is_set, seconds),

@@ -25,6 +25,8 @@ LIFE = "life"
 HOP = "hop"
 DERIVED = "derived"
 """`1`: the id is a digest, so the same job may come again and must be checked against live jobs and dedupe marks."""
+IDEMPOTENCY = "idempotency"
+"""`window` or `finished`: the id was made of an idempotency key, and how long it keeps other records out."""
 TRACEPARENT = "traceparent"
 """W3C trace context."""
 TRACESTATE = "tracestate"
@@ -69,11 +71,15 @@ def _type_header(job_type: str) -> tuple[str, bytes]:
     return (JOB_TYPE, job_type.encode("utf-8", "replace"))
 
 
-def routing_headers(job: Job, *, derived: bool = False, traceparent: str | None = None) -> Headers:
+def routing_headers(
+    job: Job, *, derived: bool = False, traceparent: str | None = None, until: str | None = None
+) -> Headers:
     """The headers of a job's record: two for a plain fresh job, more only where they say something."""
     headers = [(JOB_ID, job.id.encode("utf-8", "replace")), _type_header(job.type)]
     if derived:
         headers.append((DERIVED, _YES))
+    if until is not None:
+        headers.append((IDEMPOTENCY, until.encode()))
     if job.life != 1:
         headers.append((LIFE, b"%d" % job.life))
     if job.hop:

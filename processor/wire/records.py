@@ -125,6 +125,14 @@ class DedupeMark(NamedTuple):
     life: int
     hop: int
     at: int
+    due: int = 0
+    """When a job that was moved into the retry chain comes back, milliseconds since the epoch; 0: it was not."""
+    lane: str = ""
+    """Of a job with an idempotency key, the lane of the record that its life began with; empty: not said."""
+    offset: int = -1
+    """The offset of that record."""
+    check: int = 0
+    """Of a job with an idempotency key, 16 bits of its type and payload."""
 
 
 class LaneMark(NamedTuple):

@@ -177,8 +177,6 @@ def test_what_cannot_be_is_refused(shop: Shop) -> None:
         app.job("x", version=0)(handler)
     with pytest.raises(DefinitionError, match="executor='process'"):
         app.job("x", executor="process")(async_handler)
-    with pytest.raises(DefinitionError, match="idempotency_key= is not available"):
-        shop.report.enqueue(idempotency_key="order-7")
     with pytest.raises(DefinitionError, match="has no lane 'low'"):
         shop.import_file.enqueue(Import(url="u"), lane="low")
     with pytest.raises(DefinitionError, match="has no lane 'due'"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -36,13 +36,22 @@ class Wanted:
     id: str | None
     version: int | None
     delay: str | None
+    idempotency_key: str | None
+    until: Literal["window", "finished"]
     kill_after: str | None
     kill_at: datetime | None
 
     @property
     def how(self) -> NamedOptions:
         """What the enqueue is told beside the payload."""
-        return {"id": self.id, "delay": self.delay, "kill_after": self.kill_after, "kill_at": self.kill_at}
+        return {
+            "id": self.id,
+            "delay": self.delay,
+            "kill_after": self.kill_after,
+            "kill_at": self.kill_at,
+            "idempotency_key": self.idempotency_key,
+            "until": self.until,
+        }
 
 
 @click.command()
@@ -55,6 +64,16 @@ class Wanted:
     "--id",
     callback=lambda _ctx, _param, value: _checked_id(value),
     help="Its id. Enqueueing the same id again is safe: it runs once.",
+)
+@click.option(
+    "--idempotency-key", metavar="KEY", help="Whoever enqueues the same key again gets the same job: it runs once."
+)
+@click.option(
+    "--until",
+    type=click.Choice(["window", "finished"]),
+    default="window",
+    show_default=True,
+    help="How long the key keeps others out: the dedupe window (24 h) beyond the job's end, or that end.",
 )
 @click.option("--payload-version", "version", type=click.IntRange(1), help="Of the payload, if not 1; without --app.")
 @click.option("--delay", metavar="TIME", help="Not before this time has passed, e.g. 5m.")

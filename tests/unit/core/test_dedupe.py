@@ -25,7 +25,7 @@ def test_children_of_different_places_have_different_ids(
 
 def test_ids_are_stable_over_releases() -> None:
     assert child_id("p", 1, "rows[5]", "notify", 0) == "bb6eec920ced95f73125dffe6734f4e9"
-    assert idempotent_id("bulk", "customer", "order-7") == "2c90af12ad17da5a993aa2f8dae6b27b"
+    assert idempotent_id("bulk", "customer", "order-7") == "key-2c90af12ad17da5a993aa2f8dae6b27b"
 
 
 def test_separators_cannot_be_forged() -> None:

@@ -73,7 +73,7 @@ RECORDS: dict[type[Any], st.SearchStrategy[Any]] = {
     ControlRecord: st.builds(ControlRecord, text, text, moment, text, text, count, text, count, text, moment),
     AlertRecord: st.builds(AlertRecord, text, text, moment, text, text, text, text, text),
     AuditRecord: st.builds(AuditRecord, text, text, moment, text, text, text, count, text),
-    DedupeMark: st.builds(DedupeMark, text, count, count, moment),
+    DedupeMark: st.builds(DedupeMark, text, count, count, moment, moment, text, moment, count),
     NumberMark: st.builds(
         NumberMark, moment, moment, moment,
         st.lists(st.builds(LaneMark, text, moment, moment, st.lists(moment, max_size=4)), max_size=3),
