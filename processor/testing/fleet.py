@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from processor.admin.orders import Operator
 from processor.admin.schedules import apply_schedules
-from processor.app import App
+from processor.app import App, apps
 from processor.broker.memory import MemoryBroker, MemoryProcess
 from processor.context.port import Observer
 from processor.engine.config import QueueConfig, WorkerConfig
@@ -16,6 +17,7 @@ from processor.engine.state import EngineState
 from processor.executors.event_loop import AsyncPool
 from processor.executors.loading import run_start_hooks
 from processor.executors.threads import ThreadPool
+from processor.job_types import JobType
 from processor.runtime.stepping import SteppingRuntime
 from processor.testing.event_loop import SteppingEventLoop
 
@@ -150,3 +152,20 @@ class Fleet:
         if kind == "async":
             return AsyncPool(self._runtime, engine.inbox, name, slots, SteppingEventLoop(self._runtime))
         return ThreadPool(self._runtime, engine.inbox, name, slots)
+
+
+def no_app() -> TestbedError:
+    """Nobody has said what the Testbed is to run."""
+    return TestbedError("give the Testbed its app, or enqueue a job first")
+
+
+def app_of(job_type: JobType[Any, Any]) -> App:
+    """The app that a job type was declared in.
+
+    Raises:
+        TestbedError: it was not declared in any.
+    """
+    found = next((app for app in apps() if app.job_types.get(job_type.name) is job_type), None)
+    if found is None:
+        raise TestbedError(f"{job_type!r} belongs to no app: declare it with @app.job")
+    return found

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar, Unpack, overload
 
-from processor.app import App, apps
+from processor.app import App
 from processor.broker.base import TopicPartition
 from processor.broker.memory import MemoryBroker
 from processor.client.handles import Handle, JobStatus
@@ -35,7 +35,7 @@ from processor.job_ids import uuid7
 from processor.job_types import JobType, start
 from processor.runtime.stepping import Deadlock, SteppingRuntime
 from processor.states import State
-from processor.testing.fleet import LOOK, BedProcess, Fleet, TestbedError
+from processor.testing.fleet import LOOK, BedProcess, Fleet, TestbedError, app_of, no_app
 from processor.testing.history import Again, run_again, send_back
 from processor.testing.watch import CrashPoint, FailPoint, LogWatch, Watcher
 from processor.wire.durations import Duration, parse_duration
@@ -108,7 +108,7 @@ class Testbed:
             PayloadInvalid, PayloadTooLarge: the payload cannot be a job.
             TestbedError: the job type belongs to another app than the bed's.
         """
-        app = _app_of(job_type)
+        app = app_of(job_type)
         self._open(app)
         wanted = Enqueue(**how)
         # A fresh id comes from the seed: it decides the job's partition, so the run would differ each time.
@@ -340,13 +340,13 @@ class Testbed:
 
     def _watch(self) -> LogWatch:
         if self._log is None:
-            raise _no_app()
+            raise no_app()
         self._log.read()
         return self._log
 
     def _running(self) -> Fleet:
         if self._fleet is None:
-            raise _no_app()
+            raise no_app()
         return self._fleet
 
     def _handle(self, job: Handle[Any] | str) -> Handle[Any]:
@@ -387,17 +387,6 @@ class Testbed:
         if self.runtime.failures:
             name, error = self.runtime.failures.pop(0)
             raise TestbedError(f"{name} broke: {error!r}") from error
-
-
-def _no_app() -> TestbedError:
-    return TestbedError("give the Testbed its app, or enqueue a job first")
-
-
-def _app_of(job_type: JobType[Any, Any]) -> App:
-    found = next((app for app in apps() if app.job_types.get(job_type.name) is job_type), None)
-    if found is None:
-        raise TestbedError(f"{job_type!r} belongs to no app: declare it with @app.job")
-    return found
 
 
 def _id_of(job: Handle[Any] | str) -> str:
