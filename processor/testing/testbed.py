@@ -363,13 +363,7 @@ class Testbed:
         return not states
 
     def _unfinished(self) -> str:
-        log = self._watch()
-        found = [
-            f"{job_id} ({log.jobs[job_id].type}) is {state}" + (f": {status.note}" if status and status.note else "")
-            for job_id, state in log.unfinished().items()
-            for status in [log.latest.get(job_id)]
-        ]
-        return "; ".join(found[:20]) + (f"; and {len(found) - 20} more" if len(found) > 20 else "")
+        return self._watch().told_unfinished()
 
     def _until(self, condition: Callable[[], bool], seconds: float, what: Callable[[], str]) -> None:
         deadline = self.runtime.clock.monotonic() + seconds

@@ -175,6 +175,15 @@ class LogWatch:
             if (status := self.latest.get(job_id)) is None or status.state not in TERMINAL
         }
 
+    def told_unfinished(self) -> str:
+        """The unfinished jobs in words."""
+        found = [
+            f"{job_id} ({self.jobs[job_id].type}) is {state}" + (f": {status.note}" if status and status.note else "")
+            for job_id, state in self.unfinished().items()
+            for status in [self.latest.get(job_id)]
+        ]
+        return "; ".join(found[:20]) + (f"; and {len(found) - 20} more" if len(found) > 20 else "")
+
     def durable_items(self, job_id: str, loop: str) -> int:
         """Finished items of a loop that the log knows of."""
         return self._loops.get((job_id, loop), 0)
