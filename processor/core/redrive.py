@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from processor.broker.base import ANY_PARTITION, OutRecord
 from processor.broker.partitioner import partition_for
-from processor.core.audit import DISCARD, REDRIVE
+from processor.core.audit import DISCARD, REDRIVE, lives_begun
 from processor.core.idempotency import is_keyed, life_at
 from processor.errors import DeadLetterError, RecordError
 from processor.job import Carried, Job, Lane
@@ -66,10 +66,10 @@ class Settled:
 
     def note(self, record: AuditRecord) -> None:
         """Fold one more record of the audit topic."""
-        if record.action == REDRIVE:
-            self.saw(record.job_id, record.life)
-            self._begun.setdefault((record.job_id, record.life), record)
-        elif record.action != DISCARD:
+        for job_id, life in lives_begun(record).items():
+            self.saw(job_id, life)
+            self._begun.setdefault((job_id, life), record)
+        if record.action not in (REDRIVE, DISCARD):
             return
         self._by_address[record.subject] = record
 

@@ -173,14 +173,9 @@ class Testbed:
         send_back(self.broker, self.runtime, self._running().app.namespace, _id_of(job), from_zero=from_zero)
 
     def replay(self, *jobs: Handle[Any] | str, **what: Unpack[Again]) -> list[str]:
-        """Run jobs again, as `processor replay run` does; `drain` then runs them. Their ids, in their order.
+        """Run jobs again, as `processor replay run` does; without any, all that the filters of `what` mean.
 
-        Args:
-            jobs: handles or ids; none: all that the queues hold, less what `what` leaves out.
-            what: filters (`types`, `states`, `where`), and how (`same_ids`, `from_checkpoint`).
-
-        Raises:
-            TestbedError: there is none, or one cannot be replayed.
+        Returns their ids, in their order. Raises TestbedError if there is none, or one cannot be replayed.
         """
         namespace = self._running().app.namespace
         return run_again(self.broker, self.runtime, Spec(namespace=namespace, ids=tuple(map(_id_of, jobs)), **what))

@@ -177,6 +177,22 @@ def test_ended_jobs_run_again_under_their_own_ids_while_workers_work(fleet: Flee
     fleet.settle()
 
 
+def test_under_the_same_ids_another_namespace_runs_each_job_once_within_its_window(fleet: Fleet, other: Fleet) -> None:
+    ids = [fleet.append("leaf", {"count": number}).id for number in range(200)]
+    fleet.flush()
+    other.start_ready("a")
+    into = ["-q", QUEUE, "--all", "--to-namespace", other.namespace, "--same-ids", "--yes"]
+    assert run(fleet, "run", *into)["sent"] == 200
+    other.finish(ids, 90)
+    assert run(fleet, "run", *into, "--name", "once-more")["sent"] == 200
+    marker = other.append("leaf", {"count": 0}).id
+    other.flush()
+    other.finish([marker], 60)
+    eventually(lambda: not other.lag(), 60, other.describe)
+    assert Counter(line["job"] for line in other.ledger("leaf")) == Counter([*ids, marker])
+    other.check_ends()
+
+
 def test_a_failed_job_goes_on_from_its_checkpoint_as_a_new_job(fleet: Fleet, other: Fleet) -> None:
     path = fleet.folder / "rows.txt"
     path.write_text("".join(f"{row}\n" for row in range(1, 1_001)))

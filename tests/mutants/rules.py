@@ -240,4 +240,22 @@ MUTANTS = [
         "test_guard",
         ("except Exception as error:  # noqa: BLE001", "except ZeroDivisionError as error:  # noqa: BLE001"),
     ),
+    _mutant(
+        "a replay sends again what a failed commit has sent",
+        "admin/replay/run.py",
+        "test_a_faulty_broker_makes_no_job_go_twice_or_not_at_all",
+        ("[item for item in items if item.job.name not in self._replay.sent]", "list(items)"),
+    ),
+    _mutant(
+        "a replay that goes on reads the log to its new end",
+        "admin/replay/plan.py",
+        "test_what_comes_later_is_no_part_of_it",
+        ("    frozen = replay.frozen\n", "    frozen = None\n"),
+    ),
+    _mutant(
+        "a replay passes its predecessor by",
+        "admin/replay/run.py",
+        "test_of_two_at_once_the_second_goes_on",
+        ('f"{self._spec.target}.replay.{plan.name}"', 'f"{self._spec.target}.replay.{id(self)}"'),
+    ),
 ]

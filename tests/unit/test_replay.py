@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from processor import admin
+from processor.admin.dead_letters import list_letters
 from processor.admin.replay import Outcome, Plan, plan_replay, replays_of, run_replay
 from processor.admin.replay import run as running
 from processor.admin.transactions import Order
@@ -20,6 +21,8 @@ from processor.broker.memory import Frame, MemoryBroker
 from processor.broker.memory.faults import ProcessKilled
 from processor.clock import ManualClock
 from processor.core.audit import REPLAY, noted
+from processor.core.dedupe import idempotent_id
+from processor.core.redrive import LetterState
 from processor.core.replay.history import LeftOut
 from processor.core.replay.spec import Spec
 from processor.core.topic_plan import topic_plan
@@ -195,6 +198,21 @@ def test_a_job_that_another_program_wrote_as_json_is_replayed(broker: MemoryBrok
     assert json.loads(new.payload) == {"n": 7}
 
 
+def test_enqueues_that_an_idempotency_key_kept_out_are_no_jobs(broker: MemoryBroker) -> None:
+    name = idempotent_id("bulk", None, "order-7")
+    put(broker, job(1, id=name, life=100), job(2, id=name, life=140), job(3))
+    ended(broker, job(1, id=name, life=100))
+    ends = broker.admin().end_offsets([TopicPartition("shop.jobs.bulk", number) for number in range(3)])
+    commits = [OffsetCommit(place, end) for place, end in ends.items()]
+    assert [one.life for one in plan(broker).choice.jobs if one.id == name] == [140], "it may yet begin a life"
+    broker.admin().commit(queue_group("shop", "bulk"), commits)
+    (one,) = [one for one in plan(broker).choice.jobs if one.id == name]
+    assert (one.life, one.state) == (100, "succeeded")
+    assert run(broker, everything=False, ids=(name,), same_ids=True, lane="low").sent == 1
+    (new,) = lying(broker, "shop", lane=Lane.LOW)
+    assert (new.life, json.loads(new.payload)) == (101, {"n": 1})
+
+
 def test_a_forgotten_status_is_told_from_a_job_that_waits(broker: MemoryBroker) -> None:
     put(broker, *(job(n) for n in range(9)))
     ends = broker.admin().end_offsets([TopicPartition("shop.jobs.bulk", 0)])
@@ -326,6 +344,23 @@ def test_from_the_last_checkpoint(broker: MemoryBroker) -> None:
     assert found == {"j1": "11", "j2": "22", "j3": "33", "j4": None}
     run(broker, ALL, "from-start", to_namespace="test", to_queue="mail")
     assert [one.carried for one in lying(broker, queue="mail")] == [None] * 4
+
+
+def test_a_dead_letter_whose_job_was_replayed_is_settled(broker: MemoryBroker) -> None:
+    put(broker, job(1), job(2))
+    ended(broker, job(1), job(2), state=State.DEAD)
+    producer = broker.producer()
+    for one in (job(1), job(2)):
+        letter = DeadLetterRecord(one.id, "dead", 5, "host/0", "shop.jobs.bulk", 2, 9, encode(one))
+        producer.append(OutRecord("shop.dlq", one.id.encode(), encode(letter)))
+    assert producer.flush(1) == 0
+    run(broker, everything=False, ids=("j1",), same_ids=True)
+    run(broker, everything=False, ids=("j2",))
+    states = {row.id: row.state for row in list_letters(broker, "shop")}
+    assert states == {"j1": LetterState.REDRIVEN, "j2": LetterState.OPEN}
+    (row,) = [row for row in list_letters(broker, "shop") if row.id == "j1"]
+    assert row.settled is not None
+    assert (row.settled.action, row.settled.by) == ("replay", "eva@desk")
 
 
 # -- once --------------------------------------------------------------------------------------------------------------

@@ -216,7 +216,8 @@ def _read(broker: Broker, frozen: Frozen, replay: Replay) -> tuple[Choice, list[
     spec = frozen.spec
     stretches = {TopicPartition(it.topic, it.partition): it for it in frozen.stretches}
     begins = broker.admin().begin_offsets(stretches)
-    history = History(spec, frozen.since, frozen.until)
+    is_done = _DonePlaces(broker, spec.namespace, sorted({_queue(it) for it in frozen.stretches}))
+    history = History(spec, frozen.since, frozen.until, _known(broker, spec.namespace), is_done)
     oldest: dict[TopicPartition, int] = {}
     unreadable = 0
     starts = {place: it.start for place, it in stretches.items()}
@@ -233,8 +234,7 @@ def _read(broker: Broker, frozen: Frozen, replay: Replay) -> tuple[Choice, list[
             unreadable += in_range
             continue
         history.add(_queue(stretch), place, at, job, size, in_range=in_range)
-    is_done = _DonePlaces(broker, spec.namespace, sorted({_queue(it) for it in stretches.values()}))
-    choice = history.choose(_known(broker, spec.namespace), is_done, replay.sent)
+    choice = history.choose(replay.sent)
     gone = [
         Gone(
             queue=_queue(it),

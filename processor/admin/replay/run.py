@@ -228,7 +228,7 @@ class _Sender:
                 self._outcome.sent += len(items) - len(left)
                 items = left
                 continue
-            named = sent_record(self._plan.name, (item.job for item in items), *self._signed())
+            named = sent_record(self._plan.name, self._spec, (item.job for item in items), *self._signed())
             failures = self._write([out for item in items for out in item.records], [noted(self._spec.target, named)])
             if failures is None:
                 continue

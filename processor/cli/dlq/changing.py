@@ -13,6 +13,7 @@ import click
 from processor.cli.dlq.choosing import Wanted, chosen, filter_options
 from processor.cli.output import Column, Output, output_options, show
 from processor.cli.payload import payload_of
+from processor.cli.stopping import Stop, between_batches
 from processor.cli.target import Target, target_options
 from processor.cli.wording import count
 from processor.errors import DeadLetterError, PayloadInvalid
@@ -78,8 +79,8 @@ def redrive(out: Output, /, target: Target, names: Sequence[str], wanted: Wanted
     where = "from zero" if how.from_zero else "from their checkpoints"
     if not _agreed(out, rows, f"Redrive {count(len(rows), 'letter')} {where}?", options["yes"]):
         return
-    with out.progress("redriving", len(rows)) as tick, _stoppable(out):
-        result = redrive_letters(app.broker(), app.namespace, rows, how, _ticking(order, tick))
+    with out.progress("redriving", len(rows)) as tick, _stoppable(out) as stop:
+        result = redrive_letters(app.broker(), app.namespace, rows, how, _ticking(order, tick, stop))
     _tell(out, "redriven", rows, result)
 
 
@@ -108,8 +109,8 @@ def discard(out: Output, /, target: Target, names: Sequence[str], wanted: Wanted
     if not _agreed(out, rows, f"Discard {count(len(rows), 'letter')}?", options["yes"]):
         return
     order = _order(app, options["reason"], None)
-    with out.progress("discarding", len(rows)) as tick, _stoppable(out):
-        result = discard_letters(app.broker(), app.namespace, rows, _ticking(order, tick))
+    with out.progress("discarding", len(rows)) as tick, _stoppable(out) as stop:
+        result = discard_letters(app.broker(), app.namespace, rows, _ticking(order, tick, stop))
     _tell(out, "discarded", rows, result)
 
 
@@ -124,19 +125,20 @@ def _order(app: App, reason: str, rate: float | None) -> Order:
 
 
 @contextmanager
-def _stoppable(out: Output) -> Iterator[None]:
+def _stoppable(out: Output) -> Iterator[Stop]:
     """Ctrl-C says what it means for the letters."""
     try:
-        yield
+        with between_batches() as stop:
+            yield stop
     except KeyboardInterrupt:
         out.note("stopped: what was done stays done; run it again for what is still open")
         raise
 
 
-def _ticking(order: Order, tick: Any) -> Order:
+def _ticking(order: Order, tick: Any, stop: Stop) -> Order:
     from dataclasses import replace
 
-    return replace(order, done=tick)
+    return stop.heard_by(replace(order, done=tick))
 
 
 def _payload(app: App, target: Target, rows: Sequence[LetterRow], text: str) -> tuple[bytes, int | None]:

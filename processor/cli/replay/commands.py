@@ -14,6 +14,7 @@ import click
 from processor.cli.output import Column, Output, moment, output_options
 from processor.cli.replay.telling import how, plan_facts, tell_outcome, tell_plan
 from processor.cli.replay.wishing import wish_options
+from processor.cli.stopping import Stop, between_batches
 from processor.cli.target import Target, target_options
 from processor.cli.wording import count
 from processor.core.replay.spec import Spec
@@ -78,13 +79,13 @@ def run(out: Output, /, target: Target, wish: Wish, name: str | None, **options:
         _ask(out, made)
     who = Operator(reason=options["reason"], clock=app.client().clock)
     order = Order(by=who.by, reason=who.reason, rate=options["rate"], clock=who.clock)
-    with out.progress("replaying", len(made.left)) as tick, _stoppable(out, made) as done:
+    with out.progress("replaying", len(made.left)) as tick, _stoppable(out, made) as (stop, done):
 
         def through(jobs: int) -> None:
             done(jobs)
             tick(jobs)
 
-        outcome = run_replay(app.broker(), made, replace(order, done=through))
+        outcome = run_replay(app.broker(), made, stop.heard_by(replace(order, done=through)))
     tell_outcome(out, made, outcome)
 
 
@@ -168,7 +169,7 @@ def _ask(out: Output, made: Plan) -> None:
 
 
 @contextmanager
-def _stoppable(out: Output, made: Plan) -> Iterator[Callable[[int], None]]:
+def _stoppable(out: Output, made: Plan) -> Iterator[tuple[Stop, Callable[[int], None]]]:
     """Ctrl-C says where the replay stands, and how it goes on."""
     through = len(made.choice.jobs) - len(made.left)
 
@@ -177,7 +178,8 @@ def _stoppable(out: Output, made: Plan) -> Iterator[Callable[[int], None]]:
         through += jobs
 
     try:
-        yield done
+        with between_batches() as stop:
+            yield stop, done
     except KeyboardInterrupt:
         total = len(made.choice.jobs)
         out.note(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from processor.core.idempotency import is_keyed
 from processor.core.replay.lives import origin_id
 from processor.core.replay.spec import UNKNOWN, Filters, Spec
 from processor.job import Job, Place
@@ -99,8 +100,25 @@ class _Seen:
 class History:
     """Folds records; those of one partition come in their order."""
 
-    def __init__(self, spec: Spec, since: int | None, until: int | None) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        since: int | None,
+        until: int | None,
+        known: Mapping[str, Known],
+        is_done: Callable[[Place], bool],
+    ) -> None:
+        """Made for one reading.
+
+        Args:
+            spec: what is wanted.
+            since: milliseconds since the epoch, as `until`; None: no limit.
+            until: the first moment that is not meant.
+            known: what the status topic says, by id.
+            is_done: whether a place in a lane was worked off.
+        """
         self._spec = spec
+        self._known, self._is_done = known, is_done
         self._filters = Filters(spec)
         self._since, self._until = since, until
         self._seen: dict[tuple[str, str], _Seen] = {}
@@ -120,7 +138,7 @@ class History:
         # Clocks of producers differ; within a partition the order of the log counts, so its time never goes back.
         lane = place[:2]
         self._clocks[lane] = at = max(at, self._clocks.get(lane, 0))
-        if not self._filters.concerns(job):
+        if not self._filters.concerns(job) or self._is_one_more_wish(job, place):
             return
         time, version = (at, place), (job.life, job.hop)
         seen = self._seen.get((queue, job.id))
@@ -133,22 +151,28 @@ class History:
             seen.first, seen.time = version, time
         seen.in_range |= in_range and self._in_time(job.enqueued_at)
 
+    def _is_one_more_wish(self, job: Job, place: Place) -> bool:
+        """Whether it is an enqueue under an idempotency key that was dropped, since the key's job was there already."""
+        if not is_keyed(job.id):
+            return False
+        known = self._known.get(job.id)
+        return known is not None and job.life > known.life and self._is_done(place)
+
     def _in_time(self, at: int) -> bool:
         return (self._since is None or at >= self._since) and (self._until is None or at < self._until)
 
-    def choose(self, known: Mapping[str, Known], is_done: Callable[[Place], bool], sent: Container[str] = ()) -> Choice:
+    def choose(self, sent: Container[str] = ()) -> Choice:
         """The jobs that are meant.
 
         Args:
-            known: what the status topic says, by id.
-            is_done: whether a place in a lane was worked off.
             sent: `Chosen.name` of those that were sent already: they stay meant, whatever became of them since.
         """
+        known = self._known
         left_out: Counter[LeftOut] = Counter()
         meant = []
         for (queue, job_id), seen in self._seen.items():
             if seen.in_range and seen.matches:
-                state = _state(seen, known.get(job_id), is_done)
+                state = _state(seen, known.get(job_id), self._is_done)
                 if self._filters.wants_state(state) or f"{queue}/{job_id}" in sent:
                     meant.append((queue, job_id, seen, state))
         selected = {job_id for _, job_id, *_ in meant}

@@ -122,11 +122,15 @@ def begun_record(name: str, frozen: Frozen, at: int, by: str, reason: str) -> Au
     return _record(name, at, by, reason, begun=detail)
 
 
-def sent_record(name: str, jobs: Iterable[Chosen], at: int, by: str, reason: str) -> AuditRecord:
-    """Names the jobs of one batch."""
+def sent_record(name: str, spec: Spec, jobs: Iterable[Chosen], at: int, by: str, reason: str) -> AuditRecord:
+    """Names the jobs of one batch; of those that keep their ids here also the lives that they begin."""
     ids: dict[str, list[str]] = {}
+    lives: dict[str, int] = {}
     for job in jobs:
         ids.setdefault(job.queue, []).append(job.id)
+        lives[job.id] = job.life + 1
+    if spec.same_ids and not spec.moves:
+        return _record(name, at, by, reason, sent=ids, lives=lives)
     return _record(name, at, by, reason, sent=ids)
 
 
