@@ -4,6 +4,7 @@ The table of contents, in the order of a job's life:
 
     app             `App`: queues and job types are declared; jobs are enqueued, and asked for later
     job_types       `JobType`: what `@app.job` makes of a handler
+    schedules       `app.schedule`: jobs that the clock starts
     policies        `Retry`, `Backoff` and what else may become of a failed job
     payloads        payloads as JSON, checked and upgraded; typed_json and fidelity see that data travels unchanged
     client          sends jobs into their lane, and gives `Handle`s: status, progress and result

@@ -13,7 +13,7 @@ from processor.admin.reading import partitions_of, read_to_end
 from processor.broker.base import Broker, OutRecord, Producer
 from processor.client.orders import send
 from processor.core.audit import BACKFILL, PAUSE, REMOVE, RESUME, SCHEDULE, TRIGGER, noted
-from processor.core.schedules import CLI, CODE, ScheduleTable, Standing, instants, run_of, same_plan
+from processor.core.schedules import CLI, CODE, ScheduleTable, Standing, carried_on, instants, run_of, same_plan
 from processor.errors import OrderRefused, RecordError, UnknownQueue
 from processor.job import Job, Lane
 from processor.job_ids import scheduled_id, uuid7
@@ -116,7 +116,7 @@ def apply_schedules(
             applied.append(Applied(name=record.name, what="as declared"))
         else:
             applied.append(Applied(name=record.name, what="changed"))
-            written.append(record._replace(paused=before.paused))
+            written.append(carried_on(before, record))
     if written:
         _write(broker, namespace, written, who)
     return applied
@@ -133,7 +133,7 @@ def add_schedule(broker: Broker, namespace: str, record: ScheduleRecord, who: Op
     refuse_unordered(record.name, record.overlap, record.queue, _lanes(broker, namespace, record.queue))
     known = schedules_now(broker, namespace).standings.get(record.name)
     before = None if known is None else known.plan
-    _write(broker, namespace, [record._replace(paused=before is not None and before.paused)], who)
+    _write(broker, namespace, [record if before is None else carried_on(before, record)], who)
     return before
 
 
@@ -150,6 +150,7 @@ def remove_schedule(
     _audit(broker, namespace, REMOVE, name, who)
     if declared is not None and standing.plan.source == CLI:
         record = declared.record(now_ms=who.clock.now_ms(), by=who.by, max_bytes=max_bytes)
+        record = carried_on(standing.plan, record)
         _put(broker, namespace, [record], who)
         return record
     with _producer(broker) as producer:

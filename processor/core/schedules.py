@@ -91,7 +91,7 @@ def instants(plan: ScheduleRecord, after: int) -> Iterator[int]:
     Raises:
         DefinitionError: the expression or the time zone cannot be read.
     """
-    if plan.every:
+    if plan.every > 0:
         at = (after // plan.every + 1) * plan.every
         while at < _LAST_MS:
             yield at
@@ -136,7 +136,7 @@ def last_instant(plan: ScheduleRecord, after: int, until: int) -> int | None:
     """The last instant with `after` < instant <= `until`; None: there is none. It looks back in growing steps, so a
     schedule that rested for a year costs no more than one that rested for a day.
     """
-    if plan.every:
+    if plan.every > 0:
         at = until // plan.every * plan.every
         return at if at > after else None
     step = 2 * 60_000
@@ -297,6 +297,15 @@ class ScheduleTable:
 def same_plan(one: ScheduleRecord, other: ScheduleRecord) -> bool:
     """Whether two records of a name say the same, but for who wrote them and when."""
     return one._replace(at=0, by="", since=0, reason="") == other._replace(at=0, by="", since=0, reason="")
+
+
+def carried_on(before: ScheduleRecord, record: ScheduleRecord) -> ScheduleRecord:
+    """A schedule that takes the place of another one of its name: a pause stays; while it fires at the same instants,
+    none of those that are due and not fired yet is lost.
+    """
+    same_instants = (before.cron, before.tz, before.every) == (record.cron, record.tz, record.every)
+    since = before.since if same_instants and not before.paused else record.since
+    return record._replace(paused=before.paused, since=since)
 
 
 # --- decisions --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from processor import events
@@ -14,10 +15,11 @@ from processor.core.schedules import FIRED, Overlap, ScheduleTable, Standing, du
 from processor.engine.runs import RunWatch
 from processor.errors import BrokerError, DefinitionError
 from processor.job_ids import scheduled_id
+from processor.texts import message_of
 from processor.wire.codec import encode
 from processor.wire.headers import routing_headers
-from processor.wire.records import ControlRecord, ScheduleFired
-from processor.wire.topics import control_topic, jobs_topic, schedules_topic
+from processor.wire.records import AlertRecord, ControlRecord, ScheduleFired
+from processor.wire.topics import alerts_topic, control_topic, jobs_topic, schedules_topic
 
 if TYPE_CHECKING:
     from processor.broker.base import Broker
@@ -122,7 +124,7 @@ class Firing:
             if len(load.creates) >= FLUSH_RECORDS or load.size >= FLUSH_BYTES:
                 wake = 0.0
                 break
-            wake = min(wake, self._look_at(load, standing, now_ms))
+            wake = min(wake, self._guarded(load, standing, now_ms))
         topic = schedules_topic(self._config.namespace)
         for name in table.orphans():
             load.buried.append(name)
@@ -148,6 +150,17 @@ class Firing:
         for record, error in refused.items():
             if record in load.names:
                 self._hold(load.names[record], f"the broker refuses its job: {error}")
+
+    def _guarded(self, load: Load, standing: Standing, now_ms: int) -> float:
+        """As `_look_at`: what nobody thought of in one schedule holds up no other."""
+        try:
+            return self._look_at(load, standing, now_ms)
+        except BrokerError:
+            raise
+        except Exception as error:
+            log.exception("schedule.internal_error", extra={"schedule": standing.plan.name})
+            self._counters.events["internal_errors"] += 1
+            return self._hold(standing.plan.name, f"{type(error).__name__}: {message_of(error)}")
 
     # --- one schedule --------------------------------------------------------------------------------------------
 
@@ -194,6 +207,7 @@ class Firing:
                 extra={"schedule": plan.name, "since": found.missed, "catch_up": plan.catch_up, "until": found.upto},
             )
             self._counters.events["schedules.missed"] += 1
+            load.announces.append(self._alert(plan, found, now_ms))
         if chosen.skipped:
             log.info("schedule.skipped", extra={"schedule": plan.name, "instants": chosen.skipped})
         if chosen.replaces:
@@ -232,6 +246,13 @@ class Firing:
             type=plan.type,
         )
         return OutRecord(control_topic(self._config.namespace), order.target.encode(), encode(order))
+
+    def _alert(self, plan: ScheduleRecord, found: Due, now_ms: int) -> OutRecord:
+        first, last = (datetime.fromtimestamp(at / 1000, UTC).isoformat() for at in (found.missed, found.upto))
+        subject = f"schedule:{plan.name}"
+        text = f"nobody fired schedule {plan.name} from {first} to {last}; catch-up: {plan.catch_up}"
+        record = AlertRecord("schedule_missed", subject, now_ms, self._config.slot, text, "", plan.type, plan.queue)
+        return OutRecord(alerts_topic(self._config.namespace), subject.encode(), encode(record))
 
     def _queue_exists(self, queue: str, now: float) -> bool:
         """Whether a queue has topics: to one without, a flush would never be through."""

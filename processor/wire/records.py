@@ -259,7 +259,7 @@ class AlertRecord(NamedTuple):
     """Something somebody should look at. Key: the subject."""
 
     kind: str
-    """`killed`, `crash_loop`, ..."""
+    """`killed`, `crash_loop`, `schedule_missed`, ..."""
     subject: str
     """What it is about; repeats have the same."""
     at: int

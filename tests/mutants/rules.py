@@ -257,5 +257,24 @@ MUTANTS = [
         "admin/replay/run.py",
         "test_of_two_at_once_the_second_goes_on",
         ('f"{self._spec.target}.replay.{plan.name}"', 'f"{self._spec.target}.replay.{id(self)}"'),
+        "a leader that lost its place still fires",
+        "engine/leadership.py",
+        "test_each_instant_is_fired_once_whoever_dies",
+        ("offsets=[OffsetCommit(self.place, offset, text)]", "offsets=[]"),
+    ),
+    _mutant(
+        "an instant is done before its job is there",
+        "engine/firing.py",
+        "test_what_is_done_is_told_after_what_does_it",
+        (
+            "        load.announces.append(\n            OutRecord(schedules_topic",
+            "        load.creates.insert(\n            0, OutRecord(schedules_topic",
+        ),
+    ),
+    _mutant(
+        "a run's end is believed before the log was read",
+        "engine/runs.py",
+        "test_an_answer_waits_for_what_was_committed_when_it_was_asked",
+        ("if self._reader.position(run.place) < run.asked:", "if False:"),
     ),
 ]

@@ -633,6 +633,8 @@ tally: Tally = import_file.enqueue(Import(url="u", customer="c"), lane="normal")
 count: int = nightly.enqueue().result()
 many: list[str] = list(import_file.enqueue_many([Import(url="u", customer="c")]).ids)
 first: Tally = import_file.enqueue_many([Import(url="u", customer="c")])[0].result()
+app.schedule("nightly", nightly, cron="0 2 * * *", tz="Europe/Berlin", overlap="skip")
+app.schedule("hourly", import_file, payload=Import(url="u", customer="c"), every="1h", jitter="5m")
 
 async def produce() -> int:
     return await (await nightly.aenqueue()).aresult()
@@ -643,6 +645,8 @@ import_file.enqueue(Tally())
 import_file.enqueue()
 nightly.enqueue(Tally())
 wrong: int = import_file.enqueue(Import(url="u", customer="c")).result()
+app.schedule("hourly", import_file, every="1h")
+app.schedule("hourly", import_file, payload=Tally(), every="1h")
 
 @app.job("bad", payload=Import)
 def bad(ctx: Context, p: Tally) -> int:
@@ -677,6 +681,8 @@ def test_mypy_accepts_right_code_and_refuses_wrong_payloads_and_results(tmp_path
         "import_file.enqueue()",
         "nightly.enqueue(Tally())",
         'wrong: int = import_file.enqueue(Import(url="u", customer="c")).result()',
+        'app.schedule("hourly", import_file, every="1h")',
+        'app.schedule("hourly", import_file, payload=Tally(), every="1h")',
         '@app.job("bad", payload=Import)',
         "ctx.spawn(import_file, p)",
         'return ctx.step("fetch", head, 5)',

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from processor.admin.orders import Operator
+from processor.admin.reading import partitions_of, read_to_end
 from processor.admin.schedules import (
     add_schedule,
     apply_schedules,
@@ -23,12 +25,15 @@ from processor.admin.schedules import (
 )
 from processor.app import App
 from processor.broker.base import OutRecord
+from processor.broker.memory.faults import Frame, HeldFrame
 from processor.context import AsyncContext, Context
-from processor.errors import DefinitionError, OrderRefused
+from processor.errors import AbortRequired, DefinitionError, OrderRefused, ProducerFatal, RetriableBrokerError
 from processor.job_ids import made_at, scheduled_id
 from processor.states import State
 from processor.testing import Testbed
-from processor.wire.codec import encode
+from processor.testing.fleet import BedProcess
+from processor.wire.codec import decode_alert, decode_job, encode
+from processor.wire.groups import scheduler_group, slot_of
 
 START = 1_767_225_600_000
 """When the clock of a Testbed begins: 2026-01-01 00:00 UTC."""
@@ -287,3 +292,173 @@ def test_declarations_that_do_not_fit_are_refused() -> None:
     with pytest.raises(DefinitionError, match="high or low lane"):
         app.schedule("three", wide, every="1m", overlap="queue")
     app.schedule("three", wide, every="1m")
+
+
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+
+def leader(bed: Testbed) -> BedProcess:
+    """The process that fires now."""
+    members = bed.broker.admin().members(scheduler_group("shop"))
+    slot = next(slot_of(member.instance_id or "") for member in members if member.partitions)
+    return next(process for process in bed._running().alive() if process.slot == slot)
+
+
+def check_once(bed: Testbed) -> None:
+    """From the first instant to the last each has started one job, which ran to its end once."""
+    bed.drain()
+    found = started(bed)
+    assert found == list(range(found[0], found[-1] + 1))
+    ends = [status for status in bed.statuses if status.state is State.SUCCEEDED]
+    assert len({status.id for status in ends}) == len(found)
+    lane = read_to_end(bed.broker, partitions_of(bed.broker, ["shop.jobs.default"]))
+    assert {decode_job(record.value() or b"").id for record in lane} == {status.id for status in ends}
+    table = schedules_now(bed.broker, "shop")
+    fired = table.standings["tick"].fired
+    assert fired is not None
+    assert fired.fired == len(found)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_frozen_leader_that_wakes_up_fires_nothing(seed: int) -> None:
+    app = app_with("0.02", every="1s", overlap="queue")
+    with Testbed(app, workers=2, seed=seed) as bed:
+        bed.advance(3.0 + bed.runtime.random.random())
+        frozen = leader(bed)
+        frozen.broker.freeze()
+        bed.runtime.freeze(frozen.name)
+        bed.advance("30s")
+        assert started(bed)[-1] >= 30, "nobody took over"
+        frozen.broker.thaw()
+        bed.runtime.thaw(frozen.name)
+        bed.advance("10s")
+        check_once(bed)
+
+
+class Trouble:
+    """Draws what goes wrong next: for whoever leads, and in its producer."""
+
+    def __init__(self, bed: Testbed, seed: int) -> None:
+        self.bed = bed
+        self.random = random.Random(seed)
+        self.held: list[HeldFrame] = []
+        self.frozen: BedProcess | None = None
+
+    def happen(self) -> None:
+        """One of them."""
+        self.random.choice(
+            [
+                *[self._hold_frame] * 3,
+                *[self._release_frame] * 3,
+                *[self._fail_call] * 4,
+                self._crash,
+                self._freeze_or_thaw,
+            ]
+        )()
+
+    def end(self) -> None:
+        """Whatever is on its way arrives, whoever is frozen wakes up."""
+        if self.frozen is not None:
+            self._freeze_or_thaw()
+        while any(held.caught for held in self.held):
+            self._release_frame()
+
+    def _slot(self) -> str:
+        return self.random.choice(self.bed._running().alive()).slot
+
+    def _hold_frame(self) -> None:
+        frame = self.random.choice(list(Frame))
+        self.held.append(self.bed.broker.faults.hold_next(f"shop.scheduler.{self._slot()}", frame))
+
+    def _release_frame(self) -> None:
+        caught = [held for held in self.held if held.caught]
+        if caught:
+            held = self.random.choice(caught)
+            self.held.remove(held)
+            held.release()
+
+    def _fail_call(self) -> None:
+        operation = self.random.choice(["begin", "append", "wait_acks", "send_offsets", "commit"])
+        error = self.random.choice([RetriableBrokerError, AbortRequired, ProducerFatal])
+        self.bed.broker.faults.fail_next(
+            operation,
+            error("planned"),
+            transactional_id=f"shop.scheduler.{self._slot()}",
+            after=self.random.random() < 0.5,
+            times=self.random.choice((1, 1, 3)),
+        )
+
+    def _crash(self) -> None:
+        alive = [process.name for process in self.bed._running().alive() if process is not self.frozen]
+        self.bed.crash_worker(self.random.choice(alive))
+
+    def _freeze_or_thaw(self) -> None:
+        if self.frozen is None:
+            self.frozen = self.random.choice(self.bed._running().alive())
+            self.frozen.broker.freeze()
+            self.bed.runtime.freeze(self.frozen.name)
+        else:
+            self.frozen.broker.thaw()
+            self.bed.runtime.thaw(self.frozen.name)
+            self.frozen = None
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_whatever_goes_wrong_each_instant_starts_one_job(seed: int) -> None:
+    app = app_with("0.02", every="1s", overlap="queue", catch_up="all")
+    with Testbed(app, workers=2, seed=seed) as bed:
+        trouble = Trouble(bed, seed)
+        bed.advance("3s")
+        for _ in range(12):
+            trouble.happen()
+            bed.advance(trouble.random.uniform(0.2, 2.5))
+        trouble.end()
+        bed.advance("60s")
+        check_once(bed)
+
+
+def test_a_deploy_that_changes_the_payload_loses_no_instant() -> None:
+    app, other = app_with("0.1", cron="0 * * * *"), app_with("0.2", cron="0 * * * *")
+    with Testbed(app) as bed:
+        bed.advance("1s")
+        who = operator(bed)
+        before = schedule_named(bed.broker, "shop", "tick").plan
+        bed.advance("5s")
+        apply_schedules(bed.broker, "shop", other.schedules.values(), who)
+        after = schedule_named(bed.broker, "shop", "tick").plan
+        assert (after.since, after.payload) == (before.since, b"0.2")
+        third = app_with("0.2", cron="5 * * * *")
+        apply_schedules(bed.broker, "shop", third.schedules.values(), who)
+        assert schedule_named(bed.broker, "shop", "tick").plan.since == who.clock.now_ms()
+
+
+def test_instants_at_which_no_worker_ran_are_made_up_for_with_an_alert() -> None:
+    app = app_with("0.1", every="30s")
+    with Testbed(app) as bed:
+        bed.advance("31s")
+        bed.stop_worker()
+        bed.advance("210s")
+        bed.add_worker()
+        bed.advance("5s")
+        # 180 is over a minute late; 210 is on time and stands for what was missed; it still runs when 240 is fired.
+        assert started(bed) == [30, 210]
+        (alert,) = [
+            decode_alert(record.value() or b"")
+            for record in read_to_end(bed.broker, partitions_of(bed.broker, ["shop.alerts"]))
+        ]
+        assert (alert.kind, alert.subject) == ("schedule_missed", "schedule:tick")
+        assert "from 2026-01-01T00:01:00+00:00 to " in alert.text
+
+
+def test_what_nobody_thought_of_in_one_schedule_holds_up_no_other() -> None:
+    app = app_with("0.1", every="10s")
+    with Testbed(app) as bed:
+        bed.advance("1s")
+        plan = schedule_named(bed.broker, "shop", "tick").plan
+        producer = bed.broker.producer()
+        # A moment that no calendar has.
+        odd = plan._replace(name="a", every=0, cron="* * * * *", since=2**60)
+        producer.append(OutRecord("shop.schedules", b"a", encode(odd)))
+        producer.flush(1)
+        bed.advance("32s")
+        assert started(bed) == [10, 20, 30]
