@@ -257,6 +257,8 @@ MUTANTS = [
         "admin/replay/run.py",
         "test_of_two_at_once_the_second_goes_on",
         ('f"{self._spec.target}.replay.{plan.name}"', 'f"{self._spec.target}.replay.{id(self)}"'),
+    ),
+    _mutant(
         "a leader that lost its place still fires",
         "engine/leadership.py",
         "test_each_instant_is_fired_once_whoever_dies",
