@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from processor.app import App as App
+    from processor.client.backlog import QueueFull as QueueFull
     from processor.client.handles import Handle as Handle
     from processor.client.handles import JobProgress as JobProgress
     from processor.client.handles import JobStatus as JobStatus
@@ -69,6 +70,7 @@ _EXPORTS = {
     "JobType": "job_types",
     "Park": "policies",
     "ProcessorError": "errors",
+    "QueueFull": "client.backlog",
     "Retry": "policies",
     "RetryableError": "errors",
     "State": "states",

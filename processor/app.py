@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
 from processor.broker.base import Broker, TopicSpec
 from processor.callables import refuse_async
+from processor.client.backlog import Limit
 from processor.client.handles import Handle
 from processor.client.sender import Client, ClientConfig, keep_for_ever
 from processor.core.topic_plan import topic_plan
@@ -97,6 +98,7 @@ class App(Schedules):
         order: Literal["block", "release"] = "block",
         lanes: Sequence[str] = ("normal",),
         max_backlog: int | None = None,
+        when_full: Literal["raise", "wait"] = "raise",
     ) -> Queue:
         """Declare a queue. Job types find `default` without that; declaring it changes its settings.
 
@@ -106,7 +108,8 @@ class App(Schedules):
             concurrency: jobs that run at a time in one worker process.
             order: in queues with keys, what a failed job does to its key: hold it (`block`) or let it go (`release`).
             lanes: `high` and `low` beside `normal`; not in queues with keys. `due` is always there.
-            max_backlog: not available yet.
+            max_backlog: how many jobs may wait in it; None: no limit. Producers keep to it, to within a tenth.
+            when_full: what an enqueue beyond that does: `raise` (`QueueFull`), or `wait` until there is room.
 
         Raises:
             DefinitionError: the name is taken or not allowed, or an option makes no sense.
@@ -116,13 +119,14 @@ class App(Schedules):
             raise DefinitionError(
                 f"queue {name} is declared twice", hint="declare each queue once, before the jobs that use it"
             )
-        if max_backlog is not None:
-            raise DefinitionError(
-                f"queue {name}: max_backlog is not available in this version",
-                hint="leave it out; it comes with the queue limits",
-            )
         declared = declared_queue(
-            name, partitions=partitions, concurrency=concurrency, order=order, lanes=cast("Sequence[Lane]", lanes)
+            name,
+            partitions=partitions,
+            concurrency=concurrency,
+            order=order,
+            lanes=cast("Sequence[Lane]", lanes),
+            max_backlog=max_backlog,
+            when_full=when_full,
         )
         self._queues[name] = declared
         if name == "default":
@@ -326,8 +330,12 @@ class App(Schedules):
                     payload_max_bytes=chosen.payload_max_bytes,
                     dedupe_window=self.settings().topics.dedupe_window,
                 )
-                self._client = Client(config, self.broker)
+                self._client = Client(config, self.broker, limit_of=self._limit_of)
             return self._client
+
+    def _limit_of(self, queue: str) -> Limit | None:
+        known = self._queues.get(queue)
+        return None if known is None else known.limit
 
     def forget_after_fork(self) -> None:
         """In the child of a fork: the parent's connections are the parent's. The client has already let go of them."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypedDict
 
+from processor.client.backlog import RAISE, WAIT, Limit
 from processor.client.sender import Client
 from processor.core.dedupe import idempotent_id
 from processor.core.idempotency import UNTILS, life_at
@@ -33,9 +34,20 @@ class Queue:
     order: str = "block"
     """In queues with keys: `block` holds a key back until its failed job is done, `release` lets the next one go."""
     lanes: tuple[Lane, ...] = (Lane.NORMAL, Lane.DUE)
+    limit: Limit | None = None
+    """How many jobs it may hold."""
 
 
-def declared_queue(name: str, *, partitions: int, concurrency: int, order: str, lanes: Sequence[Lane]) -> Queue:
+def declared_queue(
+    name: str,
+    *,
+    partitions: int,
+    concurrency: int,
+    order: str,
+    lanes: Sequence[Lane],
+    max_backlog: int | None,
+    when_full: str,
+) -> Queue:
     """A queue, as `App.queue` was told.
 
     Raises:
@@ -45,8 +57,26 @@ def declared_queue(name: str, *, partitions: int, concurrency: int, order: str, 
         raise DefinitionError(f"queue {name}: order {order!r} is unknown", hint="use block or release")
     if concurrency < 1:
         raise DefinitionError(f"queue {name}: concurrency {concurrency}", hint="use 1 or more; 100 is the default")
+    if max_backlog is not None and (type(max_backlog) is not int or max_backlog < 1):
+        raise DefinitionError(
+            f"queue {name}: max_backlog {max_backlog!r}", hint="use a whole number from 1 on, or None"
+        )
+    limit = None if max_backlog is None else Limit(max_backlog=max_backlog, when_full=checked_when_full(when_full))
     spec = QueueSpec(name=name, partitions=partitions, lanes=tuple(lanes))
-    return Queue(name=name, partitions=partitions, concurrency=concurrency, order=order, lanes=spec.all_lanes())
+    return Queue(
+        name=name, partitions=partitions, concurrency=concurrency, order=order, lanes=spec.all_lanes(), limit=limit
+    )
+
+
+def checked_when_full(when_full: str) -> str:
+    """What an enqueue does at the limit of its queue.
+
+    Raises:
+        DefinitionError: it is neither.
+    """
+    if when_full not in (RAISE, WAIT):
+        raise DefinitionError(f"when_full={when_full!r} is unknown", hint="use raise or wait")
+    return when_full
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +122,7 @@ class NamedOptions(TypedDict, total=False):
     kill_at: datetime | None
     idempotency_key: str | None
     until: Literal["window", "finished"]
+    when_full: Literal["raise", "wait"] | None
 
 
 class EnqueueOptions(NamedOptions, total=False):
@@ -116,6 +147,8 @@ class Enqueue:
     kill_at: datetime | None = None
     """The same as a moment with a zone."""
     idempotency_key: str | None = None
+    when_full: str | None = None
+    """At the limit of its queue: `raise` or `wait`; None: as the queue was declared."""
     until: str = "window"
     """How long the idempotency key keeps others out: see `processor.core.idempotency`."""
 
@@ -142,6 +175,8 @@ def under_key(job: Job, how: Enqueue, window: float) -> Job:
         DefinitionError: there is an id as well, or a delay as long as the window; or `until` is none.
         NameInvalid: the key cannot be one.
     """
+    if how.when_full is not None:
+        checked_when_full(how.when_full)
     if how.until not in UNTILS:
         raise DefinitionError(f"until={how.until!r} is unknown", hint="use window or finished")
     if how.idempotency_key is None:

@@ -21,6 +21,7 @@ ProcessorError
 ├── DefinitionError             queue, job type or schedule declared wrongly
 │   └── UnknownQueue  UnknownJobType
 ├── EnqueueError
+│   ├── QueueFull               the queue's limit is reached (processor.client.backlog)
 │   ├── EnqueueUnconfirmed      no acknowledgement; repeating with its id is safe
 │   ├── NameInvalid             an id or ordering key is not allowed
 │   └── PayloadInvalid  PayloadTooLarge

@@ -86,12 +86,14 @@ class JobType(Generic[P, R]):
                 `wait=False`: return at once, what is left is flushed by `app.close()`; `delay` ("5m") or `at` (an aware
                 datetime): not before then; `kill_after` ("24h" from now) or `kill_at` (an aware datetime): no attempt
                 starts or goes on after that; `idempotency_key`: whoever enqueues the same key again gets the same job,
-                and it runs once; `until="finished"`: the key is free again when that job has ended.
+                and it runs once; `until="finished"`: the key is free again when that job has ended;
+                `when_full`: at the limit of the queue, `raise` or `wait`, if not as the queue was declared.
 
         Raises:
             PayloadInvalid, PayloadTooLarge: the payload cannot be a job.
             NameInvalid: the id, the ordering key or the idempotency key cannot be one.
             EnqueueUnconfirmed: not confirmed in time; repeating with the error's id, or the same key, is safe.
+            QueueFull: the queue has reached its limit.
             DefinitionError: the queue has no such lane, or the time or the options make no sense.
         """
         return self._start(payload, Enqueue(**how))
@@ -112,6 +114,7 @@ class JobType(Generic[P, R]):
         lane: str = "normal",
         idempotency_keys: Callable[[P], str] | None = None,
         until: Literal["window", "finished"] = "window",
+        when_full: Literal["raise", "wait"] | None = None,
     ) -> Enqueued[R]:
         """Start a job for each payload; returns when all are confirmed. Gives their ids and handles, in order.
 
@@ -123,10 +126,12 @@ class JobType(Generic[P, R]):
             ids: an id for each payload, so that a stream that failed half-way can be repeated safely.
             lane: as `enqueue`.
             idempotency_keys: an idempotency key for each payload, with `until` as `enqueue` has it.
+            when_full: at the limit of the queue, `raise` or `wait`; None: as the queue was declared.
 
         Raises:
             PayloadInvalid, PayloadTooLarge, NameInvalid: for the first that cannot be a job; those before it are there.
             EnqueueUnconfirmed: `ids` of the error names those that may not be there; those before them are.
+            QueueFull: the queue has reached its limit; the jobs before are there.
         """
         chosen = self._lane(Enqueue(lane=lane))
         client = self._declared.client()
@@ -143,7 +148,7 @@ class JobType(Generic[P, R]):
                 made.add(job.id, chosen=repeats)
                 yield job, chosen, repeats, how.keeps_out
 
-        client.send_many(jobs())
+        client.send_many(jobs(), when_full)
         return made
 
     def upgrade(self, version: int) -> Callable[[F], F]:
@@ -314,6 +319,7 @@ def start(
     if due is not None:
         job = job._replace(due_at=due)
         refuse_too_late(job)
+    client.gates.admit(job.queue, how.when_full)
     track = client.track(job, repeats=how.repeats, until=how.keeps_out)
     client.send(job, lane, derived=how.repeats, wait=how.wait, until=how.keeps_out)
     return Handle(job.id, client.tail, decode, track, client.cancel, attempts, job.type, job.due_at)

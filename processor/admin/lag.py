@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from processor.admin.reading import partitions_of, read_to_end
 from processor.broker.base import Broker, Committed, Isolation, TopicPartition
 from processor.core import offset_metadata
+from processor.core.backlog import waiting
 from processor.core.checkpoint import KeyKind, parse_key
 from processor.core.live import LiveTable, LiveView
 from processor.errors import RecordError, UnknownQueue
@@ -38,8 +39,7 @@ class LaneLag:
     @property
     def waiting(self) -> int:
         """Offsets not complete; an upper bound of the jobs, since offsets have gaps."""
-        done = sum(last - first + 1 for first, last in self.done if first >= self.start)
-        return max(0, self.end - self.start - done)
+        return waiting(self.start, self.end, self.done)
 
     def is_done(self, offset: int) -> bool:
         """Whether the record at this offset is complete."""

@@ -18,10 +18,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from processor import events
-from processor.broker.base import Broker, BulkProducer, OutRecord, Producer
+from processor.broker.base import Broker, BulkProducer, OutRecord
 from processor.broker.partitioner import partition_for
 from processor.client import exits
+from processor.client.backlog import BacklogGates, Limit
 from processor.client.orders import cancelling, give
+from processor.client.outlet import Outlet, Ticket
 from processor.client.status import StatusTail
 from processor.client.track import Track
 from processor.clock import Clock, SystemClock
@@ -61,27 +63,6 @@ class ClientConfig:
     """How long an idempotency key is remembered."""
 
 
-class _Ticket:
-    """A record on its way."""
-
-    __slots__ = ("done", "error", "id")
-
-    def __init__(self, job_id: str) -> None:
-        self.id = job_id
-        self.done = threading.Event()
-        self.error: BrokerError | None = None
-
-
-class _Outlet:
-    """An open producer, and what it has not confirmed."""
-
-    __slots__ = ("pending", "producer")
-
-    def __init__(self, producer: Producer) -> None:
-        self.producer = producer
-        self.pending: dict[_Ticket, None] = {}
-
-
 class Client:
     """Sends jobs of one namespace and reads their status. Thread-safe; opens the broker at its first use."""
 
@@ -92,11 +73,13 @@ class Client:
         *,
         clock: Clock | None = None,
         pause: Pause = threading.Event.wait,
+        limit_of: Callable[[str], Limit | None] = lambda queue: None,
     ) -> None:
         self.config = config
         self.clock = clock or SystemClock()
         self._open_broker = open_broker
         self._pause = pause
+        self._limit_of = limit_of
         self._reset()
         exits.watch(self)
 
@@ -108,7 +91,7 @@ class Client:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._broker: Broker | None = None
-        self._outlet: _Outlet | None = None
+        self._outlet: Outlet | None = None
         self._bulk: BulkProducer | None = None
         self._sending_many = threading.Lock()
         """A bulk producer serves one stream at a time."""
@@ -120,6 +103,10 @@ class Client:
         self._tail: StatusTail | None = None
         self._failed: dict[str, str] = {}
         self._no_status_before = -math.inf
+        self.gates = BacklogGates(
+            self.namespace, self._broker_opened, self.clock, self._limit_of, lambda: self._settle()
+        )
+        """The limits of its queues."""
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
@@ -138,7 +125,7 @@ class Client:
             EnqueueError: the broker can never take this record.
         """
         record = self._record(job, lane, derived=derived, until=until)
-        ticket = _Ticket(job.id)
+        ticket = Ticket(job.id)
         outlet = self._opened()
         outlet.pending[ticket] = None
         outlet.producer.append(record, lambda error: self._delivered(outlet, ticket, error))
@@ -148,13 +135,14 @@ class Client:
             # The producer was closed meanwhile, or the process ends: perhaps nobody flushes behind this record.
             self._confirm(outlet, ticket, self.config.close_timeout)
 
-    def send_many(self, jobs: Iterable[tuple[Job, Lane, bool, str | None]]) -> int:
+    def send_many(self, jobs: Iterable[tuple[Job, Lane, bool, str | None]], when_full: str | None = None) -> int:
         """Append a stream of (job, lane, derived, until); how many there were, when all are confirmed.
 
         Confirmed by the `CHUNK`: of one that fails it is known which are confirmed, and which may not be.
 
         Raises:
             EnqueueUnconfirmed, EnqueueError: as `send`; the chunks before are confirmed, `ids` names what is not.
+            QueueFull: the jobs before are confirmed.
         """
         count = 0
         ids: list[str] = []
@@ -162,6 +150,11 @@ class Client:
             producer = self._bulk_opened()
             try:
                 for job, lane, derived, until in jobs:
+                    if ids and self.gates.looks_next(job.queue):
+                        sent, ids = ids, []
+                        self._confirm_many(producer, sent)
+                        count += len(sent)
+                    self.gates.admit(job.queue, when_full)
                     producer.append(self._record(job, lane, derived=derived, until=until))
                     ids.append(job.id)
                     if len(ids) >= CHUNK:
@@ -214,6 +207,12 @@ class Client:
         key = (job.id if job.key is None else job.key).encode()
         return OutRecord(topic, key, encode(job), routing_headers(job, derived=derived, until=until))
 
+    def _settle(self) -> None:
+        """See that what was sent one by one is in the log."""
+        outlet = self._outlet
+        if outlet is not None and outlet.pending:
+            outlet.producer.flush(self.config.enqueue_timeout)
+
     def _whom(self) -> str:
         """Of a cluster that says nothing at all: what to look at."""
         return "" if self._broker is None or self._broker.answers else "; no broker answers: is kafka.bootstrap right?"
@@ -233,7 +232,7 @@ class Client:
             count = self._numbers[job.queue] = found.partitions
         return partition_for((job.id if job.key is None else job.key).encode(), count)
 
-    def _delivered(self, outlet: _Outlet, ticket: _Ticket, error: BrokerError | None) -> None:
+    def _delivered(self, outlet: Outlet, ticket: Ticket, error: BrokerError | None) -> None:
         ticket.error = error
         outlet.pending.pop(ticket, None)
         if error is not None:
@@ -241,7 +240,7 @@ class Client:
             _log.error("client.job.not_sent", extra={"job_id": ticket.id, "error": str(error)})
         ticket.done.set()
 
-    def _confirm(self, outlet: _Outlet, ticket: _Ticket, timeout: float) -> None:
+    def _confirm(self, outlet: Outlet, ticket: Ticket, timeout: float) -> None:
         """Wait for the acknowledgement: some producers report on their own thread, some only when polled."""
         deadline = self.clock.monotonic() + timeout
         producer = outlet.producer
@@ -311,17 +310,17 @@ class Client:
             self._broker = self._open_broker()
         return self._broker
 
-    def _opened(self) -> _Outlet:
+    def _opened(self) -> Outlet:
         outlet = self._outlet
         if outlet is None:
             with self._lock:
                 outlet = self._outlet
                 if outlet is None:
                     exits.guard()
-                    outlet = self._outlet = _Outlet(self._broker_opened().producer())
+                    outlet = self._outlet = Outlet(self._broker_opened().producer())
         return outlet
 
-    def pending(self) -> Sequence[_Ticket]:
+    def pending(self) -> Sequence[Ticket]:
         """What is not confirmed yet, but for what is being sent in bulk."""
         outlet = self._outlet
         return () if outlet is None else list(outlet.pending)
@@ -330,7 +329,7 @@ class Client:
         """Wait for acknowledgements; ids of the jobs that have none yet, or were refused since the last flush."""
         return self._flush(self._outlet, self._bulk, timeout)
 
-    def _flush(self, outlet: _Outlet | None, bulk: BulkProducer | None, timeout: float) -> list[str]:
+    def _flush(self, outlet: Outlet | None, bulk: BulkProducer | None, timeout: float) -> list[str]:
         if outlet is not None:
             outlet.producer.flush(timeout)
             outlet.producer.poll(0)
@@ -348,6 +347,7 @@ class Client:
         1. Let nobody begin with what is open: who enqueues meanwhile opens anew, or waits for its confirmation.
         2. Flush. 3. Close.
         """
+        self.gates.close()
         outlet, tail, bulk = self._outlet, self._tail, self._bulk
         self._outlet = self._tail = self._bulk = None
         try:

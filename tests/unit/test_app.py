@@ -159,8 +159,10 @@ def test_what_cannot_be_is_refused(shop: Shop) -> None:
         App("Shop.eu")
     with pytest.raises(DefinitionError, match="declared twice"):
         app.queue("bulk")
-    with pytest.raises(DefinitionError, match="max_backlog is not available"):
-        app.queue("q", max_backlog=5)
+    with pytest.raises(DefinitionError, match="max_backlog 0"):
+        app.queue("q", max_backlog=0)
+    with pytest.raises(DefinitionError, match="when_full='drop'"):
+        app.queue("q", max_backlog=5, when_full="drop")  # type: ignore[arg-type]  # wrong by intent
     with pytest.raises(DefinitionError, match="'fast' is no lane"):
         app.queue("q", lanes=("fast",))
     with pytest.raises(DefinitionError, match="concurrency 0"):
