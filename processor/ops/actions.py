@@ -122,7 +122,7 @@ class Actions:
         how = Redrive(from_zero=from_zero)
         if payload is not None:
             how = self._with_payload(str(row["type"]), payload, from_zero=from_zero)
-        result = redrive_letters(self._app.broker(), self._app.namespace, [_letter(row)], how, self._order(why))
+        result = redrive_letters(self._app.broker(), self._app.namespace, [letter_row(row)], how, self._order(why))
         if result.refused:
             raise result.refused[0][1]
         return self._settled(result, f"job {job_id} is on its way again")
@@ -151,7 +151,7 @@ class Actions:
 
     def plan(self, letters: LetterSet, *, from_zero: bool = False) -> Outcome:
         """What `redrive` would do now. Changes nothing."""
-        rows = [_letter(row) for row in self._queries.letter_set(letters, MOST)]
+        rows = [letter_row(row) for row in self._queries.letter_set(letters, MOST)]
         order = Order(by="", clock=self._clock)
         plan = list(plan_redrive(self._app.broker(), self._app.namespace, rows, Redrive(from_zero=from_zero), order))
         refused = [str(each[1]) for each in plan if not isinstance(each, Item)]
@@ -161,7 +161,7 @@ class Actions:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _chosen(self, letters: LetterSet, expected: int) -> list[LetterRow]:
-        rows = [_letter(row) for row in self._queries.letter_set(letters, MOST + 1)]
+        rows = [letter_row(row) for row in self._queries.letter_set(letters, MOST + 1)]
         if len(rows) > MOST:
             raise SetChanged(f"more than {MOST} dead letters at once", hint="choose fewer, or: processor dlq redrive")
         if len(rows) != expected:
@@ -191,7 +191,7 @@ class Actions:
         return Order(by=why.by, reason=why.reason, clock=self._clock)
 
 
-def _letter(row: Row) -> LetterRow:
+def letter_row(row: Row) -> LetterRow:
     """A letter as the admin functions take it; what became of it since is asked by them."""
     return LetterRow(
         address=Address(row["partition"], row["offset"]),

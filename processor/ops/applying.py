@@ -40,6 +40,7 @@ from processor.ops.folding import (
     fuller,
     letter_columns,
     move_columns,
+    says_again,
     searchable,
 )
 from processor.wire.records import AuditRecord, ControlRecord
@@ -120,12 +121,12 @@ class Batch:
             self._job(seen.job, seen.place, in_chain=seen.in_chain)
         elif isinstance(seen, StatusSeen):
             row = self._rows[clean(seen.status.id)]
-            before = move_columns(row) if row.status_life else None
+            before = move_columns(row) if row.status_life and not says_again(row, seen.status) else None
             if fold_status(row, seen.status, seen.offset):
                 if before is not None:
                     self._moves.append(before)
                 result = seen.status.result
-                if result is not None or before is not None:
+                if result is not None or row.id in self._known:
                     self._results[row.id] = None if result is None else clean(result.decode("utf-8", "replace"))
         elif isinstance(seen, LetterSeen) and seen.job is not None:
             place = Place("", seen.address.partition, seen.address.offset)

@@ -137,6 +137,8 @@ class JobRow:
     status_life: int = 0
     status_state: str = ""
     status_at: int = 0
+    status_began: int = 0
+    """When it was first told: a running job tells its progress again and again."""
     status_offset: int = -1
     attempt: int = 0
     worker: str = ""
@@ -196,6 +198,8 @@ def fold_status(row: JobRow, status: StatusRecord, offset: int) -> bool:
         known = status._replace(life=row.status_life, state=State(row.status_state), at=row.status_at)
     if not supersedes(status, known):
         return False
+    if not says_again(row, status):
+        row.status_began = status.at
     row.status_life, row.status_state, row.status_at = status.life, status.state.value, status.at
     row.status_offset, row.attempt, row.worker = offset, status.attempt, status.worker
     row.done, row.total, row.note, row.due_at = status.done, status.total, status.note or "", status.due_at
@@ -205,6 +209,12 @@ def fold_status(row: JobRow, status: StatusRecord, offset: int) -> bool:
     if row.record_rank < 0:
         row.type, row.queue, row.number = status.type, status.queue, status.number
     return True
+
+
+def says_again(row: JobRow, status: StatusRecord) -> bool:
+    """Whether a status tells only how far the same attempt has come."""
+    same = (row.status_life, row.status_state, row.attempt, row.worker)
+    return same == (status.life, status.state.value, status.attempt, status.worker)
 
 
 def fold_letter(row: JobRow, seen: LetterSeen) -> None:
@@ -246,7 +256,7 @@ def move_columns(row: JobRow) -> dict[str, Any]:
         "offset": row.status_offset,
         "life": row.status_life,
         "state": row.status_state,
-        "at": row.status_at,
+        "at": row.status_began,
         "attempt": row.attempt,
         "worker": clean(row.worker),
         "note": clean(row.note),

@@ -122,6 +122,15 @@ class Queries:
         with self._store.engine.connect() as sql:
             return int(sql.execute(select(func.count()).select_from(inner)).scalar_one())
 
+    def fields_of(self, ids: Sequence[str]) -> dict[str, str]:
+        """The searchable fields of some jobs, each job's as one text."""
+        table = tables.fields
+        found: dict[str, list[str]] = {}
+        for part in parts(ids):
+            for row in self._all(select(table).where(table.c.job_id.in_(part)).order_by(table.c.name, table.c.value)):
+                found.setdefault(row["job_id"], []).append(f"{row['name']} {row['value']}")
+        return {job_id: ", ".join(told) for job_id, told in found.items()}
+
     def states(self) -> dict[str, int]:
         """How many jobs are in each state."""
         state = tables.jobs.c.state
@@ -215,6 +224,16 @@ class Queries:
             rows += self._all(query.where(table.state != "redriven", or_(*places)))
         return sorted(rows, key=lambda row: (row["at"], row["partition"], row["offset"]))[:most]
 
+    def letter_count(self, wanted: LetterSet, state: str) -> int:
+        """How many letters of this state are meant."""
+        table = tables.letters.c
+        query = select(func.count()).select_from(tables.letters).where(table.state == state)
+        for name in ("fingerprint", "type", "queue"):
+            value = getattr(wanted, name)
+            query = query.where(table[name] == value) if value else query
+        with self._store.engine.connect() as sql:
+            return int(sql.execute(query).scalar_one())
+
     def letter_groups(self) -> list[Row]:
         """Open dead letters by fingerprint, most first."""
         letters = tables.letters.c
@@ -291,7 +310,7 @@ def _present(job: Row) -> Row:
         "offset": job["status_offset"],
         "life": job["status_life"],
         "state": job["status_state"],
-        "at": job["status_at"],
+        "at": job["status_began"],
         **{name: job[name] for name in ("attempt", "worker", "note", "error_kind", "error_message", "fingerprint")},
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, Table, Text
 from sqlalchemy.dialects.postgresql import TEXT
 
-VERSION = 1
+VERSION = 2
 """Of these tables. Any change of them raises it; the next start then fills them anew."""
 
 metadata = MetaData()
@@ -56,6 +56,7 @@ jobs = Table(
     _big("status_life"),
     _text("status_state"),
     _big("status_at"),
+    _big("status_began"),
     _big("status_offset"),
     _big("attempt"),
     _text("worker"),

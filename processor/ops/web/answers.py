@@ -50,7 +50,9 @@ def error_answer(request: Request, error: ProcessorError, *, challenge: str = ""
     # Written by hand: it must work whatever is wrong with the pages.
     text = (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        "<title>That did not work</title><link rel=stylesheet href='/static/dashboard.css'>"
+        "<title>That did not work</title>"
+        "<link rel=icon href='data:,'><script src='/static/theme.js'></script>"
+        "<link rel=stylesheet href='/static/dashboard.css'>"
         f"<main class=alone><h1>That did not work</h1><p>{escape(str(error))}</p><p class=dim>{escape(error.hint)}</p>"
         "<p><a href='/'>Back to the start</a></p></main></html>"
     )

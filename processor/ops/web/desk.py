@@ -12,10 +12,10 @@ from processor.app import App
 from processor.clock import Clock
 from processor.ops.actions import Actions, Why
 from processor.ops.errors import NotAllowed
-from processor.ops.filters import Filter, parse
+from processor.ops.filters import Filter, parse, quoted
 from processor.ops.payload_fields import secret_fields
 from processor.ops.queries import JobFacts, Queries
-from processor.ops.roles import Permission, User, shown_payload
+from processor.ops.roles import Permission, Role, User, shown_payload
 from processor.ops.search import search_names, search_of
 
 
@@ -40,6 +40,14 @@ class Desk:
             FilterInvalid: it cannot be read.
         """
         return parse(text, self.clock.now_ms(), self.fields)
+
+    def words(self, text: str) -> Filter:
+        """What somebody typed, as one thing to look for."""
+        return parse(quoted(text), self.clock.now_ms())
+
+    def whole_payload(self, facts: JobFacts) -> Any:
+        """A job's payload, nothing masked: to compare with, never to show."""
+        return shown_payload(facts.payload, User(name="", role=Role.ADMIN), search=(), secret=())
 
     def payload(self, facts: JobFacts, user: User) -> Any:
         """A job's payload as this user may see it."""

@@ -19,7 +19,7 @@ from processor.ops.login import Login
 from processor.ops.projector import Projector
 from processor.ops.queries import Queries
 from processor.ops.store import Store
-from processor.ops.web import api
+from processor.ops.web import api, forms, pages
 from processor.ops.web.answers import error_answer
 from processor.ops.web.desk import Desk
 from processor.ops.web.gate import Gate
@@ -59,7 +59,8 @@ def create(
     # The interactive documentation would be loaded from another host.
     made = FastAPI(title="processor", version="1", lifespan=running, docs_url=None, redoc_url=None, openapi_url=None)
     made.state.desk = Desk(app=app, queries=queries, actions=Actions(app, queries, clock), clock=clock)
-    made.include_router(api.router)
+    for router in (api.router, forms.router, pages.router):
+        made.include_router(router)
     made.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     made.add_exception_handler(ProcessorError, _answer)
     made.add_middleware(Gate, login=login)

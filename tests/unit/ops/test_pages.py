@@ -1,0 +1,220 @@
+"""The pages: what stands on them, what their buttons do, and who may press them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from fastapi.routing import APIRoute
+
+from processor.ops import web
+from processor.ops.login import BasicLogin
+from processor.ops.roles import Role
+from processor.ops.web import forms, pages
+from tests.unit.ops.conftest import Desk
+from tests.unit.ops.shop import order
+from tests.unit.ops.test_api import Web, failed, users
+
+__all__ = ["users"]
+
+STATIC = Path(web.__file__).parent / "static"
+OWN = {"sec-fetch-site": "same-origin", "content-type": "application/x-www-form-urlencoded"}
+SEE, OPERATE, RETRY = ({"viewer", "operator", "admin"}, {"operator", "admin"}, {"care", "operator", "admin"})
+CARE = {role.value for role in Role}
+ROUTES: dict[str, set[str]] = {
+    "GET /": CARE,
+    "GET /jobs": SEE,
+    "GET /failures": SEE,
+    "GET /letters": SEE,
+    "GET /queues": SEE,
+    "GET /audit": SEE,
+    "GET /care": CARE,
+    "GET /saved/{job_id:path}": SEE,
+    "GET /jobs/{job_id:path}": SEE,
+    "POST /do/letters/redrive": OPERATE,
+    "POST /do/letters/discard": OPERATE,
+    "POST /do/queues/{name}/pause": OPERATE,
+    "POST /do/queues/{name}/resume": OPERATE,
+    "POST /do/types/{name:path}/resume": OPERATE,
+    "POST /do/jobs/{job_id:path}/retry": RETRY,
+    "POST /do/jobs/{job_id:path}/cancel": OPERATE,
+    "POST /do/jobs/{job_id:path}/redrive": RETRY,
+}
+"""Every page and button, and who may use it."""
+
+
+@pytest.fixture
+def site(desk: Desk, users: dict[str, tuple[Role, str]]) -> Web:
+    """A dashboard with passwords."""
+    return Web(desk, BasicLogin(users))
+
+
+def text_of(site: Web, path: str, role: str = "operator") -> str:
+    answer = site.client(role).get(path)
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+def press(site: Web, path: str, role: str = "operator", status: int = 303, **fields: str) -> str:
+    """Press a button; where it leads, or what is said instead."""
+    body = "&".join(f"{name}={quote(value, safe='')}" for name, value in fields.items())
+    answer = site.client(role).post(path, content=body, headers=OWN)
+    assert answer.status_code == status, answer.text
+    return str(answer.headers.get("location", answer.text))
+
+
+def test_every_page_and_button_is_open_to_those_roles_and_to_nobody_else(desk: Desk, site: Web) -> None:
+    (job_id,) = failed(desk)
+    found = [route for each in (pages.router, forms.router) for route in each.routes if isinstance(route, APIRoute)]
+    assert sorted(f"{min(route.methods or ['-'])} {route.path}" for route in found) == sorted(ROUTES)
+    for name, allowed in ROUTES.items():
+        method, _, path = name.partition(" ")
+        path = path.replace("{job_id:path}", job_id).replace("{name}", "none").replace("{name:path}", "none")
+        assert site.client().request(method, path, headers=OWN).status_code == 401, name
+        for role in Role:
+            # Without a reason nothing is done: what is tested here is who comes so far.
+            answer = site.client(role).request(method, path, headers=OWN)
+            assert (answer.status_code != 403) == (role.value in allowed), f"{name} as {role}: {answer.status_code}"
+            assert answer.status_code in (200, 303, 400, 403), f"{name} as {role}: {answer.text[-300:]}"
+    assert desk.look().audit().rows == []
+
+
+def test_an_operator_finds_an_order_reads_why_and_sends_it_back(desk: Desk, site: Web) -> None:
+    (job_id,) = failed(desk)
+    assert f'href="/jobs/{job_id}"' in text_of(site, "/jobs?q=order_id:100")
+    page = text_of(site, f"/jobs/{job_id}")
+    assert "It was given up" in page
+    assert "ValueError: order 100 has no amount" in page
+    assert "Traceback (most recent call last)" in page
+    assert f"processor dlq redrive {job_id}" in page
+    assert "loop rows" in text_of(site, f"/saved/{job_id}")
+    desk.shop.fixed = True
+    back = press(site, f"/do/jobs/{job_id}/redrive", reason="mended", back=f"/jobs/{job_id}")
+    assert back == f"/jobs/{job_id}"
+    desk.bed.drain()
+    desk.look()
+    page = text_of(site, f"/jobs/{job_id}")
+    assert "It succeeded" in page
+    assert "redrive asked for" in page
+    assert "mended" in text_of(site, "/audit")
+
+
+def test_letters_are_sent_back_by_tick_and_all(desk: Desk, site: Web) -> None:
+    failed(desk, 5)
+    desk.shop.fixed = True
+    page = text_of(site, "/letters")
+    addresses = re.findall(r'name="address" value="([^"]+)"', page)
+    assert len(addresses) == 5
+    body = "&".join(f"address={quote(address)}" for address in addresses[:2]) + "&reason=these&back=/letters"
+    assert site.client("operator").post("/do/letters/redrive", content=body, headers=OWN).status_code == 303
+    desk.look()
+    assert "Send all 3 back" in text_of(site, "/letters")
+    said = press(site, "/do/letters/redrive", status=409, reason="all", all_open="1", expected="5", back="/letters")
+    assert "3 dead letters are meant now, and 5 were when you looked" in said
+    press(site, "/do/letters/redrive", reason="all", all_open="1", expected="3", back="/letters")
+    desk.bed.drain()
+    assert desk.look().states() == {"succeeded": 5}
+    assert "redriven by operator@dashboard: all" in text_of(site, "/letters?state=redriven")
+
+
+def test_what_was_done_is_said_once(desk: Desk, site: Web) -> None:
+    desk.bed.enqueue(desk.shop.mail)
+    desk.look()
+    client = site.client("operator")
+    answer = client.post("/do/queues/mail/pause", content="reason=x&back=/queues", headers=OWN)
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    told = client.get("/queues", headers={"cookie": cookie.partition(";")[0]})
+    assert "queue mail rests" in told.text
+    assert 'said=""' in told.headers["set-cookie"]
+    assert "paused: x (by operator@dashboard)" in told.text
+
+
+@pytest.mark.parametrize("back", ["//evil.example/x", "https://evil.example", "/\\evil.example", "", "/\r\nx: y"])
+def test_a_button_leads_only_to_our_own_pages(desk: Desk, site: Web, back: str) -> None:
+    desk.bed.enqueue(desk.shop.mail)
+    desk.look()
+    assert press(site, "/do/queues/mail/pause", reason="x", back=back) == "/"
+
+
+def test_customer_care_sees_one_job_in_plain_words(desk: Desk, site: Web) -> None:
+    (job_id,) = failed(desk)
+    page = text_of(site, "/care?q=100", "care")
+    assert "This did not work after 1 try and is not tried again by itself." in page
+    assert "Try it again" in page
+    assert "Traceback" not in page
+    assert 'href="/letters"' not in page
+    assert "Try it again" not in text_of(site, "/care?q=100", "viewer")
+    desk.shop.fixed = True
+    press(site, f"/do/jobs/{job_id}/redrive", "care", reason="the customer called", back="/care?q=100")
+    press(site, f"/do/jobs/{job_id}/redrive", "care", status=403, reason="x", payload="{}", back="/")
+    desk.bed.drain()
+    desk.look()
+    assert "This is done" in text_of(site, "/care?q=100", "care")
+    assert "Nothing is known of <b>99999</b>" in text_of(site, "/care?q=99999", "care")
+    desk.bed.enqueue(desk.shop.charge, order(101))
+    desk.look()
+    assert "2 jobs fit: which one?" in text_of(site, "/care?q=Jane%20Doe", "care")
+
+
+def test_what_users_send_is_shown_and_never_run(desk: Desk, site: Web) -> None:
+    evil = "<script>alert(1)</script>"
+    job = desk.bed.enqueue(desk.shop.charge, order(7, -1, name=evil))
+    desk.bed.drain()
+    desk.look()
+    for path in (
+        f"/jobs/{job.id}",
+        "/jobs",
+        f"/jobs?q={quote(evil)}",
+        f"/care?q={quote(evil)}",
+        f"/letters?type={quote(evil)}",
+    ):
+        assert evil not in text_of(site, path), path
+    missing = site.client("operator").get(f"/jobs/{quote(evil)}")
+    assert missing.status_code == 404
+    assert evil not in missing.text
+
+
+def test_no_page_needs_another_host_or_an_exception_of_the_policy() -> None:
+    templates = (STATIC.parent / "templates").glob("*.html")
+    for path in [*templates, *STATIC.glob("dashboard.*"), STATIC / "theme.js"]:
+        text = path.read_text()
+        assert not re.search(r"https?://|//cdn", text), path
+        assert not re.search(r"<script(?![^>]*src=)|\son\w+=|\sstyle=|<style", text), path
+
+
+def test_the_files_of_others_are_as_they_were_published() -> None:
+    listed = tomllib.loads((STATIC / "VENDOR.toml").read_text())["file"]
+    own = {"dashboard.css", "dashboard.js", "theme.js", "VENDOR.toml"}
+    licences = {entry["license_file"] for entry in listed}
+    assert {path.name for path in STATIC.iterdir()} == own | licences | {entry["name"] for entry in listed}
+    for entry in listed:
+        assert hashlib.sha256((STATIC / entry["name"]).read_bytes()).hexdigest() == entry["sha256"], entry["name"]
+        assert "Permission to use" in (STATIC / entry["license_file"]).read_text()
+
+
+def test_a_running_job_tells_its_progress_without_filling_its_story(desk: Desk, site: Web) -> None:
+    @desk.shop.app.job("slow", queue="orders")
+    def slow(ctx: object) -> None:
+        """Never started here: its statuses are written by hand."""
+
+    from processor.broker.base import OutRecord
+    from processor.states import State
+    from processor.wire.codec import encode
+    from processor.wire.records import StatusRecord
+
+    desk.look()
+    producer = desk.bed.broker.producer()
+    for second in range(50):
+        record = StatusRecord("s1", 1, "slow", "orders", State.RUNNING, 1000 + second, 1, "w", done=second, total=100)
+        producer.append(OutRecord("shop.status", b"s1", encode(record)))
+    producer.flush(5)
+    producer.close()
+    facts = desk.look().job("s1")
+    assert [(move["state"], move["at"]) for move in facts.moves] == [("running", 1000)]
+    assert (facts.job["done"], facts.job["changed_at"]) == (49, 1049)
+    assert 'value="49.0"' in text_of(site, "/jobs/s1")
