@@ -101,6 +101,7 @@ def chosen(app: App, names: Sequence[str], wanted: Wanted, all_open: bool) -> li
 def _named(app: App, known: Sequence[LetterRow], name: str) -> LetterRow:
     """The letter of an address, or the newest of a job."""
     from processor.admin.dead_letters import missing_letter
+    from processor.core.audit import REPLAY
 
     mine = [row for row in known if str(row.address) == name] or [row for row in known if row.id == name]
     if not mine:
@@ -109,8 +110,9 @@ def _named(app: App, known: Sequence[LetterRow], name: str) -> LetterRow:
     if row.state == "redriven":
         by = row.settled
         who = f" by {by.by} at {moment(by.at)}" if by is not None else ""
+        done = "replayed" if by is not None and by.action == REPLAY else "redriven"
         raise DeadLetterError(
-            f"dead letter {row.address} was redriven already{who}: life {row.life + 1} of job {row.id} has begun",
+            f"dead letter {row.address} was {done} already{who}: life {row.life + 1} of job {row.id} has begun",
             hint=f"processor job show {row.id} tells how that goes; if it dies as well, it has a letter of its own",
         )
     return row

@@ -35,7 +35,9 @@ def row_facts(row: LetterRow) -> dict[str, Any]:
         "error": row.error,
         "fingerprint": row.fingerprint,
         "size": row.size,
-        "settled": None if settled is None else {"at": settled.at, "by": settled.by, "reason": settled.reason},
+        "settled": None
+        if settled is None
+        else {"action": settled.action, "at": settled.at, "by": settled.by, "reason": settled.reason},
     }
 
 
@@ -109,10 +111,13 @@ def _base64(data: bytes) -> str:
 def told(facts: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
     """A letter for people, without its failures; what is not there is left out."""
     from processor.cli.wording import age, size
+    from processor.core.audit import REPLAY
 
     settled, job, lay = facts["settled"], facts["job"], facts["lay_in"]
     state = facts["state"]
     if settled is not None and state != "open":
+        # A replay under the job's own id is its way back as well.
+        state = "replayed" if settled["action"] == REPLAY else state
         state += f" by {settled['by']} at {moment(settled['at'])}" + (
             f": {settled['reason']}" if settled["reason"] else ""
         )
@@ -142,10 +147,11 @@ def _told_job(job: Mapping[str, Any]) -> dict[str, Any]:
     payload = job["payload_base64"]
     if payload is None and job["payload"] is not None:
         payload = json.dumps(job["payload"], ensure_ascii=False)
+    began = "replayed from" if "/" in (job["redriven_from"] or "") else "redriven from"
     return {
         "key": job["key"],
         "life": job["life"] if job["life"] > 1 else None,
-        "redriven from": job["redriven_from"],
+        began: job["redriven_from"],
         "parent": job["parent"],
         "kill date": moment(job["kill_at"]) if job["kill_at"] is not None else None,
         "payload": _cut(payload),

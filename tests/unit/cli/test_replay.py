@@ -9,6 +9,7 @@ import pytest
 
 from processor.admin.replay import run as running
 from processor.broker.base import TopicPartition
+from processor.cli.dlq import dlq
 from processor.cli.job import job
 from processor.cli.replay import replay
 from processor.job import Job
@@ -125,6 +126,20 @@ def test_what_is_refused_is_named_and_the_exit_code_tells(shop: Shop) -> None:
     assert "warning: bulk/big: " in result.stderr
     assert "1 jobs could not be sent" in result.stderr
     assert len(lying(shop, "shop.jobs.default")) == 2
+
+
+def test_the_letter_of_a_replayed_job_says_so(shop: Shop) -> None:
+    one = Job("j1", "import.file", 1, "bulk", b'{"url":"a"}', AT)
+    shop.write("shop.jobs.bulk", "j1", one)
+    shop.died("j1")
+    shop.letter("j1")
+    assert shop.run(replay, "run", "j1", "--same-ids", "--reason", "fixed", "--yes").exit_code == 0
+    assert "replayed by " in shop.run(dlq, "show", "j1").stdout
+    refused = shop.run(dlq, "redrive", "j1", "--yes")
+    assert refused.exit_code == 1
+    assert "was replayed already by " in refused.stderr
+    shop.letter("j2", job=one._replace(id="j2", redriven_from="shop/bulk/j0@1"))
+    assert "replayed from  shop/bulk/j0@1" in shop.run(dlq, "show", "j2").stdout
 
 
 def test_ids_that_are_not_there_are_named(shop: Shop) -> None:
