@@ -18,13 +18,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
-from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import click
 
 from processor.errors import ProcessorError
+from processor.wire.durations import moment as moment
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -198,16 +198,6 @@ def show(value: Any) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
-def moment(milliseconds: int | None) -> str:
-    """Milliseconds since the epoch as UTC, to the second."""
-    if milliseconds is None:
-        return "-"
-    try:
-        return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    except (OverflowError, ValueError, OSError):
-        return str(milliseconds)
 
 
 def _plain(value: Any) -> Any:

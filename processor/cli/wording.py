@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from processor.cli.output import moment, show
+from processor.wire.durations import span as span
 
 if TYPE_CHECKING:
     from processor.job import LoopProgress
@@ -20,7 +21,6 @@ STATE_STYLES = {
     "killed": "bad",
 }
 """Colours of the states in tables; the others have none."""
-_STEPS = ((1, "s"), (60, "m"), (3600, "h"), (86_400, "d"))
 
 
 def state_style(state: object) -> str:
@@ -31,13 +31,6 @@ def state_style(state: object) -> str:
 def age(at_ms: int | None, now_ms: int) -> str:
     """How long ago, in its largest unit: `12s`, `5m`, `3h`, `2d`. Clocks differ: the future is `0s`."""
     return "-" if at_ms is None else span((now_ms - at_ms) / 1000)
-
-
-def span(seconds: float) -> str:
-    """A length of time in its largest unit; two of them only where one would hide half of it."""
-    whole = max(0, int(seconds))
-    size, unit = next((step for step in reversed(_STEPS) if whole >= step[0] * (2 if step[0] > 1 else 1)), _STEPS[0])
-    return f"{whole // size}{unit}"
 
 
 def until(at_ms: int, now_ms: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from processor.errors import DefinitionError, ProcessorError
 
@@ -66,3 +66,23 @@ def format_duration(seconds: float) -> str:
         if amount:
             parts.append(f"{amount}{unit}")
     return "".join(parts)
+
+
+def moment(milliseconds: int | None) -> str:
+    """Milliseconds since the epoch as UTC, to the second."""
+    if milliseconds is None:
+        return "-"
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        return str(milliseconds)
+
+
+_STEPS = ((1, "s"), (60, "m"), (3600, "h"), (86_400, "d"))
+
+
+def span(seconds: float) -> str:
+    """A length of time in its largest unit; two of them only where one would hide half of it."""
+    whole = max(0, int(seconds))
+    size, unit = next((step for step in reversed(_STEPS) if whole >= step[0] * (2 if step[0] > 1 else 1)), _STEPS[0])
+    return f"{whole // size}{unit}"

@@ -2,6 +2,7 @@
 
 starting    enqueue
 looking     list, show
+reasons     why
 waiting     watch, result
 ordering    cancel, retry
 following   one job, watched to its end
@@ -13,6 +14,7 @@ import click
 
 from processor.cli.job.looking import list_, show_
 from processor.cli.job.ordering import cancel, retry
+from processor.cli.job.reasons import why
 from processor.cli.job.starting import enqueue
 from processor.cli.job.waiting import result, watch
 
@@ -22,5 +24,5 @@ def job() -> None:
     """Start jobs, look at them, get their results."""
 
 
-for _command in (enqueue, list_, show_, watch, result, cancel, retry):
+for _command in (enqueue, list_, show_, why, watch, result, cancel, retry):
     job.add_command(_command)

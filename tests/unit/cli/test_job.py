@@ -226,3 +226,22 @@ def test_a_job_that_waits_for_its_time_is_shown(shop: Shop) -> None:
 def test_a_kill_date_needs_a_zone(shop: Shop, moment: str) -> None:
     result = shop.run(job, "enqueue", "import.file", PAYLOAD, "--kill-at", moment)
     assert (result.exit_code, "no moment with a zone" in result.stderr) == (2, True)
+
+
+def test_why_answers_in_a_sentence_with_what_to_do(shop: Shop) -> None:
+    shop.run(job, "enqueue", "import.file", PAYLOAD, "--id", "j1")
+    result = shop.run(job, "why", "j1")
+    assert result.stdout == "no worker serves queue bulk\n  start one: processor worker MODULE:APP -q bulk\n"
+    shop.run(job, "enqueue", "import.file", PAYLOAD, "--id", "j2", "--delay", "1h")
+    lines = shop.run(job, "why", "j2").stdout.splitlines()
+    assert lines[0].startswith("it is not due before ")
+    assert lines[2] == "also: no worker serves queue bulk"
+    shop.died("j3")
+    found = shop.json(job, "why", "j3")
+    assert (found["state"], found["reasons"][0]["cause"]) == ("dead", "ended")
+    assert found["reasons"][0]["advice"].startswith("processor dlq show j3")
+    error = ErrorInfo("builtins.ConnectionError", "no answer")
+    shop.status("j4", State.RETRYING, attempt=1, due_at=2**43, number=0, error=error)
+    assert "attempt 1 of 5 failed (builtins.ConnectionError: no answer)" in shop.run(job, "why", "j4").stdout
+    result = shop.run(job, "why", "j5")
+    assert (result.exit_code, "nothing is known of job j5 in namespace shop" in result.stderr) == (1, True)
