@@ -18,7 +18,7 @@ from processor.wire import codec, topics
 from processor.wire.json_job import completed
 from processor.wire.topics import jobs_topic, parse_topic
 
-MARGIN_MS = 60_000
+MARGIN_MS = 300_000
 """How much earlier than a moment is read: a job's own clock and the log's may differ."""
 
 

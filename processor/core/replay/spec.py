@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -68,9 +68,20 @@ class Spec:
         """Whether it goes into another namespace."""
         return self.target != self.namespace
 
+    def __post_init__(self) -> None:
+        # The order in which options were typed says nothing: they are the same replay.
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, tuple):
+                object.__setattr__(self, one.name, tuple(sorted(set(value))))
+
     def name(self) -> str:
-        """The name of a replay that was given none: a digest of what is wanted."""
-        return blake2b(json.dumps(asdict(self), sort_keys=True).encode(), digest_size=6).hexdigest()
+        """The name of a replay that was given none: a digest of what is wanted.
+
+        What was not said is left out: a later version may know more options, and must find the replays of this one.
+        """
+        said = {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) != one.default}
+        return blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=6).hexdigest()
 
     def check(self) -> None:
         """Refuse what cannot be meant.
