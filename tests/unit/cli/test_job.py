@@ -192,8 +192,8 @@ def test_list_and_show_tell_how_long_a_job_may_take_and_why_it_ended(shop: Shop)
     shop.app.job("slow", queue="bulk", attempt_timeout="15m", stall_timeout="90s", queue_timeout="5m")(lambda ctx: None)
     now = shop.app.client().clock.now_ms()
     limits = {"kill_at": now + 7_200_000 + 30_000, "ends_at": now + 720_000 + 30_000}
-    shop.status("j1", State.RUNNING, type="slow", at=now, **limits)
-    shop.status("j2", State.EXPIRED, type="slow", at=now - 1, note="it had not begun 300 s after it was due")
+    shop.status("j1", State.RUNNING, type="slow", at=now - 1_000, **limits)
+    shop.status("j2", State.EXPIRED, type="slow", at=now - 2_000, note="it had not begun 300 s after it was due")
     shop.run(job, "enqueue", "slow", "--id", "j3", "--kill-after", "10m")
     told = shop.run(job, "list").stdout.splitlines()
     assert told[0].split() == ["ID", "TYPE", "QUEUE", "STATE", "AGE", "ENDS", "IN", "WHY"]
