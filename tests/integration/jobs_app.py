@@ -113,6 +113,9 @@ def build(namespace: str, settings: Settings | None = None) -> App:
     late_jobs.declare(app, QUEUE, note)
     if os.environ.get("JOBS_NEWER"):
         _newer(app)
+    if os.environ.get("JOBS_SCHEDULE"):
+        leaf = app.job_types["leaf"]
+        app.schedule("tick", leaf, payload=Count(count=1), every=os.environ["JOBS_SCHEDULE"], overlap="queue")
     return app
 
 

@@ -102,6 +102,37 @@ def test_every_second_over_two_kills_of_the_leader(fleet: Fleet) -> None:
 
 
 @pytest.mark.slow
+def test_a_frozen_leader_that_wakes_up_fires_nothing(fleet: Fleet) -> None:
+    fleet.start_ready("a", "b")
+    add(fleet, "tick", "leaf", {"count": 1}, every="1s", overlap="queue")
+    until_fired(fleet, "tick", 3)
+    frozen = fleet.worker(leader(fleet))
+    frozen.freeze()
+    before = fired(fleet, "tick")
+    assert before is not None
+    until_fired(fleet, "tick", before.fired + 8)
+    frozen.thaw()
+    until_fired(fleet, "tick", before.fired + 12)
+    check_instants(fleet, "tick", before.fired + 12)
+
+
+@pytest.mark.slow
+def test_what_code_declares_is_fired_also_after_a_deploy(fleet: Fleet) -> None:
+    declared = {"JOBS_SCHEDULE": "1s"}
+    fleet.start_ready("a", "b", env=declared)
+    first = until_fired(fleet, "tick", 3)
+    plan = schedule_named(fleet.broker, fleet.namespace, "tick").plan
+    assert (plan.source, plan.every, plan.type) == ("code", 1_000, "leaf")
+    for slot in ("a", "b"):
+        fleet.worker(slot).terminate()
+        fleet.worker(slot).wait()
+        fleet.start(slot, env=declared)
+    until_fired(fleet, "tick", first.fired + 5)
+    assert schedule_named(fleet.broker, fleet.namespace, "tick").plan == plan, "nothing has changed"
+    check_instants(fleet, "tick", first.fired + 5)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_every_second_for_two_minutes_over_two_kills_of_the_leader(fleet: Fleet) -> None:
     fleet.start_ready("a", "b", "c")
