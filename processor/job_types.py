@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Generic, Literal, Protocol, TypeVar, Unpack, overload
 
 from processor.broker.base import OutRecord
+from processor.broker.reach import within
 from processor.callables import kind_of, refuse_async, refuse_awaitable
 from processor.client.handles import Enqueued, Handle
 from processor.client.sender import Client
@@ -320,8 +321,9 @@ def start(
         job = job._replace(due_at=due)
         refuse_too_late(job)
     client.gates.admit(job.queue, how.when_full)
-    track = client.track(job, repeats=how.repeats, until=how.keeps_out)
-    client.send(job, lane, derived=how.repeats, wait=how.wait, until=how.keeps_out)
+    with within(client.config.enqueue_timeout):
+        track = client.track(job, repeats=how.repeats, until=how.keeps_out)
+        client.send(job, lane, derived=how.repeats, wait=how.wait, until=how.keeps_out)
     return Handle(job.id, client.tail, decode, track, client.cancel, attempts, job.type, job.due_at)
 
 

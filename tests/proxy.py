@@ -111,6 +111,10 @@ class FrameProxy:
             self._holding[api_key] = (held, where)
         return held
 
+    def advertise(self, port: int) -> None:
+        """From now on the broker names this port of 127.0.0.1 as its own address, instead of the proxy's."""
+        self._ours = b"127.0.0.1" + struct.pack(">i", port)
+
     def freeze(self) -> None:
         """Deliver nothing, keep the connections."""
         self._flowing.clear()

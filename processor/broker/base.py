@@ -381,11 +381,8 @@ class Broker(Protocol):
     def bulk_producer(self) -> BulkProducer: ...
     def transactional_producer(self, transactional_id: str) -> TransactionalProducer: ...
     def group_consumer(self, group: str, *, instance_id: str | None = None, peers: int = 1) -> GroupConsumer:
-        """A new, not yet subscribed member of `group`, a static one if it has an `instance_id`.
-
-        `peers`: how many such memberships this process has in all; with many of them each says less often that it is
-        alive, so that together they do not keep the brokers busy.
-        """
+        """A new, not yet subscribed member of `group`, a static one if it has an `instance_id`. `peers`: how many such
+        memberships this process has in all; with many of them each says less often that it is alive."""
         ...
 
     # `ahead_kbytes`: how much a reader may fetch ahead in all; None: as configured.
@@ -395,5 +392,8 @@ class Broker(Protocol):
     def answers(self) -> bool:
         """Whether the cluster was heard of lately, as far as the clients made here know."""
         ...
+
+    @property
+    def trouble(self) -> str: ...  # why it was not, in a few words, with the address; empty if it was
 
     def close(self) -> None: ...

@@ -11,12 +11,14 @@ from processor.errors import BrokerError
 class Ticket:
     """A record on its way."""
 
-    __slots__ = ("done", "error", "id")
+    __slots__ = ("done", "error", "id", "told")
 
     def __init__(self, job_id: str) -> None:
         self.id = job_id
         self.done = threading.Event()
         self.error: BrokerError | None = None
+        self.told = False
+        """Its caller was told that it is not confirmed: nobody need wait for it once more."""
 
 
 class Outlet:

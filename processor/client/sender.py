@@ -14,12 +14,15 @@ import ctypes
 import math
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from processor import events
 from processor.broker.base import Broker, BulkProducer, OutRecord
 from processor.broker.partitioner import partition_for
+from processor.broker.reach import until as gives_up_at
+from processor.broker.reach import within
 from processor.client import exits
 from processor.client.backlog import BacklogGates, Limit
 from processor.client.orders import cancelling, give
@@ -215,7 +218,8 @@ class Client:
 
     def _whom(self) -> str:
         """Of a cluster that says nothing at all: what to look at."""
-        return "" if self._broker is None or self._broker.answers else "; no broker answers: is kafka.bootstrap right?"
+        trouble = "" if self._broker is None else self._broker.trouble
+        return f"; {trouble}" if trouble else ""
 
     def _number_of(self, job: Job) -> int:
         """The partition number of a job that does not go into its lane at once.
@@ -247,7 +251,8 @@ class Client:
         producer.poll(0)
         while not ticket.done.is_set():
             left = deadline - self.clock.monotonic()
-            if left <= 0:
+            if left <= 0 or time.monotonic() >= gives_up_at():
+                ticket.told = True
                 raise EnqueueUnconfirmed(ticket.id, f"no acknowledgement within {timeout:g} s{self._whom()}")
             self._pause(ticket.done, min(left, _SLICE))
             producer.poll(0)
@@ -290,18 +295,23 @@ class Client:
         if (repeats and until is None) or self.clock.monotonic() < self._no_status_before:
             return None
         try:
-            tail = self.tail()
-            if until is not None:
-                track = tail.track(job.id)
-                window = round(self.config.dedupe_window * 1000) if until == WINDOW else 0
-                track.forget_before(job.enqueued_at - window)
-                return track
-            tail.sample()
-            return tail.track(job.id, None)
+            # Half of the time is the record's own.
+            with within(self.config.enqueue_timeout / 2):
+                return self._track(job, until)
         except ProcessorError as error:
             self._no_status_before = self.clock.monotonic() + _STATUS_PATIENCE
             _log.info("client.status.unavailable", extra={"job_id": job.id, "error": str(error)})
             return None
+
+    def _track(self, job: Job, until: str | None) -> Track:
+        tail = self.tail()
+        if until is not None:
+            track = tail.track(job.id)
+            window = round(self.config.dedupe_window * 1000) if until == WINDOW else 0
+            track.forget_before(job.enqueued_at - window)
+            return track
+        tail.sample()
+        return tail.track(job.id, None)
 
     # -- opening and closing ---------------------------------------------------------------------------------------
 
@@ -331,7 +341,7 @@ class Client:
 
     def _flush(self, outlet: Outlet | None, bulk: BulkProducer | None, timeout: float) -> list[str]:
         if outlet is not None:
-            outlet.producer.flush(timeout)
+            outlet.producer.flush(timeout if any(not ticket.told for ticket in list(outlet.pending)) else 0.0)
             outlet.producer.poll(0)
         many: Sequence[str] = ()
         if bulk is not None and self._unconfirmed:

@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from confluent_kafka import KafkaException
 
+from processor.broker import reach
 from processor.broker.base import Isolation
 from processor.broker.kafka import config as properties
 from processor.broker.kafka import faults
@@ -101,6 +102,11 @@ class KafkaBroker:
     @property
     def answers(self) -> bool:
         return self.health().ok
+
+    @property
+    def trouble(self) -> str:
+        bootstrap = self.config.bootstrap
+        return "" if self.answers and reach.unreachable(bootstrap) is None else reach.trouble(bootstrap)
 
     def close(self) -> None:
         """Forget the admin client. Clients that were handed out are closed by whoever asked for them."""

@@ -21,6 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # they are re
 )
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
+from processor.broker import reach
 from processor.broker.base import (
     ClusterInfo,
     Committed,
@@ -178,7 +179,7 @@ class KafkaAdmin:
         wanted = {KafkaTopicPartition(*partition): spec for partition, spec in specs.items()}
         if not wanted:
             return {}
-        deadline = time.monotonic() + self._timeout_s
+        deadline = min(time.monotonic() + self._timeout_s, reach.until())
         while True:
             try:
                 return self._list_offsets_once(wanted, isolation)
@@ -262,7 +263,7 @@ class KafkaAdmin:
 
     def _wait(self, future: Future[Any], doing: str, missing: frozenset[int] = frozenset()) -> Any:
         """The result, or None for an error among `missing`."""
-        deadline = time.monotonic() + self._timeout_s + 1.0
+        deadline = min(time.monotonic() + self._timeout_s + 1.0, reach.until())
         refusals = self._watch.refusals
         while True:
             try:

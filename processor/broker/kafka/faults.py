@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from confluent_kafka import KafkaError, KafkaException
 
+from processor.broker import reach
 from processor.errors import (
     AbortRequired,
     BrokerError,
@@ -116,8 +117,8 @@ def explain(error: KafkaError, doing: str) -> str:
 def away(doing: str, bootstrap: str) -> BrokerUnavailable:
     """No broker answered."""
     return BrokerUnavailable(
-        f"{doing}: no Kafka broker at {bootstrap} answered in time",
-        hint=f"check that Kafka runs and that {bootstrap} can be reached from this host",
+        f"{doing}: {reach.trouble(bootstrap)}",
+        hint=reach.advice(bootstrap),
     )
 
 

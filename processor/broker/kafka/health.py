@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from confluent_kafka import KafkaError
 
 from processor import events
+from processor.broker import reach
 from processor.broker.kafka import faults
 from processor.errors import BrokerError
 
@@ -100,6 +101,8 @@ class ClientWatch:
             self._health.refused(error.str())
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.down = True
+        elif error.code() in (KafkaError._TRANSPORT, KafkaError._RESOLVE):
+            reach.met(self._bootstrap, error.str())
 
     def on_stats(self, document: str) -> None:
         """librdkafka's `stats_cb`: how long ago each connected broker last answered."""

@@ -79,6 +79,10 @@ class MemoryProcess:
     def answers(self) -> bool:
         return not self._process.frozen
 
+    @property
+    def trouble(self) -> str:
+        return "" if self.answers else "this process is frozen"
+
     def close(self) -> None:
         """Close the members that are still open; the log stays."""
         members, self._members = self._members, []
