@@ -78,6 +78,13 @@ class Flaky(BaseModel):
     times: int
 
 
+class Order(BaseModel):
+    """An order that a person may ask for by its number."""
+
+    order_id: int
+    amount: int
+
+
 class Rows(BaseModel):
     """A file with one row a line, and the row that cannot be taken in until the fix is out."""
 
@@ -107,7 +114,7 @@ def build(namespace: str, settings: Settings | None = None) -> App:
     app.queue("default", partitions=1)
     app.queue(QUEUE, partitions=PARTITIONS, concurrency=16)
 
-    for declare in (_walks, _steps, _sleeps, _keyed, _refusable, _failing, _late, _deadly, _overdue):
+    for declare in (_walks, _steps, _sleeps, _keyed, _refusable, _failing, _ordered, _late, _deadly, _overdue):
         declare(app)
     bad_jobs.declare(app, QUEUE)
     late_jobs.declare(app, QUEUE, note)
@@ -236,6 +243,17 @@ def _failing(app: App) -> None:
                 raise ValueError(f"row {line} has no amount")
             count = line
         return count
+
+
+def _ordered(app: App) -> None:
+    @app.job("order", queue=QUEUE, payload=Order, search=["order_id"], retry=Retry(1))
+    def order(ctx: Context, p: Order) -> int:
+        note(ctx, "start")
+        if p.amount < 0:
+            raise ValueError(f"order {p.order_id}: amount {p.amount} is negative")
+        if p.amount == 0 and not gate("bank").exists():
+            raise ConnectionError("the bank does not answer")
+        return p.amount
 
 
 def _late(app: App) -> None:

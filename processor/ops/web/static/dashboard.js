@@ -54,11 +54,14 @@
     }
   });
 
-  // A region that is being worked in does not change under the hand.
+  // A region that is being worked in does not change under the hand, not even by an answer that is on its way.
+  const busy = (region) =>
+    document.hidden || region.querySelector?.("details.act[open], input[name=address]:checked, input:focus, textarea:focus");
   document.addEventListener("htmx:beforeRequest", (event) => {
-    const region = event.target;
-    const busy = document.hidden || region.querySelector("details.act[open], input[name=address]:checked, input:focus");
-    if (busy) event.preventDefault();
+    if (event.target.id === "live" && busy(event.target)) event.preventDefault();
+  });
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    if (event.target.id === "live" && busy(event.target)) event.detail.shouldSwap = false;
   });
   document.addEventListener("htmx:afterSwap", () => {
     const live = document.querySelector("#live[data-title]");

@@ -1,0 +1,166 @@
+"""The dashboard in a real browser, over a real broker and a real worker.
+
+It needs Debian's chromium (or one named by PROCESSOR_TEST_CHROMIUM) and the dependency group `browser`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from processor import admin
+from processor.states import State
+from processor.wire.codec import decode_audit
+from tests.integration import jobs_app
+from tests.integration.fleet import Fleet
+from tests.waiting import eventually
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs a browser: pip install --group browser")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install --group browser")
+CHROMIUM = os.environ.get("PROCESSOR_TEST_CHROMIUM") or shutil.which("chromium") or ""
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not CHROMIUM, reason="needs chromium: apt install chromium, or set PROCESSOR_TEST_CHROMIUM"),
+]
+LONG = 60_000
+"""Milliseconds that the browser waits for something to appear: a machine may be busy."""
+FAILED, UNPAID, BAD = 100, 57, 1007
+
+
+@pytest.fixture
+def url(fleet: Fleet) -> Iterator[str]:
+    """A dashboard, as `processor dashboard` prints it."""
+    target = ["--app", f"{jobs_app.__file__}:app", "--bootstrap", fleet.bootstrap, "--json"]
+    where = ["--no-login", "--port", "0", "--database", f"sqlite:///{fleet.folder}/projection.sqlite"]
+    log = (fleet.folder / "dashboard.log").open("w")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "processor", "dashboard", *target, *where],
+        cwd=fleet.folder,
+        env=fleet.env(),
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield str(json.loads(process.stdout.readline())["url"]).rstrip("/")
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+        log.close()
+
+
+@pytest.fixture
+def page() -> Iterator[Any]:
+    """A page of a browser; whatever it complains of fails the test."""
+    complaints: list[str] = []
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(LONG)
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        yield page
+        browser.close()
+    assert complaints == []
+
+
+def audit(fleet: Fleet) -> Counter[tuple[str, str]]:
+    """What the audit topic says: (action, reason)."""
+    records = admin.tail(fleet.broker, [f"{fleet.namespace}.audit"], from_start=True)
+    found = [decode_audit(record.value() or b"") for record in records]
+    assert all(record.by.endswith("@dashboard") for record in found)
+    return Counter((record.action, record.reason) for record in found)
+
+
+def wait_for(page: Any, text: str) -> None:
+    page.get_by_text(text).first.wait_for(timeout=LONG)
+
+
+def submit(page: Any, summary: str, button: str, reason: str) -> None:
+    """Open an action, say why, and press its button."""
+    page.get_by_text(summary, exact=True).first.click()
+    act = page.locator("details.act[open]")
+    act.get_by_label("Why?").fill(reason)
+    act.get_by_role("button", name=button).click()
+
+
+def orders(fleet: Fleet) -> str:
+    """Many orders, of which some fail in two ways; the id of one of them."""
+    fleet.start_ready("a")
+    bad = fleet.append("order", {"order_id": BAD, "amount": -5})
+    others = [fleet.append("order", {"order_id": 2000 + n, "amount": -1}) for n in range(FAILED - UNPAID - 1)]
+    unpaid = [fleet.append("order", {"order_id": 3000 + n, "amount": 0}) for n in range(UNPAID)]
+    good = [fleet.append("order", {"order_id": 4000 + n, "amount": 9}) for n in range(30)]
+    fleet.flush()
+    fleet.finish([job.id for job in (bad, *others, *unpaid, *good)], 120)
+    return bad.id
+
+
+def test_a_person_finds_a_failed_order_mends_it_and_watches_it_succeed(fleet: Fleet, url: str, page: Any) -> None:
+    job_id = orders(fleet)
+    page.goto(f"{url}/jobs")
+    wait_for(page, "130 jobs")
+    page.keyboard.press("/")
+    page.keyboard.type(f"order_id:{BAD}")
+    page.keyboard.press("Enter")
+    wait_for(page, "1 job for")
+    page.get_by_role("link", name=job_id).click()
+    wait_for(page, "It was given up")
+    assert page.get_by_role("status").inner_text().endswith(f"ValueError: order {BAD}: amount -5 is negative.")
+    assert "Traceback (most recent call last)" in page.get_by_label("Traceback").inner_text()
+    page.get_by_text("Send it back", exact=True).first.click()
+    page.get_by_text("with another payload").click()
+    page.locator("textarea").fill(json.dumps({"order_id": BAD, "amount": 5}))
+    page.get_by_label("Why?").fill("the amount was wrong")
+    page.get_by_role("button", name="Send it back").click()
+    wait_for(page, "is on its way again")
+    page.evaluate("window.stillHere = true")
+    wait_for(page, "It succeeded")
+    assert page.evaluate("window.stillHere"), "the page was not loaded again"
+    assert fleet.ends()[job_id, 2][0].state is State.SUCCEEDED
+    assert audit(fleet) == {("redrive", "the amount was wrong"): 1}
+    # Exactly the 57 that failed in one way, out of the 99 that are left.
+    page.goto(f"{url}/failures")
+    page.get_by_role("row", name="the bank does not answer").get_by_role("link", name=str(UNPAID)).click()
+    (fleet.folder / "gate-bank").touch()
+    submit(page, f"All {UNPAID} of this error", f"Send all {UNPAID} back", "the bank is back")
+    wait_for(page, f"{UNPAID} of {UNPAID} dead letters sent back")
+    eventually(lambda: sum(life == 2 for _, life in fleet.ends()) == UNPAID + 1, 60, fleet.describe)
+    # A queue, paused and let go on.
+    page.goto(f"{url}/queues")
+    queue = page.locator("section", has=page.get_by_role("heading", name=jobs_app.QUEUE, exact=True))
+    queue.get_by_text("Pause", exact=True).click()
+    queue.get_by_label("Why?").fill("maintenance")
+    queue.get_by_role("button", name="Pause the queue").click()
+    wait_for(page, "paused: maintenance")
+    queue.get_by_text("Let it go on", exact=True).first.click()
+    queue.get_by_label("Why?").fill("done")
+    queue.get_by_role("button", name="Let it go on").click()
+    wait_for(page, f"queue {jobs_app.QUEUE} goes on")
+    redrives = {("redrive", "the amount was wrong"): 1, ("redrive", "the bank is back"): UNPAID}
+    assert audit(fleet) == {**redrives, ("pause", "maintenance"): 1, ("resume", "done"): 1}
+
+
+def test_every_page_can_be_used_by_everybody(fleet: Fleet, url: str, page: Any) -> None:
+    job_id = orders(fleet)
+    page.goto(f"{url}/jobs")
+    wait_for(page, "130 jobs")
+    paths = ["/jobs", f"/jobs/{job_id}", "/failures", "/letters", "/queues", "/audit", "/care", f"/care?q={BAD}"]
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        for width in (1280, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            for path in paths:
+                page.goto(url + path)
+                found = axe.Axe().run(page).response["violations"]
+                assert [(each["id"], each["nodes"][0]["html"]) for each in found] == [], (path, scheme, width)
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{path} is wider than {width}"
