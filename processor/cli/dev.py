@@ -1,4 +1,5 @@
-"""`processor dev`: a local Kafka, the topics and a worker that restarts when a file is saved; one Ctrl-C stops all.
+"""`processor dev`: a local Kafka, the topics, a worker that restarts when a file is saved, and the dashboard if it is
+installed; one Ctrl-C stops all.
 
 The worker is a process of its own, always in the same slot: a restart takes its numbers again at once, and its running
 jobs go on where they were. A module that does not import is told of, and tried again at the next save.
@@ -31,6 +32,8 @@ SLOT = "dev"
 _LOOK_EVERY = 0.3
 _STOP_SECONDS = 15.0
 _BOOTSTRAP = "PROCESSOR_KAFKA__BOOTSTRAP"
+_DASHBOARD = ("argon2", "fastapi", "jinja2", "sqlalchemy", "uvicorn")
+"""What the dashboard needs: without them there is none."""
 _FOUND_ANYWAY = {f"localhost:{DEFAULT_PORT}", f"127.0.0.1:{DEFAULT_PORT}"}
 """Where clients look unless they are told."""
 _NOT_SOURCES = {"__pycache__", "node_modules", "site-packages", "build", "dist"}
@@ -67,8 +70,13 @@ def dev(app_path: str, bootstrap: str | None, data_dir: Path, debug: bool) -> No
         _say(f"  processor topics describe --app {app_path}")
         worker = DevWorker(app_path, bootstrap)
         stack.callback(worker.stop)
+        dashboard = DevDashboard(app_path, bootstrap) if has_dashboard() else None
+        if dashboard is None:
+            _say("for the dashboard: pip install 'kafka-job-processor[dashboard]'")
+        else:
+            stack.callback(dashboard.stop)
         with contextlib.suppress(KeyboardInterrupt):
-            run(worker, folder)
+            run(worker, folder, dashboard)
         _say("stopping; Ctrl-C again stops at once")
 
 
@@ -123,10 +131,47 @@ class DevWorker:
             process.wait()
 
 
-def run(worker: DevWorker, folder: Path) -> None:
-    """Restart the worker at every save, until interrupted."""
+class DevDashboard:
+    """The dashboard of one app, for everybody on this machine."""
+
+    def __init__(self, app_path: str, bootstrap: str) -> None:
+        self._environment = {**os.environ, _BOOTSTRAP: bootstrap}
+        self._app_path = app_path
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, or anew with the code as it is now; it says itself where it is."""
+        from processor.demo.fleet import tied_command
+
+        self.stop()
+        # Its address is the one thing that it prints: on stderr, among what is told here.
+        command = tied_command(["dashboard", "--app", self._app_path, "--no-login"])
+        self._process = subprocess.Popen(command, env=self._environment, stdout=sys.stderr, start_new_session=True)
+
+    def stop(self) -> None:
+        """End it."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(_STOP_SECONDS)
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                process.kill()
+                process.wait()
+
+
+def has_dashboard() -> bool:
+    """Whether what the dashboard needs is installed."""
+    return all(importlib.util.find_spec(name) is not None for name in _DASHBOARD)
+
+
+def run(worker: DevWorker, folder: Path, dashboard: DevDashboard | None = None) -> None:
+    """Restart the worker, and the dashboard, at every save, until interrupted."""
     seen = stamps(folder)
     worker.start()
+    if dashboard is not None:
+        _say("the dashboard, for this machine alone:")
+        dashboard.start()
     while True:
         time.sleep(_LOOK_EVERY)
         code = worker.ended()
@@ -139,6 +184,8 @@ def run(worker: DevWorker, folder: Path) -> None:
             _say(f"{', '.join(path.name for path in changed[:3])} saved: the worker restarts")
             seen = now
             worker.restart()
+            if dashboard is not None:
+                dashboard.start()
 
 
 def source_folder(app_path: str) -> Path:

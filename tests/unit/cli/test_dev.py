@@ -89,3 +89,24 @@ def test_a_missing_module_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         dev.source_folder("nowhere.py:app")
     with pytest.raises(DefinitionError):
         dev.source_folder("nowhere_at_all:app")
+
+
+class NotedDashboard(dev.DevDashboard):
+    """Notes what is done with it."""
+
+    def __init__(self) -> None:
+        super().__init__("jobs.py:app", "localhost:9092")
+        self.done: list[str] = []
+
+    def start(self) -> None:
+        self.done.append("start")
+
+
+def test_the_dashboard_starts_with_the_worker_and_knows_the_code_as_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, dashboard = FakeWorker(None, lambda: (tmp_path / "jobs.py").write_text("1"), None), NotedDashboard()
+    monkeypatch.setattr(dev, "_LOOK_EVERY", 0.0)
+    with pytest.raises(Interrupted):
+        dev.run(worker, tmp_path, dashboard)
+    assert dashboard.done == ["start", "start"]
