@@ -8,8 +8,11 @@ import pytest
 
 from processor.admin.orders import Operator, pause, resume, target_of
 from processor.admin.why import facts_of
+from processor.broker.base import OutRecord
 from processor.core.why import Cause, Reason, reasons
 from processor.states import State
+from processor.wire.codec import encode
+from processor.wire.records import CheckpointRecord
 from tests.integration.fleet import Fleet
 from tests.integration.jobs_app import QUEUE
 from tests.waiting import eventually
@@ -91,3 +94,19 @@ def test_a_running_job_whose_worker_is_gone(fleet: Fleet) -> None:
     fleet.start_ready("b")
     open_gate(fleet, "one")
     until(fleet, job.id, Cause.ENDED)
+
+
+def test_a_job_of_a_held_partition(fleet: Fleet) -> None:
+    number, other = 1, 2
+    # There is history, and neither an offset nor a mark says how far it is done.
+    saved = CheckpointRecord("job-x", 1, 0, 2, 7, 0, fleet.lane().topic, 17, number, cursor="5")
+    fleet.put(OutRecord(fleet.checkpoints, b"job-x", encode(saved), None, number))
+    worker = fleet.start("a")
+    eventually(lambda: worker.events("number.held"), 60, fleet.describe)
+    stuck = fleet.append("strict", {"amount": 1}, job_id=fleet.id_for(number, "stuck"))
+    runs = fleet.append("strict", {"amount": 1}, job_id=fleet.id_for(other, "runs"))
+    fleet.flush()
+    until(fleet, runs.id, Cause.ENDED)
+    told = until(fleet, stuck.id, Cause.HELD)
+    assert told.text.startswith(f"its partition {number} of queue {QUEUE} is held by a ")
+    assert "number.held" in told.advice
