@@ -17,11 +17,13 @@ from processor import events
 from processor.engine.attempt import Attempt
 from processor.engine.dispatch import Ending
 from processor.errors import ProcessEnded
+from processor.executors.loop_watch import HeldUp, LoopWatch
 from processor.executors.runner import run_async
 from processor.executors.stacks import stack_of_task, stack_through
 from processor.executors.threads import taken_back
 from processor.runtime import Inbox, Runtime
 from processor.signals import RUNNING_HERE, RunningHere
+from processor.texts import place_of
 
 log = events.logger(__name__)
 
@@ -64,6 +66,8 @@ class AsyncPool:
         """The worker's context variables: each attempt sees these, and nothing that another has set."""
         self._stopping = self._over = False
         self._waking = False
+        # A loop that somebody else steps never runs beside its owner.
+        self._watch = LoopWatch(self._loop, runtime.clock) if loop is None else None
         self._actor = runtime.start(name, self._serve)
 
     def submit(self, attempts: list[Attempt]) -> None:
@@ -74,6 +78,22 @@ class AsyncPool:
         if self._backlog and not self._waking:
             self._waking = True
             self._loop.call_soon_threadsafe(self._wake)
+        if self._running and self._watch is not None and not self._stopping:
+            silent = self._watch.due()
+            if silent is not None:
+                self._watch.held_up(self._holder(silent))
+
+    @property
+    def held_up(self) -> HeldUp | None:
+        """The job that holds up the loop, if one does."""
+        return None if self._watch is None else self._watch.found
+
+    def _holder(self, seconds: float) -> HeldUp:
+        """Whose handler the loop is in: asked by another thread, so it may be over by now."""
+        current = asyncio.current_task(self._loop)
+        running = [attempt for attempt, task in list(self._running.items()) if task is current]
+        at = place_of(stack_through(AsyncPool._serve, self))
+        return HeldUp(seconds, running[0].job.id, running[0].job.type, at) if running else HeldUp(seconds, "", "", at)
 
     def recall(self) -> list[Attempt]:
         return taken_back(self._backlog)

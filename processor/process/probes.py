@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from processor import events
 from processor.errors import SettingsError
+from processor.executors.event_loop import AsyncPool
 from processor.process.metrics import Scrape
 
 if TYPE_CHECKING:
@@ -93,7 +94,16 @@ class Probes:
     def _health(self) -> dict[str, Any]:
         last = self._worker.last_turn
         silent = 0.0 if last == 0.0 else self._worker.state.clock.monotonic() - last
-        return {"ok": silent < self._stuck_after, "last_turn_seconds_ago": round(silent, 3)}
+        return {"ok": silent < self._stuck_after, "last_turn_seconds_ago": round(silent, 3), **self._held_up()}
+
+    def _held_up(self) -> dict[str, Any]:
+        """Event loops that a handler holds up. No reason to restart the process: the job would be at it again."""
+        found = {}
+        for (queue, _), ready_queue in list(self._worker.dispatch.ready_queues.items()):
+            held = ready_queue.pool.held_up if isinstance(ready_queue.pool, AsyncPool) else None
+            if held is not None:
+                found[queue] = {**held._asdict(), "seconds": round(held.seconds, 1)}
+        return {"event_loops_held_up": found} if found else {}
 
 
 class _Server(ThreadingHTTPServer):

@@ -67,6 +67,11 @@ def in_child(ctx: Context) -> int:
 def exits(ctx: Context) -> None:
     os._exit(7)
 
+@app.job("blocks", queue="q")
+async def blocks(ctx: Context) -> None:
+    while not NOTES.with_name("hurry").exists():
+        time.sleep(0.05)
+
 @app.job("quick", queue="q", executor="process")
 def quick(ctx: Context) -> int:
     return os.getpid()
@@ -307,6 +312,21 @@ def test_probes_answer_in_every_process(site: Site) -> None:
     # The second process may still be on its way into the group.
     owned = 'numbers_owned{queue="q"}'
     eventually(lambda: worker.metric(owned) + worker.metric(owned, 1) == 4, 30.0)
+
+
+def test_a_held_up_event_loop_is_told_by_the_probe(site: Site) -> None:
+    worker = site.start()
+    handle = enqueue(site, "blocks")
+    eventually(lambda: handle.id in worker.get("/healthz")[1], 60.0)
+    status, page = worker.get("/healthz")
+    assert status == 200
+    assert json.loads(page)["event_loops_held_up"]["q"]["job_type"] == "blocks"
+    [warning] = worker.events("loop.held_up")
+    assert warning["job_id"] == handle.id
+    assert "jobs.py" in warning["at"]
+    site.hurry()
+    handle.result(timeout="60s")
+    eventually(lambda: "held_up" not in worker.get("/healthz")[1], 60.0)
 
 
 def test_nothing_outlives_a_killed_supervisor(site: Site) -> None:
