@@ -105,7 +105,7 @@ def test_a_redrive_killed_again_and_again_sends_each_letter_once(fleet: Fleet) -
     tried = len(fleet.ledger("reads"))
     kills = []
     for done in (1, 150):
-        process = command(fleet, "redrive", "--all-open", "--yes", "--rate", "150")
+        process = command(fleet, "redrive", "--all-open", "--yes", "--rate", "50")
         until_audited(fleet, done)
         process.kill()
         process.communicate()
@@ -132,7 +132,8 @@ def test_two_operators_at_once_send_each_letter_once(fleet: Fleet) -> None:
     fleet.finish(ids, 60)
     eventually(lambda: len(fleet.dead_letters()) == MANY, 20, fleet.describe)
     chosen = ["redrive", "--since", "1h", "--dead-reason", "bad_payload", "--yes"]
-    first = command(fleet, *chosen, "--rate", "100")
+    # So slow that the second has begun before it is done, however long that one takes to start.
+    first = command(fleet, *chosen, "--rate", "5")
     until_audited(fleet, 1)
     second = command(fleet, *chosen)
     said = [process.communicate(timeout=90)[1] for process in (first, second)]
