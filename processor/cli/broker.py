@@ -126,10 +126,11 @@ def _cluster(data_dir: Path, port: int, brokers: str | None, version: str | None
     config = DevBrokerConfig(
         data_dir=data_dir, port=port, brokers=int(brokers or 1), version=version or DEFAULT_VERSION
     )
-    return DevBroker(config, progress=_progress)
+    return DevBroker(config, progress=show_fetch)
 
 
-def _progress(done: int, total: int, name: str) -> None:
+def show_fetch(done: int, total: int, name: str) -> None:
+    """How far the download of Kafka is, on stderr."""
     line = f"fetching Kafka: {done + 1} of {total}  {name}"
     if sys.stderr.isatty():
         click.echo(f"\r\x1b[K{line}", nl=done + 1 == total, err=True)

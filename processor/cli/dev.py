@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from processor.cli.broker import DEFAULT_PORT, default_data_dir
+from processor.cli.broker import DEFAULT_PORT, default_data_dir, show_fetch
 from processor.cli.output import Output
 from processor.errors import DefinitionError
 
@@ -54,13 +54,16 @@ Stamps = dict[Path, int]
     help="Folder of the local Kafka; kept.",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def dev(app_path: str, bootstrap: str | None, data_dir: Path, debug: bool) -> None:
+@click.option(
+    "--port", type=click.IntRange(1, 65_535), help=f"Port of the local Kafka, if its folder is new. [{DEFAULT_PORT}]"
+)
+def dev(app_path: str, bootstrap: str | None, data_dir: Path, debug: bool, port: int | None) -> None:
     """Broker, topics and worker in one; the worker restarts when a file beside the module is saved."""
     with Output(debug=debug).errors(), contextlib.ExitStack() as stack:
         signal.signal(signal.SIGTERM, _interrupt)
         folder = source_folder(app_path)
         if bootstrap is None:
-            bootstrap = stack.enter_context(_local_kafka(data_dir))
+            bootstrap = stack.enter_context(_local_kafka(data_dir, port))
         _say(f"Kafka at {bootstrap}")
         _say(f"watching {folder} for saves; Ctrl-C stops all")
         _say("in another terminal:")
@@ -89,18 +92,57 @@ class DevWorker:
         self._environment = {**os.environ, _BOOTSTRAP: bootstrap}
         self._app_path = app_path
         self._process: subprocess.Popen[bytes] | None = None
+        self._ready: int | None = None
+        """Becomes readable when the worker is ready, or gone."""
 
-    def start(self) -> None:
-        """Bring the topics to the plan, then start. A module that does not import leaves the worker stopped."""
+    @property
+    def program(self) -> str:
+        """What runs the module as a program, which may enqueue jobs."""
+        name = self._app_path.partition(":")[0]
+        return f"python {name}" if name.endswith(".py") else f"python -m {name}"
+
+    def start(self) -> int:
+        """Bring the topics to the plan, then start; the exit code of what did not work, else 0. A module that does not
+        import leaves the worker stopped.
+        """
         from processor.demo.fleet import tied_command
 
         apply = tied_command(["topics", "apply", "--app", self._app_path])
-        if subprocess.run(apply, env=self._environment, stdout=subprocess.DEVNULL, check=False).returncode:
-            _say("the app cannot be started as it is; the next save tries again")
-            return
+        code = subprocess.run(apply, env=self._environment, stdout=subprocess.DEVNULL, check=False).returncode
+        if code:
+            return code
         arguments = ["worker", self._app_path, "--bootstrap", self._bootstrap, "--no-supervise", "--instance", SLOT]
-        # A session of its own: Ctrl-C is ours, and a second signal to the worker would end it at once.
-        self._process = subprocess.Popen(tied_command(arguments), env=self._environment, start_new_session=True)
+        self._listen_to(None)
+        ready, tells = os.pipe()
+        os.set_blocking(ready, False)
+        try:
+            # A session of its own: Ctrl-C is ours, and a second signal to the worker would end it at once.
+            self._process = subprocess.Popen(
+                tied_command([*arguments, "--ready-fd", str(tells)]),
+                env=self._environment,
+                start_new_session=True,
+                pass_fds=[tells],
+            )
+        finally:
+            os.close(tells)
+        self._listen_to(ready)
+        return 0
+
+    def is_ready(self) -> bool:
+        """Whether it has become ready since this was last asked."""
+        if self._ready is None:
+            return False
+        try:
+            told = os.read(self._ready, 1)
+        except BlockingIOError:
+            return False
+        self._listen_to(None)
+        return told == b"r"
+
+    def _listen_to(self, descriptor: int | None) -> None:
+        if self._ready is not None:
+            os.close(self._ready)
+        self._ready = descriptor
 
     def ended(self) -> int | None:
         """The exit code of a worker that ended by itself; None if it runs or was never started."""
@@ -109,7 +151,8 @@ class DevWorker:
     def restart(self) -> None:
         """End it without leaving the group, and start the same slot again."""
         self._end(signal.SIGHUP)
-        self.start()
+        if self.start():
+            _say("the app cannot be started as it is; the next save tries again")
 
     def forget(self) -> None:
         """It has ended, and that was told."""
@@ -168,12 +211,17 @@ def has_dashboard() -> bool:
 def run(worker: DevWorker, folder: Path, dashboard: DevDashboard | None = None) -> None:
     """Restart the worker, and the dashboard, at every save, until interrupted."""
     seen = stamps(folder)
-    worker.start()
+    code: int | None = worker.start()
+    if code:
+        _say("that keeps the app from starting: mend it, and start again")
+        sys.exit(code)
     if dashboard is not None:
         _say("the dashboard, for this machine alone:")
         dashboard.start()
     while True:
         time.sleep(_LOOK_EVERY)
+        if worker.is_ready():
+            _say(f"ready: now run `{worker.program}` in another terminal")
         code = worker.ended()
         if code is not None:
             _say(f"the worker ended with exit code {code}; the next save starts it again")
@@ -228,14 +276,24 @@ def _sources(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _local_kafka(data_dir: Path) -> Iterator[str]:
-    """The local Kafka of `processor broker`: one that runs already is used and left running."""
+def _local_kafka(data_dir: Path, port: int | None) -> Iterator[str]:
+    """The local Kafka of `processor broker`: one that runs already is used and left running.
+
+    Raises:
+        DefinitionError: that of the folder listens on another port.
+    """
     from processor.broker.dev import DevBroker, DevBrokerConfig
 
     known = (data_dir / "cluster.json").exists()
     kafka: DevBroker = (
-        DevBroker.at(data_dir) if known else DevBroker(DevBrokerConfig(data_dir=data_dir, port=DEFAULT_PORT))
+        DevBroker.at(data_dir)
+        if known
+        else DevBroker(DevBrokerConfig(data_dir=data_dir, port=port or DEFAULT_PORT), progress=show_fetch)
     )
+    if known and port is not None and not kafka.bootstrap.endswith(f":{port}"):
+        raise DefinitionError(
+            f"the Kafka of {data_dir} listens on {kafka.bootstrap}", hint="leave --port, or give another folder: --data"
+        )
     if kafka.is_running():
         yield kafka.bootstrap
         return

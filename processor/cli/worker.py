@@ -37,6 +37,8 @@ class Flags:
     log_format: str
     bootstrap: str | None
     supervise: bool
+    ready_fd: int | None = None
+    """A pipe of whoever started this: told once when the worker is ready."""
 
     def overrides(self) -> dict[str, Any]:
         """The flags that are settings."""
@@ -66,6 +68,7 @@ class Flags:
 @click.option(
     "--supervise/--no-supervise", default=True, help="Start a worker that dies again (default), or end with it."
 )
+@click.option("--ready-fd", type=int, hidden=True)
 def worker(**flags: Any) -> None:
     """Run the jobs of MODULE:APP (or FILE.py:APP) until stopped.
 
@@ -118,7 +121,7 @@ def _run(flags: Flags) -> int:
     config = worker_config(app, settings, slots[0].name, options)
     _summary(flags, settings, config, slots, http)
     if not forks:
-        return _serve(app, settings, config, flags.app_path, http, signals)
+        return _serve(app, settings, config, flags.app_path, http, signals, lambda: _tell(flags.ready_fd))
 
     def serve(index: int, slot: Slot, on_ready: Callable[[], None], signals: StopSignals) -> int:
         address = None if http is None else http.plus(index)
@@ -152,6 +155,12 @@ def _serve(
             error.hint = f"processor topics plan --app {app_path}, then: apply"
             raise
     raise AssertionError("errors() exits or raises")
+
+
+def _tell(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.write(descriptor, b"r")
+        os.close(descriptor)
 
 
 def _broker(settings: Settings) -> Broker:

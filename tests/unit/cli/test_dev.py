@@ -22,8 +22,9 @@ class FakeWorker(dev.DevWorker):
         self.done: list[str] = []
         self._acts = list(acts)
 
-    def start(self) -> None:
+    def start(self) -> int:
         self.done.append("start")
+        return 0
 
     def restart(self) -> None:
         self.done.append("restart")
@@ -110,3 +111,24 @@ def test_the_dashboard_starts_with_the_worker_and_knows_the_code_as_saved(
     with pytest.raises(Interrupted):
         dev.run(worker, tmp_path, dashboard)
     assert dashboard.done == ["start", "start"]
+
+
+class Unloadable(FakeWorker):
+    """Its module does not import."""
+
+    def start(self) -> int:
+        super().start()
+        return 2
+
+
+def test_an_app_that_cannot_be_loaded_at_the_start_ends_it(tmp_path: Path) -> None:
+    worker = Unloadable()
+    with pytest.raises(SystemExit) as end:
+        dev.run(worker, tmp_path)
+    assert end.value.code == 2
+    assert worker.done == ["start"]
+
+
+def test_the_program_to_run_is_named_as_it_is_typed() -> None:
+    assert dev.DevWorker("jobs.py:app", "").program == "python jobs.py"
+    assert dev.DevWorker("shop.jobs:app", "").program == "python -m shop.jobs"
