@@ -41,7 +41,8 @@ class Leadership:
         self._config = config
         self._dead_slots = dead_slots
         self._reader: Reader | None = None
-        self._end = 0
+        self._end: int | None = None
+        """Where the topic ended when the last transaction before this was over; None: to be asked for."""
         self._stale_at = 0.0
 
     def read(self, now: float) -> int:
@@ -53,6 +54,9 @@ class Leadership:
         if self._reader is None:
             self._begin(now)
         assert self._reader is not None
+        if self._end is None:
+            self._end = self._broker.admin().end_offsets([self.place])[self.place]
+            self._stale_at = now + self._config.stable_wait
         batch = self._reader.fetch(FETCH, 0.0)
         for record in batch.records:
             try:
@@ -65,6 +69,13 @@ class Leadership:
         if not self.caught_up:
             self._look_for_end(now)
         return len(batch.records)
+
+    def doubt(self) -> None:
+        """A flush failed, and may be committed all the same: what it wrote is read before anything is decided again.
+        Call it when the producer of that flush is fenced, so that its transaction is over.
+        """
+        self.caught_up = False
+        self._end = None
 
     def load(self, group: str) -> Load:
         """An empty load, which commits how far the topic has been read."""
@@ -96,6 +107,7 @@ class Leadership:
 
     def _look_for_end(self, now: float) -> None:
         assert self._reader is not None
+        assert self._end is not None
         if self._reader.position(self.place) >= self._end:
             self.caught_up = True
             log.info("scheduler.caught_up", extra={"schedules": len(self.table.standings)})

@@ -70,6 +70,8 @@ class Scheduler:
         self._flusher: Flusher[Load] | None = None
         """There once it has been the leader: the others need none."""
         self._prepared = False
+        self._prepares = False
+        """A producer is to be made ready once the pace allows it: a successor in this slot is heard of before."""
         self._in_flight: FlushBatch[Load] | None = None
         self._watch_all = False
         self._lazy_at = 0.0
@@ -121,6 +123,9 @@ class Scheduler:
         busy = self._take_results()
         self._replace_stuck(now)
         self._member.poll(0.0)
+        if self._prepares and self._flusher is not None and self._pace.allows(now):
+            self._prepares = False
+            self._flusher.prepare()
         lead = self._lead
         if lead is None or not self._prepared:
             return busy
@@ -223,8 +228,8 @@ class Scheduler:
     def _flushed(self, result: FlushResult[Load]) -> None:
         if not result.batch.parts:
             self._prepared = result.error is None
-            if result.error is not None and self._flusher is not None:
-                self._flusher.prepare()
+            self._prepares = not self._prepared
+            if result.error is not None:
                 raise result.error
             return
         if result.batch is not self._in_flight:
@@ -245,6 +250,14 @@ class Scheduler:
             self._firing.done(load, lead.table)
         else:
             self._firing.failed(load, refused)
+            self._look_what_became_of_it(lead)
+
+    def _look_what_became_of_it(self, lead: Leadership) -> None:
+        """A flush that failed may be committed all the same. Decided anew as if it were not, `replace` would start a
+        run beside one that nobody knows of. So a new producer ends its transaction, and the topic is read to its end.
+        """
+        lead.doubt()
+        self._prepared, self._prepares = False, True
 
     # --- the end -------------------------------------------------------------------------------------------------
 
