@@ -1,0 +1,83 @@
+"""The table of jobs that wait to be sent, and storing one in a transaction of the caller's.
+
+To make the table with tools of your own (alembic, say): `from processor.outbox.table import metadata`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from typing import Any
+
+from processor.errors import DefinitionError, ExtraMissing
+from processor.job import Job, Lane
+from processor.wire.codec import encode
+
+try:
+    from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text, insert
+except ModuleNotFoundError as error:
+    raise ExtraMissing("outbox", "the outbox") from error
+
+metadata = MetaData()
+jobs = Table(
+    "processor_outbox",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("namespace", String(60), nullable=False),
+    Column("job_id", String(255), nullable=False),
+    Column("lane", String(10), nullable=False),
+    Column("job", LargeBinary, nullable=False),
+    Column("stored_at", BigInteger, nullable=False),
+    Column("refused", Text, nullable=True),
+    Index("processor_outbox_waiting", "namespace", "id"),
+)
+"""A row is deleted when its job is in the log. `refused`: why it will never be, as the broker or the codec says."""
+
+
+def store(session: Any, namespace: str, job: Job, lane: Lane) -> None:
+    """Store a job in the transaction of a SQLAlchemy `Session` or `Connection`. Nothing is committed.
+
+    Raises:
+        DefinitionError: `session` is none of these.
+    """
+    if inspect.iscoroutinefunction(_execute_of(session)):
+        raise DefinitionError(
+            f"session={type(session).__name__} is for async code",
+            hint="write await job_type.aenqueue(..., session=...)",
+        )
+    _execute_of(session)(_insert(namespace, job, lane))
+
+
+async def store_async(session: Any, namespace: str, job: Job, lane: Lane) -> None:
+    """`store`, also for an `AsyncSession` or `AsyncConnection`.
+
+    Raises:
+        DefinitionError: `session` is none of these.
+    """
+    done = _execute_of(session)(_insert(namespace, job, lane))
+    if inspect.isawaitable(done):
+        await done
+
+
+def _insert(namespace: str, job: Job, lane: Lane) -> Any:
+    return insert(jobs).values(
+        namespace=namespace,
+        job_id=job.id,
+        lane=str(lane),
+        job=encode(job),
+        stored_at=time.time_ns() // 1_000_000,
+    )
+
+
+def _execute_of(session: Any) -> Any:
+    execute = getattr(session, "execute", None)
+    if execute is None or (not type(session).__module__.startswith("sqlalchemy") and not _is_derived(session)):
+        raise DefinitionError(
+            f"session={session!r} cannot store a job",
+            hint="give a SQLAlchemy Session or Connection, or an AsyncSession with aenqueue",
+        )
+    return execute
+
+
+def _is_derived(session: Any) -> bool:
+    return any(base.__module__.startswith("sqlalchemy") for base in type(session).__mro__)

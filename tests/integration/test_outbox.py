@@ -1,0 +1,171 @@
+"""Jobs that are stored with the rows they are about: sent if those are committed, once, whoever dies. On real parts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, func, select
+from sqlalchemy.orm import Session
+
+from processor.errors import EnqueueUnconfirmed, SettingsError
+from processor.job import Job, Lane
+from processor.job_ids import uuid7
+from processor.outbox.relay import Relay, create, open_database
+from processor.outbox.table import jobs, store
+from tests.integration.fleet import Fleet
+from tests.integration.jobs_app import QUEUE
+from tests.postgres import postgres
+from tests.waiting import eventually
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Address of an empty database with an outbox."""
+    if request.param == "sqlite":
+        path = tmp_path / "shop.sqlite"
+        path.touch()
+        yield f"sqlite:///{path}"
+    else:
+        with postgres() as url:
+            yield url
+
+
+@pytest.fixture
+def engine(database: str) -> Iterator[Engine]:
+    engine = open_database(database)
+    create(engine)
+    create(engine)  # a second time changes nothing
+    yield engine
+    jobs.drop(engine)
+    engine.dispose()
+
+
+def leaf(place: int, job_type: str = "walk") -> Job:
+    now = 1_700_000_000_000 + place
+    return Job(uuid7(now), job_type, 1, QUEUE, json.dumps({"items": 1}).encode(), now)
+
+
+def waits(engine: Engine) -> int:
+    with engine.connect() as sql:
+        return sql.execute(select(func.count()).select_from(jobs)).scalar_one()
+
+
+def run_outbox(fleet: Fleet, database: str, *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "processor", "outbox", *words, "--database", database]
+    command += ["--namespace", fleet.namespace, "--bootstrap", fleet.bootstrap]
+    return subprocess.Popen(command, env=os.environ.copy(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_what_is_committed_is_sent_and_what_is_rolled_back_is_not(fleet: Fleet, engine: Engine) -> None:
+    kept, dropped = [leaf(place) for place in range(3)], leaf(9)
+    with Session(engine) as session:
+        for job in kept:
+            store(session, fleet.namespace, job, Lane.NORMAL)
+        session.commit()
+        store(session, fleet.namespace, dropped, Lane.NORMAL)
+        session.rollback()
+    with engine.begin() as sql:
+        store(sql, "another", leaf(7), Lane.NORMAL)
+    relay = Relay(engine, fleet.app.client())
+    assert relay.waiting().rows == 3
+    assert relay.drain() == 3
+    assert relay.drain() == 0
+    assert waits(engine) == 1, "what is of another namespace is left alone"
+    fleet.start_ready("a")
+    fleet.finish(job.id for job in kept)
+    fleet.settle()
+    assert {status.id for status in fleet.statuses()} == {job.id for job in kept}
+
+
+def test_every_row_runs_once_though_relays_are_killed(fleet: Fleet, engine: Engine, database: str) -> None:
+    stored = [leaf(place) for place in range(3_000)]
+    with Session(engine) as session:
+        for job in stored:
+            store(session, fleet.namespace, job, Lane.NORMAL)
+        session.commit()
+    fleet.start_ready("a")
+    for left in (2_999, 2_000):
+        relay = run_outbox(fleet, database, "run")
+        eventually(lambda left=left: waits(engine) <= left, 60, "the relay sends")  # type: ignore[misc]  # bound at once
+        relay.kill()
+        relay.communicate()
+    once = run_outbox(fleet, database, "run", "--once")
+    out, err = once.communicate(timeout=120)
+    assert once.returncode == 0, err
+    assert "sent" in out
+    assert waits(engine) == 0
+    fleet.finish((job.id for job in stored), 120)
+    fleet.settle()
+    assert Counter(str(line["job"]) for line in fleet.ledger("item")) == Counter(job.id for job in stored)
+
+
+def test_a_row_that_cannot_be_sent_holds_up_no_other(fleet: Fleet, engine: Engine) -> None:
+    good, nowhere = leaf(1), leaf(2)._replace(queue="nowhere")
+    with Session(engine) as session:
+        store(session, fleet.namespace, nowhere, Lane.NORMAL)
+        store(session, fleet.namespace, good, Lane.NORMAL)
+        session.execute(
+            jobs.insert().values(namespace=fleet.namespace, job_id="torn", lane="normal", job=b"?", stored_at=1)
+        )
+        session.commit()
+    relay = Relay(engine, fleet.app.client())
+    relay.drain()
+    assert relay.waiting() == (0, None, 2)
+    refused = {job_id: why for job_id, _, why in relay.refused()}
+    assert set(refused) == {nowhere.id, "torn"}
+    assert "refused" in refused[nowhere.id]
+    assert relay.retry_refused() == 2
+    assert relay.waiting().rows == 2
+    fleet.start_ready("a")
+    fleet.finish([good.id])
+
+
+def test_without_a_broker_the_rows_stay(engine: Engine, unique: str) -> None:
+    from processor.app import App
+    from processor.wire.settings_sources import load_settings
+
+    settings = {"kafka.bootstrap": "127.0.0.1:1", "client.enqueue_timeout": "1s", "client.close_timeout": "1s"}
+    app = App(unique, settings=load_settings(settings, env={}))
+    with Session(engine) as session:
+        store(session, unique, leaf(1), Lane.NORMAL)
+        session.commit()
+    relay = Relay(engine, app.client())
+    with pytest.raises(EnqueueUnconfirmed):
+        relay.send_some()
+    assert relay.waiting().rows == 1
+    app.close()
+
+
+def test_the_commands_tell_what_waits_and_what_is_wrong(fleet: Fleet, engine: Engine, database: str) -> None:
+    with Session(engine) as session:
+        store(session, fleet.namespace, leaf(1), Lane.NORMAL)
+        store(session, fleet.namespace, leaf(2)._replace(queue="nowhere"), Lane.NORMAL)
+        session.commit()
+    said = run_outbox(fleet, database, "show").communicate(timeout=60)[0]
+    assert said.startswith("2 jobs to be sent, the oldest for")
+    once = run_outbox(fleet, database, "run", "--once")
+    once.communicate(timeout=60)
+    assert once.returncode == 0
+    facts = json.loads(run_outbox(fleet, database, "show", "--json").communicate(timeout=60)[0])
+    assert (facts["rows"], facts["refused"]) == (0, 1)
+    assert facts["refused_rows"][0]["why"]
+    jobs.drop(engine)
+    missing = run_outbox(fleet, database, "run")
+    _, err = missing.communicate(timeout=60)
+    assert missing.returncode == 2
+    assert "processor outbox create" in err
+    create(engine)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://x/y", "sqlite:////nowhere/at/all.sqlite", "oracle+none://x"])
+def test_what_is_no_database_is_refused(url: str) -> None:
+    with pytest.raises(Exception) as caught:  # noqa: PT011  (which of two says the next line)
+        open_database(url)
+    assert isinstance(caught.value, SettingsError) or "extra" in str(caught.value)
