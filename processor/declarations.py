@@ -120,6 +120,7 @@ class NamedOptions(TypedDict, total=False):
     at: datetime | None
     kill_after: Duration | None
     kill_at: datetime | None
+    session: Any
     idempotency_key: str | None
     until: Literal["window", "finished"]
     when_full: Literal["raise", "wait"] | None
@@ -146,6 +147,8 @@ class Enqueue:
     """How long from now the job is given up, whatever it does; instead of what its type says."""
     kill_at: datetime | None = None
     """The same as a moment with a zone."""
+    session: Any = None
+    """A SQLAlchemy session or connection: the job is stored in its transaction, and sent after that."""
     idempotency_key: str | None = None
     when_full: str | None = None
     """At the limit of its queue: `raise` or `wait`; None: as the queue was declared."""

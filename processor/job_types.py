@@ -15,6 +15,7 @@ from processor.broker.reach import within
 from processor.callables import kind_of, refuse_async, refuse_awaitable
 from processor.client.handles import Enqueued, Handle
 from processor.client.sender import Client
+from processor.client.track import Track
 from processor.context import AsyncContext, Context
 from processor.context.values import ResultCodec, encode_result, return_type
 from processor.core.deadlines import kill_date
@@ -89,6 +90,7 @@ class JobType(Generic[P, R]):
                 starts or goes on after that; `idempotency_key`: whoever enqueues the same key again gets the same job,
                 and it runs once; `until="finished"`: the key is free again when that job has ended;
                 `when_full`: at the limit of the queue, `raise` or `wait`, if not as the queue was declared.
+                `session`: store it in this transaction of your database, to be sent after its commit.
 
         Raises:
             PayloadInvalid, PayloadTooLarge: the payload cannot be a job.
@@ -105,7 +107,15 @@ class JobType(Generic[P, R]):
     async def aenqueue(self, payload: P, **how: Unpack[EnqueueOptions]) -> Handle[R]: ...
     async def aenqueue(self, payload: Any = None, **how: Any) -> Handle[R]:
         """`enqueue` for the event loop, which goes on while the job is being confirmed."""
-        return await asyncio.to_thread(self._start, payload, Enqueue(**how))
+        told = Enqueue(**how)
+        if told.session is None:
+            return await asyncio.to_thread(self._start, payload, told)
+        from processor.outbox.table import store_async  # needs an extra
+
+        lane, client = self._lane(told), self._declared.client()
+        job = prepared(client, self._job(payload, told.id, client), told)
+        await store_async(told.session, client.namespace, job, lane, told.keeps_out)
+        return handle_of(client, job, None, self.decode_result, self.attempts)
 
     def enqueue_many(
         self,
@@ -306,10 +316,27 @@ def start(
     decode: Callable[[bytes | None], R],
     attempts: int | None = None,
 ) -> Handle[R]:
-    """Send a job and return its handle.
+    """Send a job, or store it in a transaction of the caller's, and return its handle.
 
     Raises:
         DefinitionError: the time when it is to start, or its idempotency key, makes no sense.
+    """
+    job = prepared(client, job, how)
+    if how.session is not None:
+        from processor.outbox.table import store  # needs an extra
+
+        store(how.session, client.namespace, job, lane, how.keeps_out)
+        return handle_of(client, job, None, decode, attempts)
+    client.gates.admit(job.queue, how.when_full)
+    track = client.track(job, repeats=how.repeats, until=how.keeps_out)
+    client.send(job, lane, derived=how.repeats, wait=how.wait, until=how.keeps_out)
+    return handle_of(client, job, track, decode, attempts)
+
+
+def prepared(client: Client, job: Job, how: Enqueue) -> Job:
+    """The job as it is told to start.
+
+    Raises as `start`.
     """
     job = under_key(job, how, client.config.dedupe_window)
     now_ms = client.clock.now_ms()
@@ -320,10 +347,13 @@ def start(
     if due is not None:
         job = job._replace(due_at=due)
         refuse_too_late(job)
-    client.gates.admit(job.queue, how.when_full)
-    with within(client.config.enqueue_timeout):
-        track = client.track(job, repeats=how.repeats, until=how.keeps_out)
-        client.send(job, lane, derived=how.repeats, wait=how.wait, until=how.keeps_out)
+    return job
+
+
+def handle_of(
+    client: Client, job: Job, track: Track | None, decode: Callable[[bytes | None], R], attempts: int | None
+) -> Handle[R]:
+    """The handle of a job that was made here."""
     return Handle(job.id, client.tail, decode, track, client.cancel, attempts, job.type, job.due_at)
 
 

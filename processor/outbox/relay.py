@@ -48,6 +48,15 @@ class Waiting(NamedTuple):
     """Rows beside these that will not be sent."""
 
 
+class Ready(NamedTuple):
+    """A row, decoded."""
+
+    id: int
+    job: Job
+    lane: Lane
+    until: str | None
+
+
 def open_database(url: str) -> Engine:
     """The database of an outbox.
 
@@ -151,14 +160,14 @@ class Relay:
             raise _unusable(error) from error
 
     def _locked(self, sql: Connection) -> Sequence[Any]:
-        wanted = select(jobs.c.id, jobs.c.job_id, jobs.c.lane, jobs.c.job)
+        wanted = select(jobs.c.id, jobs.c.lane, jobs.c.until, jobs.c.job)
         wanted = wanted.where(jobs.c.namespace == self._client.namespace, jobs.c.refused.is_(None))
         return sql.execute(wanted.order_by(jobs.c.id).limit(BATCH).with_for_update(skip_locked=True)).all()
 
     def _send(self, sql: Connection, rows: Sequence[Any]) -> None:
         fine, refused = _decoded(rows)
         try:
-            self._client.send_many((job, lane, True) for _, job, lane in fine)
+            self._client.send_many((row.job, row.lane, True, row.until) for row in fine)
         except EnqueueUnconfirmed:
             raise
         except EnqueueError:
@@ -169,20 +178,18 @@ class Relay:
             log.error("outbox.refused", extra={"row": row_id, "error": why})
             sql.execute(update(jobs).where(jobs.c.id == row_id).values(refused=why))
         if fine:
-            sql.execute(delete(jobs).where(jobs.c.id.in_([row_id for row_id, _, _ in fine])))
+            sql.execute(delete(jobs).where(jobs.c.id.in_([row.id for row in fine])))
 
-    def _one_by_one(
-        self, rows: list[tuple[int, Job, Lane]]
-    ) -> tuple[list[tuple[int, Job, Lane]], list[tuple[int, str]]]:
+    def _one_by_one(self, rows: list[Ready]) -> tuple[list[Ready], list[tuple[int, str]]]:
         sent, refused = [], []
         for row in rows:
             try:
-                self._client.send(row[1], row[2], derived=True)
+                self._client.send(row.job, row.lane, derived=True, until=row.until)
                 sent.append(row)
             except EnqueueUnconfirmed:
                 raise
             except EnqueueError as error:
-                refused.append((row[0], message_of(error, 1000)))
+                refused.append((row.id, message_of(error, 1000)))
         return sent, refused
 
     def drain(self, tick: Callable[[int], object] = lambda _: None) -> int:
@@ -210,11 +217,11 @@ class Relay:
             stop.wait(wait)
 
 
-def _decoded(rows: Sequence[Any]) -> tuple[list[tuple[int, Job, Lane]], list[tuple[int, str]]]:
+def _decoded(rows: Sequence[Any]) -> tuple[list[Ready], list[tuple[int, str]]]:
     fine, refused = [], []
     for row in rows:
         try:
-            fine.append((row.id, decode_job(row.job), Lane(row.lane)))
+            fine.append(Ready(row.id, decode_job(row.job), Lane(row.lane), row.until))
         except (RecordError, ValueError) as error:
             refused.append((row.id, message_of(error, 1000)))
     return fine, refused

@@ -26,15 +26,18 @@ jobs = Table(
     Column("namespace", String(60), nullable=False),
     Column("job_id", String(255), nullable=False),
     Column("lane", String(10), nullable=False),
+    Column("until", String(10), nullable=True),
     Column("job", LargeBinary, nullable=False),
     Column("stored_at", BigInteger, nullable=False),
     Column("refused", Text, nullable=True),
     Index("processor_outbox_waiting", "namespace", "id"),
 )
-"""A row is deleted when its job is in the log. `refused`: why it will never be, as the broker or the codec says."""
+"""A row is deleted when its job is in the log. `until`: how long its idempotency key keeps others out, if it has one.
+`refused`: why it will never be sent, as the broker or the codec says.
+"""
 
 
-def store(session: Any, namespace: str, job: Job, lane: Lane) -> None:
+def store(session: Any, namespace: str, job: Job, lane: Lane, until: str | None = None) -> None:
     """Store a job in the transaction of a SQLAlchemy `Session` or `Connection`. Nothing is committed.
 
     Raises:
@@ -45,25 +48,26 @@ def store(session: Any, namespace: str, job: Job, lane: Lane) -> None:
             f"session={type(session).__name__} is for async code",
             hint="write await job_type.aenqueue(..., session=...)",
         )
-    _execute_of(session)(_insert(namespace, job, lane))
+    _execute_of(session)(_insert(namespace, job, lane, until))
 
 
-async def store_async(session: Any, namespace: str, job: Job, lane: Lane) -> None:
+async def store_async(session: Any, namespace: str, job: Job, lane: Lane, until: str | None = None) -> None:
     """`store`, also for an `AsyncSession` or `AsyncConnection`.
 
     Raises:
         DefinitionError: `session` is none of these.
     """
-    done = _execute_of(session)(_insert(namespace, job, lane))
+    done = _execute_of(session)(_insert(namespace, job, lane, until))
     if inspect.isawaitable(done):
         await done
 
 
-def _insert(namespace: str, job: Job, lane: Lane) -> Any:
+def _insert(namespace: str, job: Job, lane: Lane, until: str | None) -> Any:
     return insert(jobs).values(
         namespace=namespace,
         job_id=job.id,
         lane=str(lane),
+        until=until,
         job=encode(job),
         stored_at=time.time_ns() // 1_000_000,
     )

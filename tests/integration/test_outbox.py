@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -12,15 +13,16 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, func, select
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from processor.errors import EnqueueUnconfirmed, SettingsError
+from processor.errors import DefinitionError, EnqueueUnconfirmed, PayloadInvalid, SettingsError
 from processor.job import Job, Lane
 from processor.job_ids import uuid7
 from processor.outbox.relay import Relay, create, open_database
-from processor.outbox.table import jobs, store
+from processor.outbox.table import jobs, metadata, store
 from tests.integration.fleet import Fleet
-from tests.integration.jobs_app import QUEUE
+from tests.integration.jobs_app import QUEUE, Walk
 from tests.postgres import postgres
 from tests.waiting import eventually
 
@@ -162,6 +164,61 @@ def test_the_commands_tell_what_waits_and_what_is_wrong(fleet: Fleet, engine: En
     assert missing.returncode == 2
     assert "processor outbox create" in err
     create(engine)
+
+
+def test_the_doors_store_a_job(fleet: Fleet, engine: Engine) -> None:
+    """With all that an enqueue may be told; checked at once, without a broker."""
+    walk = fleet.app.job_types["walk"]
+    with Session(engine) as session:
+        plain = walk.enqueue(Walk(items=2), session=session)
+        keyed = [walk.enqueue(Walk(items=2), session=session, idempotency_key="order-7") for _ in range(2)]
+        later = walk.enqueue(Walk(items=2), session=session, delay="2s")
+        named = fleet.app.enqueue("walk", {"items": 2}, session=session)
+        with pytest.raises(PayloadInvalid):
+            fleet.app.enqueue("walk", {"items": "many"}, session=session)
+        assert waits(engine) == 0, "nothing is committed"
+        session.commit()
+    assert keyed[0].id == keyed[1].id
+    assert Relay(engine, fleet.app.client()).drain() == 5
+    fleet.start_ready("a")
+    ids = {handle.id for handle in (plain, *keyed, later, named)}
+    for handle in (plain, *keyed, later, named):
+        handle.result(timeout=60)
+    fleet.settle()
+    assert Counter(str(line["job"]) for line in fleet.ledger("item")) == dict.fromkeys(ids, 2)
+    assert plain.result(timeout=20) == named.result(timeout=20)
+
+
+def test_async_sessions_store_a_job(fleet: Fleet, tmp_path: Path) -> None:
+    walk = fleet.app.job_types["walk"]
+    path = tmp_path / "async.sqlite"
+
+    async def both() -> list[str]:
+        engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+        async with engine.begin() as sql:
+            await sql.run_sync(metadata.create_all)
+        async with AsyncSession(engine) as session:
+            first = await walk.aenqueue(Walk(items=1), session=session)
+            with pytest.raises(DefinitionError, match="aenqueue"):
+                walk.enqueue(Walk(items=1), session=session)
+            await session.commit()
+        async with engine.begin() as sql:
+            second = await walk.aenqueue(Walk(items=1), session=sql)
+        await engine.dispose()
+        return [first.id, second.id]
+
+    ids = asyncio.run(both())
+    engine = open_database(f"sqlite:///{path}")
+    assert Relay(engine, fleet.app.client()).drain() == 2
+    engine.dispose()
+    fleet.start_ready("a")
+    fleet.finish(ids)
+
+
+@pytest.mark.parametrize("session", [object(), "sqlite://", 7])
+def test_what_is_no_session_is_refused(fleet: Fleet, session: object) -> None:
+    with pytest.raises(DefinitionError, match="cannot store a job"):
+        fleet.app.job_types["walk"].enqueue(Walk(items=1), session=session)
 
 
 @pytest.mark.parametrize("url", ["nonsense", "mysql://x/y", "sqlite:////nowhere/at/all.sqlite", "oracle+none://x"])
