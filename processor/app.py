@@ -33,10 +33,11 @@ from processor.declarations import (
     checked_options,
     declared_queue,
 )
+from processor.enqueueing import start
 from processor.errors import DefinitionError, UnknownJobType, UnknownQueue
 from processor.job import Lane
 from processor.job_ids import checked_id
-from processor.job_types import BareHandler, JobType, PayloadHandler, json_result, start, untyped_job
+from processor.job_types import BareHandler, JobType, PayloadHandler, json_result, untyped_job
 from processor.policies import Retry
 from processor.schedules import Schedules
 from processor.texts import shown

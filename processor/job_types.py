@@ -11,16 +11,13 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Generic, Literal, Protocol, TypeVar, Unpack, overload
 
 from processor.broker.base import OutRecord
-from processor.broker.reach import within
 from processor.callables import kind_of, refuse_async, refuse_awaitable
 from processor.client.handles import Enqueued, Handle
 from processor.client.sender import Client
-from processor.client.track import Track
 from processor.context import AsyncContext, Context
 from processor.context.values import ResultCodec, encode_result, return_type
-from processor.core.deadlines import kill_date
-from processor.core.delays import due_at, refuse_too_late
 from processor.declarations import Declaration, Enqueue, EnqueueOptions, checked_lane, under_key
+from processor.enqueueing import handle_of, prepared, start
 from processor.errors import DefinitionError, NameInvalid, PayloadInvalid, ResultType
 from processor.job import Job, Lane
 from processor.job_ids import checked_id, checked_key, checked_type, uuid7
@@ -306,55 +303,6 @@ class JobType(Generic[P, R]):
         if self._results is None:
             self._results = ResultCodec(return_type(self.handler), f"{self.__qualname__}()")
         return self._results
-
-
-def start(
-    client: Client,
-    job: Job,
-    lane: Lane,
-    how: Enqueue,
-    decode: Callable[[bytes | None], R],
-    attempts: int | None = None,
-) -> Handle[R]:
-    """Send a job, or store it in a transaction of the caller's, and return its handle.
-
-    Raises:
-        DefinitionError: the time when it is to start, or its idempotency key, makes no sense.
-    """
-    job = prepared(client, job, how)
-    if how.session is not None:
-        from processor.outbox.table import store  # needs an extra
-
-        store(how.session, client.namespace, job, lane, how.keeps_out)
-        return handle_of(client, job, None, decode, attempts)
-    client.gates.admit(job.queue, how.when_full)
-    track = client.track(job, repeats=how.repeats, until=how.keeps_out)
-    client.send(job, lane, derived=how.repeats, wait=how.wait, until=how.keeps_out)
-    return handle_of(client, job, track, decode, attempts)
-
-
-def prepared(client: Client, job: Job, how: Enqueue) -> Job:
-    """The job as it is told to start.
-
-    Raises as `start`.
-    """
-    job = under_key(job, how, client.config.dedupe_window)
-    now_ms = client.clock.now_ms()
-    killed = kill_date(how.kill_after, how.kill_at, now_ms)
-    if killed is not None:
-        job = job._replace(kill_at=killed)
-    due = due_at(how.delay, how.at, now_ms)
-    if due is not None:
-        job = job._replace(due_at=due)
-        refuse_too_late(job)
-    return job
-
-
-def handle_of(
-    client: Client, job: Job, track: Track | None, decode: Callable[[bytes | None], R], attempts: int | None
-) -> Handle[R]:
-    """The handle of a job that was made here."""
-    return Handle(job.id, client.tail, decode, track, client.cancel, attempts, job.type, job.due_at)
 
 
 def _told(function: Callable[[P], str], payload: P, what: str) -> str:

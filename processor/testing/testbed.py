@@ -31,8 +31,9 @@ from processor.client.sender import Client, ClientConfig
 from processor.core.replay.spec import Spec
 from processor.core.topic_plan import topic_plan
 from processor.declarations import Enqueue, EnqueueOptions
+from processor.enqueueing import start
 from processor.job_ids import uuid7
-from processor.job_types import JobType, start
+from processor.job_types import JobType
 from processor.runtime.stepping import Deadlock, SteppingRuntime
 from processor.states import State
 from processor.testing.fleet import LOOK, BedProcess, Fleet, TestbedError, app_of, no_app
