@@ -38,7 +38,8 @@ def declare(app: App, queue: str, note: Note) -> None:
 
     @app.job("walk.async", queue=queue, payload=Rows)
     async def walk(ctx: AsyncContext, p: Rows) -> int:
-        async for row in ctx.each("rows", lambda after: range((after or 0) + 1, p.count + 1), every="50ms"):
+        """Saves seldom by itself: what it has come to is saved when its worker stops."""
+        async for row in ctx.each("rows", lambda after: range((after or 0) + 1, p.count + 1), every="10m"):
             note(ctx, "row", item=row)
             await asyncio.sleep(0.01)
         return p.count
