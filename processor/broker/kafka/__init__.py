@@ -14,10 +14,11 @@ health          whether brokers answer, whether connections broke
 
 from __future__ import annotations
 
+import sys
 import threading
 import uuid
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaException
 
@@ -116,9 +117,24 @@ class KafkaBroker:
             admin.close()
 
     def _made(self, make: Callable[[ClientWatch], Client]) -> Client:
+        _refuse_green_threads()
         try:
             return make(ClientWatch(self._health, self.config.bootstrap))
         except KafkaException as exception:
             raise SettingsError(
                 f"Kafka client: {faults.cause(exception).str()}", hint="check the Kafka properties of the settings"
             ) from exception
+
+
+def _refuse_green_threads() -> None:
+    """A client of Kafka has threads of its own and waits in C: greenlets in the place of threads never get their turn.
+
+    Raises:
+        SettingsError: gevent has replaced Python's threads.
+    """
+    monkey: Any = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("threading"):
+        raise SettingsError(
+            "gevent has replaced Python's threads (monkey.patch_all()): the Kafka client waits for real ones for ever",
+            hint="leave threads as they are, monkey.patch_all(thread=False), or enqueue from a process without gevent",
+        )
