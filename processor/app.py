@@ -149,6 +149,7 @@ class App(Schedules):
         stall_timeout: Duration | None = None,
         queue_timeout: Duration | None = None,
         kill_after: Duration | None = None,
+        critical: bool | None = None,
         executor: Literal["thread", "process"] = "thread",
     ) -> PayloadHandler[P]: ...
     @overload
@@ -163,6 +164,7 @@ class App(Schedules):
         stall_timeout: Duration | None = None,
         queue_timeout: Duration | None = None,
         kill_after: Duration | None = None,
+        critical: bool | None = None,
         executor: Literal["thread", "process"] = "thread",
     ) -> BareHandler: ...
     def job(  # noqa: PLR0913  (as above)
@@ -179,6 +181,7 @@ class App(Schedules):
         stall_timeout: Duration | None = None,
         queue_timeout: Duration | None = None,
         kill_after: Duration | None = None,
+        critical: bool | None = None,
         executor: Literal["thread", "process"] = "thread",
     ) -> Any:
         """Decorator that registers a handler as a job type.
@@ -195,6 +198,8 @@ class App(Schedules):
             stall_timeout: the longest a handler may go without saving anything or a heartbeat; as above.
             queue_timeout: a job that has not begun so long after it was due is `expired`.
             kill_after: how long after its enqueue a job is given up (`killed`), whatever it does.
+            critical: True: tried until its kill date, alerts when dead, its enqueue never fails in silence; False: its
+                enqueue never fails and may drop the job; see `processor.client.critical`.
             executor: `process` runs each `def` handler in a child process that can be killed.
 
         Raises:
@@ -208,7 +213,7 @@ class App(Schedules):
             version=version,
             key=key,
             search=(search,) if isinstance(search, str) else tuple(search),
-            options=checked_options(name, retry, attempt_timeout, stall_timeout, queue_timeout, kill_after),
+            options=checked_options(name, retry, attempt_timeout, stall_timeout, queue_timeout, kill_after, critical),
             executor=checked_executor(name, executor),
             client=self.client,
         )
@@ -329,9 +334,13 @@ class App(Schedules):
                     enqueue_timeout=chosen.enqueue_timeout,
                     close_timeout=chosen.close_timeout,
                     payload_max_bytes=chosen.payload_max_bytes,
+                    critical_timeout=chosen.critical_timeout,
+                    spool_dir=chosen.spool_dir,
                     dedupe_window=self.settings().topics.dedupe_window,
                 )
                 self._client = Client(config, self.broker, limit_of=self._limit_of)
+                # What a process that died has left is sent by the next one, whatever that does.
+                _ = chosen.spool_dir and self._client.reliability
             return self._client
 
     def _limit_of(self, queue: str) -> Limit | None:

@@ -15,7 +15,7 @@ from processor.core.idempotency import UNTILS, life_at
 from processor.errors import DefinitionError
 from processor.job import Job, Lane
 from processor.job_ids import checked_idempotency_key
-from processor.policies import JobOptions, Retry
+from processor.policies import JobOptions, Retry, unlimited
 from processor.wire.durations import Duration, parse_duration
 from processor.wire.topics import QueueSpec
 
@@ -124,6 +124,7 @@ class NamedOptions(TypedDict, total=False):
     idempotency_key: str | None
     until: Literal["window", "finished"]
     when_full: Literal["raise", "wait"] | None
+    critical: bool | None
 
 
 class EnqueueOptions(NamedOptions, total=False):
@@ -150,6 +151,8 @@ class Enqueue:
     session: Any = None
     """A SQLAlchemy session or connection: the job is stored in its transaction, and sent after that."""
     idempotency_key: str | None = None
+    critical: bool | None = None
+    """As `App.job` has it; None: as the job type says."""
     when_full: str | None = None
     """At the limit of its queue: `raise` or `wait`; None: as the queue was declared."""
     until: str = "window"
@@ -230,18 +233,27 @@ def checked_options(
     stall_timeout: Duration | None,
     queue_timeout: Duration | None,
     kill_after: Duration | None,
+    critical: bool | None = None,
 ) -> JobOptions:
     """The policy of a job type.
 
     Raises:
-        DefinitionError: a time limit is none, or could never be kept; or `retry` is no policy.
+        DefinitionError: a time limit is none, or could never be kept; or `retry` is no policy; or a critical job could
+            be dropped by it.
     """
+    if critical:
+        if queue_timeout is not None:
+            raise DefinitionError(
+                f"job type {name} is critical and has a queue_timeout: it would expire", hint="use kill_after"
+            )
+        retry = unlimited(name, retry)
     return JobOptions(
         retry=Retry() if retry is None else retry,
         attempt_timeout=checked_seconds(name, "attempt_timeout", attempt_timeout),
         stall_timeout=checked_seconds(name, "stall_timeout", stall_timeout),
         queue_timeout=checked_seconds(name, "queue_timeout", queue_timeout),
         kill_after=checked_seconds(name, "kill_after", kill_after),
+        critical=critical,
     )
 
 

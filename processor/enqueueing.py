@@ -12,6 +12,7 @@ from processor.client.track import Track
 from processor.core.deadlines import kill_date
 from processor.core.delays import due_at, refuse_too_late
 from processor.declarations import Enqueue, under_key
+from processor.errors import DefinitionError
 from processor.job import Job, Lane
 
 R = TypeVar("R")
@@ -24,17 +25,27 @@ def start(
     how: Enqueue,
     decode: Callable[[bytes | None], R],
     attempts: int | None = None,
+    critical: bool | None = None,
 ) -> Handle[R]:
     """Send a job, or store it in a transaction of the caller's, and return its handle.
 
     Raises:
         DefinitionError: the time when it is to start, or its idempotency key, makes no sense.
     """
+    critical = critical if how.critical is None else how.critical
+    if critical and not how.wait:
+        raise DefinitionError(
+            f"job {job.type} is critical, and wait=False", hint="leave wait= out: it waits for the log"
+        )
     job = prepared(client, job, how)
     if how.session is not None:
         from processor.outbox.table import store  # needs an extra
 
         store(how.session, client.namespace, job, lane, how.keeps_out)
+        return handle_of(client, job, None, decode, attempts)
+    if critical is not None:
+        send = client.reliability.send_critical if critical else client.reliability.offer
+        send(job, lane, derived=how.repeats, until=how.keeps_out)
         return handle_of(client, job, None, decode, attempts)
     client.gates.admit(job.queue, how.when_full)
     with within(client.config.enqueue_timeout):

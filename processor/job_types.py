@@ -156,8 +156,19 @@ class JobType(Generic[P, R]):
                 made.add(job.id, chosen=repeats)
                 yield job, chosen, repeats, how.keeps_out
 
-        client.send_many(jobs(), when_full)
+        critical = self.options.critical
+        if critical is None:
+            client.send_many(jobs(), when_full)
+        else:
+            for job, lane_, derived, keeps_out in jobs():
+                send = client.reliability.send_critical if critical else client.reliability.offer
+                send(job, lane_, derived=derived, until=keeps_out)
         return made
+
+    @property
+    def not_sent(self) -> int:
+        """Jobs of this type that this process dropped since the app was opened, because of `critical=False`."""
+        return self._declared.client().reliability.not_sent[self.name]
 
     def upgrade(self, version: int) -> Callable[[F], F]:
         """Decorator of a function that reads payloads of an older `version`: from its JSON to the model of today, or
@@ -197,6 +208,8 @@ class JobType(Generic[P, R]):
         retry = self.options.retry
         if retry is None:
             return 1
+        if self.options.critical:
+            return None
         special = any(rule.times is not None or isinstance(rule.decision, After) for rule in retry.rules)
         return None if special else retry.times
 
@@ -221,7 +234,7 @@ class JobType(Generic[P, R]):
         lane = self._lane(how)
         client = self._declared.client()
         job = self._job(payload, how.id, client)
-        return start(client, job, lane, how, self.decode_result, self.attempts)
+        return start(client, job, lane, how, self.decode_result, self.attempts, self.options.critical)
 
     def _lane(self, how: Enqueue) -> Lane:
         lane = checked_lane(how, self.queue)

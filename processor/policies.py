@@ -14,6 +14,8 @@ from processor.errors import DefinitionError
 from processor.wire.durations import Duration, parse_duration
 
 LONGEST_DELAY = 30 * 86_400.0
+ENDLESS = 2**31 - 1
+"""Attempts of a critical job: as many as there is time for."""
 LONGEST_REASON = 500
 """Characters."""
 _DOUBLINGS = 64
@@ -187,6 +189,21 @@ class Retry:
         return next((rule for rule in self.rules if isinstance(error, rule.exception)), None)
 
 
+def unlimited(name: str, retry: Retry | None) -> Retry:
+    """The retry policy of a critical job type: as it is, without an end.
+
+    Raises:
+        DefinitionError: it drops jobs, or ends before the kill date.
+    """
+    chosen = Retry() if retry is None else retry
+    if any(isinstance(rule.decision, Discard) for rule in chosen.rules):
+        raise DefinitionError(f"job type {name} is critical and has a rule that discards it", hint="use Dead or Park")
+    if chosen.max_age is not None:
+        raise DefinitionError(f"job type {name} is critical and has a max_age", hint="use kill_after")
+    rules = tuple(replace(rule, times=None) if rule.times is not None else rule for rule in chosen.rules)
+    return replace(chosen, times=ENDLESS, rules=rules)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOptions:
     """The policy of a job type. Durations in seconds."""
@@ -201,6 +218,8 @@ class JobOptions:
     """How long after it was due a job may begin at the latest; else it is expired."""
     kill_after: float | None = None
     """How long after its enqueue a job is given up, whatever it does."""
+    critical: bool | None = None
+    """True: no attempt is the last, and its death alerts. False: its enqueue may drop it."""
 
     def __post_init__(self) -> None:
         if self.retry is not None and not isinstance(self.retry, Retry):

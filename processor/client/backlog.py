@@ -28,7 +28,8 @@ log = events.logger(__name__)
 PERIOD = 0.5
 """Seconds between two looks."""
 STALE = 1.0
-RAISE, WAIT = "raise", "wait"
+RAISE, WAIT, PASS = "raise", "wait", "pass"
+"""At the limit: `pass` is for jobs that were promised before."""
 
 
 class QueueFull(EnqueueError):
@@ -71,6 +72,12 @@ class BacklogGate:
         self._sample: BacklogSample | None = None
         self._before: BacklogSample | None = None
         self.changed = threading.Condition()
+
+    @property
+    def seen_full(self) -> bool:
+        """Whether there was no room at the last look."""
+        known = self._sample
+        return known is not None and known.backlog >= self.limit.max_backlog
 
     def admit(self, when_full: str, settle: Callable[[], object]) -> None:
         """One more job is about to be sent.
@@ -167,6 +174,14 @@ class BacklogGates:
             gate = self._opened(queue)
         if gate is not None:
             gate.admit(gate.limit.when_full if when_full is None else when_full, self._settle)
+
+    def is_full(self, queue: str) -> bool:
+        """Whether a queue was full when it was last looked at; nobody waits for a look here."""
+        try:
+            gate = self._gates[queue]
+        except KeyError:
+            gate = self._opened(queue)
+        return gate is not None and gate.seen_full
 
     def looks_next(self, queue: str) -> bool:
         """Whether the next `admit` may look at the queue: what was sent should be in the log by then."""

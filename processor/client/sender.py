@@ -10,13 +10,11 @@ opens its own at the next use. What the parent had not sent yet is the parent's 
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from processor import events
 from processor.broker.base import Broker, BulkProducer, OutRecord
@@ -24,9 +22,13 @@ from processor.broker.partitioner import partition_for
 from processor.broker.reach import until as gives_up_at
 from processor.broker.reach import within
 from processor.client import exits
-from processor.client.backlog import BacklogGates, Limit
+from processor.client.backlog import PASS, BacklogGates, Limit
+from processor.client.config import ClientConfig as ClientConfig
+from processor.client.config import Pause
+from processor.client.critical import Reliability
 from processor.client.orders import cancelling, give
-from processor.client.outlet import Outlet, Ticket
+from processor.client.outlet import Outlet, Ticket, failure_of, id_of
+from processor.client.outlet import keep_for_ever as keep_for_ever
 from processor.client.status import StatusTail
 from processor.client.track import Track
 from processor.clock import Clock, SystemClock
@@ -36,7 +38,7 @@ from processor.errors import BrokerError, EnqueueError, EnqueueUnconfirmed, Proc
 from processor.identity import operator
 from processor.job import Job, Lane
 from processor.texts import message_of
-from processor.wire.codec import decode_job, encode
+from processor.wire.codec import encode
 from processor.wire.headers import routing_headers
 from processor.wire.records import StatusRecord
 from processor.wire.topics import jobs_topic, status_topic
@@ -47,23 +49,6 @@ _STATUS_PATIENCE = 60.0
 """Seconds until the status topic is tried again before an enqueue, once it could not be asked."""
 CHUNK = 20_000
 """Records of one `send_many` that are confirmed together."""
-
-Pause = Callable[[threading.Event, float], object]
-"""Waits for an event for at most so many seconds; a test with a clock of its own moves it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientConfig:
-    """Times in seconds, sizes in bytes."""
-
-    namespace: str
-    enqueue_timeout: float = 30.0
-    """How long an enqueue waits for its acknowledgement."""
-    close_timeout: float = 30.0
-    """How long `close` waits for what is not acknowledged yet."""
-    payload_max_bytes: int = 1_000_000
-    dedupe_window: float = 86_400.0
-    """How long an idempotency key is remembered."""
 
 
 class Client:
@@ -105,15 +90,24 @@ class Client:
         """Partitions of queues."""
         self._tail: StatusTail | None = None
         self._failed: dict[str, str] = {}
+        self._reliability: Reliability | None = None
         self._no_status_before = -math.inf
-        self.gates = BacklogGates(
-            self.namespace, self._broker_opened, self.clock, self._limit_of, lambda: self._settle()
-        )
+        self.gates = BacklogGates(self.namespace, self.broker, self.clock, self._limit_of, lambda: self._settle())
         """The limits of its queues."""
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
-    def send(self, job: Job, lane: Lane, *, derived: bool = False, wait: bool = True, until: str | None = None) -> None:
+    def send(
+        self,
+        job: Job,
+        lane: Lane,
+        *,
+        derived: bool = False,
+        wait: bool = True,
+        until: str | None = None,
+        patience: float | None = None,
+        missed: Callable[[], None] | None = None,
+    ) -> None:
         """Append a job to its lane.
 
         Args:
@@ -122,18 +116,20 @@ class Client:
             derived: whether its id may have been sent before.
             wait: for the acknowledgement.
             until: how long its idempotency key keeps others out, if it has one.
+            patience: seconds to wait for it; None: `enqueue_timeout`.
+            missed: is called if it turns out that the record did not arrive, and `close` does not name it.
 
         Raises:
             EnqueueUnconfirmed: not acknowledged in time; sending it again with its id is safe.
             EnqueueError: the broker can never take this record.
         """
         record = self._record(job, lane, derived=derived, until=until)
-        ticket = Ticket(job.id)
+        ticket = Ticket(job.id, missed)
         outlet = self._opened()
         outlet.pending[ticket] = None
         outlet.producer.append(record, lambda error: self._delivered(outlet, ticket, error))
         if wait:
-            self._confirm(outlet, ticket, self.config.enqueue_timeout)
+            self._confirm(outlet, ticket, self.config.enqueue_timeout if patience is None else patience)
         elif outlet is not self._outlet or exits.begun():
             # The producer was closed meanwhile, or the process ends: perhaps nobody flushes behind this record.
             self._confirm(outlet, ticket, self.config.close_timeout)
@@ -153,11 +149,12 @@ class Client:
             producer = self._bulk_opened()
             try:
                 for job, lane, derived, until in jobs:
-                    if ids and self.gates.looks_next(job.queue):
-                        sent, ids = ids, []
-                        self._confirm_many(producer, sent)
-                        count += len(sent)
-                    self.gates.admit(job.queue, when_full)
+                    if when_full != PASS:
+                        if ids and self.gates.looks_next(job.queue):
+                            sent, ids = ids, []
+                            self._confirm_many(producer, sent)
+                            count += len(sent)
+                        self.gates.admit(job.queue, when_full)
                     producer.append(self._record(job, lane, derived=derived, until=until))
                     ids.append(job.id)
                     if len(ids) >= CHUNK:
@@ -178,26 +175,15 @@ class Client:
         if not left and not refused:
             self._unconfirmed = ()
             return
-        failed = {_id_of(record): error for record, error in refused}
-        if left:
-            # Which of them are there is not known; repeating one with its id is safe either way.
-            raise EnqueueUnconfirmed(
-                ids[0], f"no acknowledgement within {self.config.enqueue_timeout:g} s{self._whom()}", ids
-            )
-        self._unconfirmed = ()
-        first = next((job_id for job_id in ids if job_id in failed), ids[0])
-        error = failed.get(first) or next(iter(failed.values()))
-        if isinstance(error, RecordRefused):
-            raise EnqueueError(
-                f"job {first} was refused: {error}", hint="do the topics exist? processor topics apply"
-            ) from error
-        raise EnqueueUnconfirmed(first, str(error), [job_id for job_id in ids if job_id in failed]) from error
+        if not left:
+            self._unconfirmed = ()
+        raise failure_of(ids, left, refused, f"{self.config.enqueue_timeout:g} s{self._whom()}")
 
     def _bulk_opened(self) -> BulkProducer:
         if self._bulk is None:
             with self._lock:
                 exits.guard()
-                self._bulk = self._broker_opened().bulk_producer()
+                self._bulk = self.broker().bulk_producer()
         return self._bulk
 
     def _record(self, job: Job, lane: Lane, *, derived: bool, until: str | None) -> OutRecord:
@@ -209,6 +195,15 @@ class Client:
             topic = self._topics[job.queue, lane] = jobs_topic(self.config.namespace, job.queue, lane)
         key = (job.id if job.key is None else job.key).encode()
         return OutRecord(topic, key, encode(job), routing_headers(job, derived=derived, until=until))
+
+    @property
+    def reliability(self) -> Reliability:
+        """Its critical and non-critical enqueues."""
+        if self._reliability is None:
+            with self._lock:
+                if self._reliability is None:
+                    self._reliability = Reliability(self, self.config.spool_dir, self.config.critical_timeout)
+        return self._reliability
 
     def _settle(self) -> None:
         """See that what was sent one by one is in the log."""
@@ -230,7 +225,7 @@ class Client:
         count = self._numbers.get(job.queue)
         if count is None:
             topic = jobs_topic(self.config.namespace, job.queue)
-            found = self._broker_opened().admin().topics([topic]).get(topic)
+            found = self.broker().admin().topics([topic]).get(topic)
             if found is None:
                 raise EnqueueError(f"queue {job.queue} has no topic {topic}", hint="processor topics apply")
             count = self._numbers[job.queue] = found.partitions
@@ -239,7 +234,9 @@ class Client:
     def _delivered(self, outlet: Outlet, ticket: Ticket, error: BrokerError | None) -> None:
         ticket.error = error
         outlet.pending.pop(ticket, None)
-        if error is not None:
+        if error is not None and ticket.missed is not None:
+            ticket.missed()
+        elif error is not None:
             self._failed[ticket.id] = str(error)
             _log.error("client.job.not_sent", extra={"job_id": ticket.id, "error": str(error)})
         ticket.done.set()
@@ -283,7 +280,7 @@ class Client:
         """The shared reader of the status topic."""
         with self._lock:
             if self._tail is None:
-                self._tail = StatusTail(self._broker_opened, status_topic(self.config.namespace), self.clock)
+                self._tail = StatusTail(self.broker, status_topic(self.config.namespace), self.clock)
             return self._tail
 
     def track(self, job: Job, *, repeats: bool, until: str | None) -> Track | None:
@@ -315,7 +312,7 @@ class Client:
 
     # -- opening and closing ---------------------------------------------------------------------------------------
 
-    def _broker_opened(self) -> Broker:
+    def broker(self) -> Broker:
         if self._broker is None:
             self._broker = self._open_broker()
         return self._broker
@@ -327,7 +324,7 @@ class Client:
                 outlet = self._outlet
                 if outlet is None:
                     exits.guard()
-                    outlet = self._outlet = Outlet(self._broker_opened().producer())
+                    outlet = self._outlet = Outlet(self.broker().producer())
         return outlet
 
     def pending(self) -> Sequence[Ticket]:
@@ -341,15 +338,19 @@ class Client:
 
     def _flush(self, outlet: Outlet | None, bulk: BulkProducer | None, timeout: float) -> list[str]:
         if outlet is not None:
-            outlet.producer.flush(timeout if any(not ticket.told for ticket in list(outlet.pending)) else 0.0)
+            outlet.producer.flush(outlet.patience(timeout))
             outlet.producer.poll(0)
         many: Sequence[str] = ()
         if bulk is not None and self._unconfirmed:
             left, refused = bulk.flush(timeout)
-            many = self._unconfirmed if left else [_id_of(record) for record, _ in refused]
+            many = self._unconfirmed if left else [id_of(record) for record, _ in refused]
             self._unconfirmed = many if left else ()
         failed, self._failed = self._failed, {}
-        return [*failed, *(ticket.id for ticket in ([] if outlet is None else list(outlet.pending))), *many]
+        tickets = [] if outlet is None else list(outlet.pending)
+        for ticket in tickets:
+            if ticket.missed is not None:
+                ticket.missed()
+        return [*failed, *(ticket.id for ticket in tickets if ticket.missed is None), *many]
 
     def close(self) -> list[str]:
         """Flush and let go of the connections; ids of the jobs that may not have been sent. Using it again reopens.
@@ -358,6 +359,9 @@ class Client:
         2. Flush. 3. Close.
         """
         self.gates.close()
+        reliability, self._reliability = self._reliability, None
+        if reliability is not None:
+            reliability.close()
         outlet, tail, bulk = self._outlet, self._tail, self._bulk
         self._outlet = self._tail = self._bulk = None
         try:
@@ -377,18 +381,11 @@ class Client:
 
     def forget_after_fork(self) -> None:
         """In the child of a fork: leave the parent's connections alone, for ever, and begin anew."""
+        if self._reliability is not None:
+            self._reliability.forget()
         for inherited in (self._outlet, self._bulk, self._tail, self._broker):
             keep_for_ever(inherited)
         self._reset()
-
-
-def _id_of(record: OutRecord) -> str:
-    return decode_job(record.value or b"").id
-
-
-def keep_for_ever(inherited: object) -> None:
-    """Never destroy this: a librdkafka client waits for its threads then, which the child of a fork does not have."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
 
 
 def _after_fork_in_child() -> None:

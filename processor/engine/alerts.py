@@ -23,6 +23,11 @@ def tell_of_end(engine: EngineState, attempt: Attempt, now: int) -> None:
         engine.counters.events[f"dead_letter.{outcome.reason}"] += 1
         if outcome.reason == "crash_loop":
             kind, text = "crash_loop", f"job {job.id} ({job.type}) ended its process again and again"
+        elif attempt.job_type is not None and attempt.job_type.options.critical:
+            kind, text = (
+                "critical_dead",
+                f"the critical job {job.id} ({job.type}) is dead: {outcome.error.message[:300]}",
+            )
     elif isinstance(outcome, Ended) and outcome.state is State.KILLED:
         kind, text = "killed", f"job {job.id} ({job.type}) was not done by its kill date"
     if kind:

@@ -228,6 +228,10 @@ class ClientSettings(Group):
     close_timeout: Seconds = _is("30s", "How long closing waits for records not yet acknowledged.", "seconds")
     linger: Seconds = _is("0s", "How long a record waits for company before it is sent.", "seconds")
     compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = _is("lz4", "Compression of what is sent.")
+    critical_timeout: Seconds = _is("5s", "How long the enqueue of a critical job waits for the log.", "seconds", gt=0)
+    spool_dir: str = _is(
+        "", "Folder that keeps critical jobs while no broker answers; empty: their enqueue says so instead."
+    )
     payload_max_bytes: Bytes = _is("1MB", "Largest payload that may be enqueued.", "bytes", ge=1)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from processor.errors import AttemptTimedOut
+from processor.errors import AttemptTimedOut, TerminalError
 from processor.policies import Backoff, Dead, Retry
 from processor.states import State
 from processor.wire.codec import decode_checkpoint
@@ -191,3 +191,18 @@ def test_a_job_that_has_begun_expires_no_more_though_it_saved_nothing(scene: Sce
     scene.start("w-1")
     scene.until(lambda: scene.state_of("job-1") is State.SUCCEEDED, 20.0)
     assert ran == ["job-1", "job-1"]
+
+
+def test_the_death_of_a_critical_job_alerts(scene: Scene) -> None:
+    def fails(ctx: Any, payload: Any) -> None:
+        raise TerminalError("no such account")
+
+    scene.define("pay", fails, critical=True)
+    scene.define("other", fails)
+    scene.start("w-0")
+    scene.until(scene.active)
+    scene.enqueue("pay", "job-1")
+    scene.enqueue("other", "job-2")
+    scene.settle()
+    assert scene.state_of("job-1") is scene.state_of("job-2") is State.DEAD
+    assert [(alert.kind, alert.job_id) for alert in scene.alerts()] == [("critical_dead", "job-1")]

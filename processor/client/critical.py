@@ -1,0 +1,121 @@
+"""How much an enqueue may fail: critical jobs never do in silence, non-critical ones never trouble their caller.
+
+`critical=True`: if the log cannot be reached, the enqueue says so within seconds, or keeps the job in a local file
+(`processor.client.spool`) that is sent when the log is back. `critical=False` is the only mode that may drop a job: it
+does not wait, raises nothing that comes from the log, and counts what could not be sent. None, the default, waits for
+the log as long as `client.enqueue_timeout` says, and raises.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from processor import events
+from processor.client.backlog import PASS
+from processor.client.spool import Spool, Spooled
+from processor.errors import BrokerError, EnqueueError, EnqueueUnconfirmed, ProcessorError
+from processor.job import Job, Lane
+
+if TYPE_CHECKING:
+    from processor.client.sender import Client
+
+log = events.logger(__name__)
+
+MOST_WAITING = 10_000
+"""Jobs on their way beyond which a non-critical one is dropped: the local buffer is bounded, and nobody waits."""
+
+
+class LogUnreachable(EnqueueError):
+    """No broker answers: the critical job was not enqueued. Keep the wish, and enqueue it again."""
+
+    code = "log_unreachable"
+
+
+class SpoolFailed(EnqueueError):
+    """No broker answers, and the critical job could not be kept in the spool file either: it was not enqueued."""
+
+    code = "spool_failed"
+
+
+class Reliability:
+    """The critical and non-critical enqueues of one client. Thread-safe."""
+
+    def __init__(self, client: Client, folder: str, patience: float) -> None:
+        self._client = client
+        self._patience = patience
+        self._lock = threading.Lock()
+        self.not_sent: Counter[str] = Counter()
+        """Non-critical jobs that were dropped, by job type."""
+        self._spool = Spool(Path(folder), client.namespace, self._send) if folder else None
+        if self._spool is not None:
+            self._spool.open()
+
+    def send_critical(self, job: Job, lane: Lane, *, derived: bool, until: str | None) -> None:
+        """The job is in the log, or in the spool file, when this returns.
+
+        Raises:
+            LogUnreachable: no broker answers, and there is no spool.
+            EnqueueUnconfirmed: as `Client.send`, and there is no spool.
+            EnqueueError: the broker can never take it.
+            SpoolFailed: the spool file cannot be written.
+        """
+        spool = self._spool
+        if spool is None:
+            if not self._client.broker().answers:
+                raise LogUnreachable(
+                    f"job {job.id} was not enqueued: no broker answers",
+                    hint="try again, or set client.spool_dir to keep critical jobs on the disk meanwhile",
+                )
+            self._client.send(job, lane, derived=derived, until=until, patience=self._patience)
+            return
+        if not spool.waiting and self._client.broker().answers:
+            try:
+                self._client.send(job, lane, derived=derived, until=until, patience=self._patience, missed=_kept)
+            except (EnqueueUnconfirmed, BrokerError) as error:
+                log.warning("client.spool.keeps", extra={"job_id": job.id, "error": str(error)})
+            else:
+                return
+        try:
+            spool.append(job, lane, until)
+        except OSError as error:
+            raise SpoolFailed(
+                f"job {job.id} was not enqueued: {error}", hint="is client.spool_dir writable?"
+            ) from error
+
+    def offer(self, job: Job, lane: Lane, *, derived: bool, until: str | None) -> None:
+        """Send a job that may be dropped: returns at once, and raises nothing that comes from the log."""
+
+        def missed() -> None:
+            with self._lock:
+                self.not_sent[job.type] += 1
+
+        client = self._client
+        try:
+            if len(client.pending()) >= MOST_WAITING or client.gates.is_full(job.queue):
+                missed()
+                return
+            client.send(job, lane, derived=derived, wait=False, until=until, missed=missed)
+        except ProcessorError as error:
+            log.debug("client.job.dropped", extra={"job_id": job.id, "type": job.type, "error": str(error)})
+            missed()
+
+    def _send(self, jobs: list[Spooled]) -> None:
+        """Jobs of the spool: each may have been sent before."""
+        self._client.send_many([(job, lane, True, until) for job, lane, until in jobs], PASS)
+
+    def forget(self) -> None:
+        """In the child of a fork."""
+        if self._spool is not None:
+            self._spool.forget()
+
+    def close(self) -> None:
+        """Stop sending from the spool."""
+        if self._spool is not None:
+            self._spool.close()
+
+
+def _kept() -> None:
+    """The job is in the spool file, so what becomes of its record is told to nobody."""

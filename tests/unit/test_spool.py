@@ -1,0 +1,153 @@
+"""The spool file, and what critical and non-critical enqueues do when the log cannot be reached."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from processor.app import App
+from processor.broker.memory import MemoryBroker
+from processor.client.sender import Client, ClientConfig
+from processor.client.spool import Spool, Spooled, SpoolFile
+from processor.clock import ManualClock
+from processor.errors import BrokerUnavailable, DefinitionError
+from processor.job import Job, Lane
+from processor.policies import ENDLESS, Backoff, Discard, Retry
+
+
+def a_job(number: int) -> Job:
+    return Job(f"job-{number}", "pay", 1, "q", b"{}", number)
+
+
+def taken(path: Path) -> SpoolFile:
+    file = SpoolFile.take(path, create=True)
+    assert file is not None
+    return file
+
+
+class Log:
+    """Takes jobs, but only so many at first."""
+
+    def __init__(self, takes: int = 10**9) -> None:
+        self.takes = takes
+        self.ids: list[str] = []
+
+    def send(self, jobs: list[Spooled]) -> None:
+        for spooled in jobs:
+            if len(self.ids) >= self.takes:
+                raise BrokerUnavailable("nobody answers")
+            self.ids.append(spooled.job.id)
+
+
+def test_a_spool_is_sent_in_order_and_emptied(tmp_path: Path) -> None:
+    path, log = tmp_path / "ns.1.spool", Log()
+    file = taken(path)
+    for number in range(1200):
+        file.append(a_job(number), Lane.NORMAL, "window" if number % 2 else None)
+    assert file.send(log.send) == 1200
+    assert log.ids == [f"job-{number}" for number in range(1200)]
+    assert not file.waiting
+    assert path.stat().st_size == 0
+    file.append(a_job(9999), Lane.HIGH, None)
+    assert file.send(log.send) == 1
+    file.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_confirmed_is_not_sent_again_after_a_crash(tmp_path: Path) -> None:
+    path, log = tmp_path / "ns.1.spool", Log(takes=700)
+    file = taken(path)
+    for number in range(1200):
+        file.append(a_job(number), Lane.NORMAL, None)
+    with pytest.raises(BrokerUnavailable):
+        file.send(log.send)
+    file.forget()  # the process is killed
+    log.takes = 10**9
+    again = taken(path)
+    assert again.send(log.send) == 700, "a chunk whose end was not noted is sent once more"
+    assert log.ids[:500] == [f"job-{number}" for number in range(500)]
+    assert log.ids[700:] == [f"job-{number}" for number in range(500, 1200)]
+    again.close()
+
+
+def test_a_line_cut_by_a_crash_is_no_job(tmp_path: Path) -> None:
+    path, log = tmp_path / "ns.1.spool", Log()
+    file = taken(path)
+    file.append(a_job(1), Lane.NORMAL, None)
+    file.forget()
+    with path.open("ab") as raw:
+        raw.write(b'{"job": "abc')
+    again = taken(path)
+    again.append(a_job(2), Lane.NORMAL, None)
+    assert again.send(log.send) == 2
+    assert log.ids == ["job-1", "job-2"]
+    again.close()
+
+
+def test_a_damaged_line_is_kept_aside_and_the_rest_goes_on(tmp_path: Path) -> None:
+    path, log = tmp_path / "ns.1.spool", Log()
+    path.write_bytes(b"nonsense\n")
+    file = taken(path)
+    file.append(a_job(2), Lane.NORMAL, None)
+    assert file.send(log.send) == 1
+    assert path.with_suffix(".unreadable").read_bytes() == b"nonsense\n"
+    file.close()
+
+
+def test_a_file_belongs_to_one_process(tmp_path: Path) -> None:
+    path = tmp_path / "ns.1.spool"
+    file = taken(path)
+    assert SpoolFile.take(path) is None
+    file.append(a_job(1), Lane.NORMAL, None)
+    file.close()
+    other = SpoolFile.take(path)
+    assert other is not None
+    other.close()
+
+
+def test_who_opens_a_spool_sends_what_the_dead_left(tmp_path: Path) -> None:
+    for name in ("ns.1", "ns.2", "other.1"):
+        file = taken(tmp_path / f"{name}.spool")
+        file.append(a_job(int(name[-1]) + 10 * name.startswith("other")), Lane.NORMAL, None)
+        file.close()
+    log = Log()
+    spool = Spool(tmp_path, "ns", log.send)
+    spool.open()
+    while spool.waiting:
+        pass
+    spool.close()
+    assert log.ids == ["job-1", "job-2"]
+    assert [path.name for path in tmp_path.glob("*.spool")] == ["other.1.spool"]
+
+
+def test_a_critical_type_is_tried_without_end_and_never_dropped() -> None:
+    app = App("shop")
+    retry = Retry(3, Backoff("5s")).on(ConnectionError, times=2)
+    pay = app.job("pay", critical=True, retry=retry)(lambda ctx: None)
+    assert pay.options.retry is not None
+    assert pay.options.retry.times == ENDLESS
+    assert [rule.times for rule in pay.options.retry.rules] == [None]
+    assert pay.attempts is None
+    for how, what in (
+        ({"queue_timeout": "5m"}, "has a queue_timeout"),
+        ({"retry": Retry(3).on(ValueError, Discard())}, "has a rule that discards it"),
+        ({"retry": Retry(3, max_age="1h")}, "has a max_age"),
+    ):
+        with pytest.raises(DefinitionError, match=what):
+            app.job("x", critical=True, **how)
+    with pytest.raises(DefinitionError, match="wait=False"):
+        pay.enqueue(wait=False)
+
+
+def test_a_non_critical_enqueue_raises_nothing_and_counts() -> None:
+    clock = ManualClock()
+    app = App("shop")
+    broker = MemoryBroker(clock, lambda ready, timeout: ready())
+    app.bind(broker, Client(ClientConfig(namespace="shop"), lambda: broker, clock=clock))
+    hint = app.job("hint", critical=False)(lambda ctx: None)
+    for _ in range(3):
+        assert hint.enqueue().id  # there is no topic
+    assert app.client().flush(0) == []
+    assert hint.not_sent == 3
+    assert app.close() == []
