@@ -101,7 +101,7 @@ def _run(flags: Flags) -> int:
     # As of now: the module, or a job, may change the working directory.
     folder, app_path = os.getcwd(), absolute(flags.app_path)
     write_lines_at_once()
-    app = load_app(app_path)
+    app = load_app(flags.app_path)
     warn_of_threads(signals.thread)
     # Before any fork, so that no child needs to: importing makes no client and no thread.
     importlib.import_module("processor.broker.kafka")
