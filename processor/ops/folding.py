@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from processor.admin.jobs import supersedes
@@ -85,7 +87,7 @@ def seen(record: Record) -> Seen | None:
         RecordError: its bytes are none of ours, or of a newer version.
     """
     topic, value = record.topic() or "", record.value()
-    name = parse_topic(topic)
+    name = _topic(topic)
     kind = None if name is None else name.kind
     place = Place(topic, record.partition() or 0, record.offset() or 0)
     if kind is TopicKind.CONTROL:
@@ -102,6 +104,9 @@ def seen(record: Record) -> Seen | None:
     if kind not in (TopicKind.JOBS, TopicKind.RETRY) or header(record.headers(), SIGNAL) is not None:
         return None
     return JobSeen(codec.decode_job(value), place, kind is TopicKind.RETRY)
+
+
+_topic = lru_cache(maxsize=4096)(parse_topic)
 
 
 def _letter(record: Record, place: Place, value: bytes) -> LetterSeen:
@@ -168,10 +173,11 @@ class JobRow:
 
     def columns(self) -> dict[str, Any]:
         """As SQL takes it."""
-        return {name: clean(getattr(self, name)) for name in JOB_COLUMNS}
+        return dict(zip(JOB_COLUMNS, _VALUES_OF(self), strict=True))
 
 
 JOB_COLUMNS = tuple(field.name for field in fields(JobRow))
+_VALUES_OF = attrgetter(*JOB_COLUMNS)
 
 
 def fold_job(row: JobRow, job: Job, place: Place, *, in_chain: bool, in_letter: bool = False) -> bool:
@@ -181,7 +187,7 @@ def fold_job(row: JobRow, job: Job, place: Place, *, in_chain: bool, in_letter: 
     if rank <= row.record_rank:
         return False
     row.record_rank, row.record_life = rank, job.life
-    row.type, row.queue, row.key, row.parent = job.type, job.queue, job.key, job.parent
+    row.type, row.queue, row.key, row.parent = clean(job.type), clean(job.queue), clean(job.key), clean(job.parent)
     row.version, row.enqueued_at, row.kill_at = job.version, job.enqueued_at, job.kill_at
     row.lay_topic, row.lay_partition, row.lay_offset = place
     row.number = job.number if job.number is not None else None if in_chain else place.partition
@@ -201,20 +207,20 @@ def fold_status(row: JobRow, status: StatusRecord, offset: int) -> bool:
     if not says_again(row, status):
         row.status_began = status.at
     row.status_life, row.status_state, row.status_at = status.life, status.state.value, status.at
-    row.status_offset, row.attempt, row.worker = offset, status.attempt, status.worker
-    row.done, row.total, row.note, row.due_at = status.done, status.total, status.note or "", status.due_at
+    row.status_offset, row.attempt, row.worker = offset, status.attempt, clean(status.worker)
+    row.done, row.total, row.note, row.due_at = status.done, status.total, clean(status.note or ""), status.due_at
     error = status.error
-    row.error_kind, row.error_message = (error.kind, error.message) if error else ("", "")
-    row.error_place, row.fingerprint = (error.traceback, error.fingerprint) if error else ("", "")
+    row.error_kind, row.error_message = (clean(error.kind), clean(error.message)) if error else ("", "")
+    row.error_place, row.fingerprint = (clean(error.traceback), clean(error.fingerprint)) if error else ("", "")
     if row.record_rank < 0:
-        row.type, row.queue, row.number = status.type, status.queue, status.number
+        row.type, row.queue, row.number = clean(status.type), clean(status.queue), status.number
     return True
 
 
 def says_again(row: JobRow, status: StatusRecord) -> bool:
     """Whether a status tells only how far the same attempt has come."""
     same = (row.status_life, row.status_state, row.attempt, row.worker)
-    return same == (status.life, status.state.value, status.attempt, status.worker)
+    return same == (status.life, status.state.value, status.attempt, clean(status.worker))
 
 
 def fold_letter(row: JobRow, seen: LetterSeen) -> None:
@@ -297,7 +303,7 @@ def searchable(job: Job, search: Search) -> Iterator[tuple[str, str]]:
         return
     try:
         payload = json.loads(job.payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         return
     for name in names:
         found: Any = payload

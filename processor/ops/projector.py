@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import Select, delete, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, Select, delete, select
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, StatementError
 
 from processor import events
 from processor.admin.lag import queue_lag
@@ -28,6 +28,8 @@ from processor.wire.topics import TopicKind, jobs_topic, parse_topic
 FETCH = 2000
 """Records of one batch at most."""
 _SLICE = 0.25
+_AHEAD = 32_768
+"""Kilobytes fetched ahead in all: payloads may be large."""
 _LOOK_EVERY = 2.0
 """Seconds between two questions how far the log goes."""
 _TOPICS_EVERY = 15.0
@@ -77,16 +79,14 @@ class Projector:
     # -- running ---------------------------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event) -> None:
-        """Go on until told to stop. A broker or database that does not answer is asked again.
-
-        Raises:
-            ProjectionError: the database shows another log.
+        """Go on until told to stop. A broker or database that does not answer is asked again, and so is one that shows
+        another log: the pages tell how old they are, and `projection rebuild` sets it right under a running dashboard.
         """
         try:
             while not stop.is_set():
                 try:
                     self.step()
-                except (BrokerError, DBAPIError) as error:
+                except (BrokerError, DBAPIError, ProjectionError) as error:
                     log.warning("projection.waits", extra={"error": str(error)})
                     self._let_go()
                     stop.wait(_AFTER_ERROR)
@@ -178,18 +178,40 @@ class Projector:
         if not steps:
             return
         try:
-            with self._store.writing() as sql:
-                Batch(sql, self.search).write(found, steps)
+            self._write_batch(found, steps)
         except Overtaken:
             # Another process projects into this database. Go on from where it is.
             self._let_go()
             return
         self._at.update({place: to for place, (_, to) in steps.items()})
 
+    def _write_batch(self, found: Sequence[Seen], steps: dict[TopicPartition, tuple[int, int]]) -> None:
+        try:
+            with self._store.writing() as sql:
+                Batch(sql, self.search).write(found, steps)
+        except (DataError, IntegrityError, StatementError) as error:
+            if isinstance(error, OperationalError):
+                raise
+            # One record that the database refuses must not hold up all that come after it.
+            with self._store.writing() as sql:
+                Batch(sql, self.search).write([], steps)
+                for each in found:
+                    self._write_one(sql, each)
+
+    def _write_one(self, sql: Connection, each: Seen) -> None:
+        try:
+            with sql.begin_nested():
+                Batch(sql, self.search).write([each], {})
+        except (DataError, IntegrityError, StatementError) as error:
+            if isinstance(error, OperationalError):
+                raise
+            self._unreadable += 1
+            log.error("projection.refused", extra={"kind": type(each).__name__, "error": str(error)})
+
     def _open(self) -> Reader:
         if self._reader is None:
             self._store.prepare(self._broker.admin().cluster().cluster_id, self.search)
-            self._reader, self._at, self._listed = self._broker.reader(), {}, float("-inf")
+            self._reader, self._at, self._listed = self._broker.reader(ahead_kbytes=_AHEAD), {}, float("-inf")
             self._add_partitions(self._reader)
         return self._reader
 

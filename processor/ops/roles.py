@@ -75,9 +75,13 @@ def shown_payload(payload: str | None, user: User, *, search: Collection[str], s
     if not payload:
         return None
     try:
-        value = json.loads(payload)
-    except ValueError:
-        return payload if user.role in (Role.OPERATOR, Role.ADMIN) else MASK
+        # NaN and Infinity are no JSON, and an answer that held them would be none either.
+        return _as_seen(json.loads(payload, parse_constant=str), user, search=search, secret=secret)
+    except (ValueError, RecursionError):
+        return payload if user.role is Role.ADMIN else MASK
+
+
+def _as_seen(value: Any, user: User, *, search: Collection[str], secret: Collection[str]) -> Any:
     if user.role is Role.ADMIN:
         return value
     if user.role is Role.OPERATOR:

@@ -190,6 +190,12 @@ def _tune(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     # WAL: pages are read while the log is folded in. NORMAL: a power cut may take the last transactions whole, with
     # their offsets, so they are simply read again.
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "temp_store=MEMORY"):
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=NORMAL",
+        "busy_timeout=30000",
+        "temp_store=MEMORY",
+        "cache_size=-65536",
+    ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

@@ -6,10 +6,10 @@ filled anew: that is tested with every change of the schema, which a chain of mi
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, Float, Index, MetaData, Table, Text
 from sqlalchemy.dialects.postgresql import TEXT
 
-VERSION = 2
+VERSION = 3
 """Of these tables. Any change of them raises it; the next start then fills them anew."""
 
 metadata = MetaData()
@@ -40,7 +40,7 @@ jobs = Table(
     _text("type"),
     _text("queue"),
     Column("key", _TEXT),
-    Column("number", Integer),
+    Column("number", BigInteger),
     Column("parent", _TEXT),
     _big("version"),
     _big("enqueued_at"),
@@ -78,8 +78,17 @@ jobs = Table(
 )
 """One row a job, as its newest life stands."""
 
-for _name in ("state", "type", "queue", "fingerprint", "key", "worker", "parent"):
+HAS_FAILED = jobs.c.fingerprint != ""
+"""Most jobs have not: an index of those that have is small, and a query that says so uses it."""
+
+for _name in ("state", "type", "queue"):
     Index(f"jobs_by_{_name}", jobs.c[_name], jobs.c.changed_at, jobs.c.id)
+for _name, _has in (
+    ("fingerprint", HAS_FAILED),
+    ("key", jobs.c.key.is_not(None)),
+    ("parent", jobs.c.parent.is_not(None)),
+):
+    Index(f"jobs_by_{_name}", jobs.c[_name], jobs.c.changed_at, jobs.c.id, sqlite_where=_has, postgresql_where=_has)
 Index("jobs_by_time", jobs.c.changed_at, jobs.c.id)
 Index("jobs_by_type_state", jobs.c.type, jobs.c.state, jobs.c.changed_at, jobs.c.id)
 Index("jobs_by_queue_state", jobs.c.queue, jobs.c.state, jobs.c.changed_at, jobs.c.id)

@@ -118,18 +118,17 @@ def jobs(request: Request, q: Text = "", after: Text = "") -> Response:
     """Jobs that a filter means."""
     desk = desk_of(request)
     values: dict[str, Any] = {"title": "Jobs", "q": q, "after": after, "names": [*NAMES, *desk.fields], "problem": ""}
-    states = desk.queries.states()
-    values["states"] = [(state.value, states[state]) for state in State if state in states]
+    states = desk.queries.rough_states()
+    values["states"] = [(state.value, _counted(states[state])) for state in State if state in states]
     try:
         where = desk.filter(q)
         page = desk.queries.jobs(where, after=after)
     except FilterInvalid as error:
         return render(request, "jobs.html", **{**values, "problem": str(error), "hint": error.hint})
     total = desk.queries.count(where)
-    told = f"more than {number(COUNTED)}" if total > COUNTED else number(total)
     shows = user_of(request).may(Permission.OPERATE)
     values["fields"] = desk.queries.fields_of([row["id"] for row in page.rows]) if shows else {}
-    values |= {"page": page, "total": f"{told} job{'' if total == 1 else 's'}"}
+    values |= {"page": page, "total": f"{_counted(total)} job{'' if total == 1 else 's'}"}
     return render(request, "jobs.html", **values, first=_url("/jobs", q=q), next=_url("/jobs", q=q, after=page.after))
 
 
@@ -225,6 +224,10 @@ def job(request: Request, job_id: str) -> Response:
         sees_result=operates,
         sees_saved=facts.job["state"] != State.SUCCEEDED,
     )
+
+
+def _counted(amount: int) -> str:
+    return f"more than {number(COUNTED)}" if amount > COUNTED else number(amount)
 
 
 def _looked_up(desk: Desk, text: str) -> tuple[JobFacts | None, Any, bool]:

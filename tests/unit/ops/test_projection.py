@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from processor.admin.dead_letters import list_letters
 from processor.admin.orders import Operator, cancel, pause, resume
@@ -14,13 +17,16 @@ from processor.admin.redrive import discard_letters
 from processor.broker.base import OutRecord
 from processor.client.handles import Handle
 from processor.job import Failure, Job, Place
+from processor.ops import folding
 from processor.ops.applying import Batch, Overtaken
 from processor.ops.errors import NotThere, ProjectionError
 from processor.ops.filters import parse
 from processor.ops.folding import JobRow, JobSeen, StatusSeen, fold_job, fold_status, fuller, searchable
 from processor.ops.queries import Queries
+from processor.ops.roles import Role, User, shown_payload
 from processor.ops.store import Store
 from processor.states import State
+from processor.wire.codec import encode
 from processor.wire.records import StatusRecord
 from tests.unit.ops.conftest import Desk
 from tests.unit.ops.dump import dump
@@ -298,3 +304,66 @@ def test_only_plain_values_are_searched() -> None:
     assert list(searchable(job._replace(payload=b"[1]"), {"order.charge": names})) == []
     assert list(searchable(job._replace(payload=b"\xff"), {"order.charge": names})) == []
     assert StatusSeen(status(State.DEAD, 1), 0).offset == 0
+
+
+def test_a_record_that_the_database_refuses_holds_nothing_up(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = eventful(desk)
+    # What a database refuses differs; this is refused by each.
+    real = folding.JobRow.columns
+    bad = ids["bad"]
+
+    def columns(row: JobRow) -> dict[str, Any]:
+        return {**real(row), "type": None} if row.id == bad else real(row)
+
+    monkeypatch.setattr(folding.JobRow, "columns", columns)
+    queries = desk.look()
+    assert queries.freshness().unreadable > 0
+    assert queries.freshness().behind == 0
+    assert queries.job(ids["good"]).job["state"] == "succeeded"
+    assert queries.job(ids["slow"]).letters
+    with pytest.raises(NotThere):
+        queries.job(ids["bad"])
+
+
+def test_a_payload_of_any_depth_is_projected_and_shown(desk: Desk) -> None:
+    deep = b"[" * 20_000 + b"]" * 20_000
+    for number, payload in enumerate((deep, b'{"order_id": NaN}', b"\xff\xfe")):
+        job = JOB._replace(id=f"odd-{number}", payload=payload, queue="orders")
+        producer = desk.bed.broker.producer()
+        producer.append(OutRecord("shop.jobs.orders", job.id.encode(), encode(job)))
+        producer.flush(5)
+        producer.close()
+    queries = desk.look()
+    admin = User(name="a", role=Role.ADMIN)
+    for number in range(3):
+        facts = queries.job(f"odd-{number}")
+        shown = shown_payload(facts.payload, admin, search=(), secret=())
+        json.dumps(shown, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("", "jobs_by_time"),
+        ("state:dead", "jobs_by_state"),
+        ("type:order.charge", "jobs_by_type"),
+        ("queue:orders state:dead", "jobs_by_queue_state"),
+        ("type:order.charge state:dead", "jobs_by_type_state"),
+        ("error:0123456789ab", "jobs_by_fingerprint"),
+        ("key:c1", "jobs_by_key"),
+        ("parent:j1", "jobs_by_parent"),
+        ("order_id:7", "fields_by_value"),
+    ],
+)
+def test_every_common_question_goes_by_an_index(tmp_path: Path, text: str, index: str) -> None:
+    store = Store(f"sqlite:///{tmp_path}/plan.sqlite", "shop")
+    store.prepare("c", {})
+    asked: list[tuple[str, Any]] = []
+    event.listen(store.engine, "before_cursor_execute", lambda *call: asked.append((call[2], call[3])))
+    Queries(store).jobs(parse(text, 0, FIELDS))
+    statement, values = next(each for each in asked if "FROM jobs" in each[0])
+    with store.engine.connect() as sql:
+        plan = [str(row[-1]) for row in sql.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
+    store.close()
+    assert any(index in line for line in plan), plan
+    assert not any(line.startswith("SCAN jobs") and "INDEX" not in line for line in plan), plan
