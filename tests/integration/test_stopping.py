@@ -168,7 +168,7 @@ SUPERVISED = pytest.mark.parametrize("supervise", ["--supervise", "--no-supervis
 
 @SUPERVISED
 @pytest.mark.parametrize("job_type", ["thread", "child"])
-def test_a_signal_to_the_whole_group_is_one_wish_to_stop(site: Site, supervise: str, job_type: str) -> None:
+def test_group_sigterm_is_one_wish_to_stop(site: Site, supervise: str, job_type: str) -> None:
     worker = site.start(supervise)
     handle = site.app.enqueue(job_type, queue="default")
     site.noted("walking")
