@@ -27,6 +27,7 @@ from processor.ops import tables
 from processor.ops.applying import parts
 from processor.ops.errors import FilterInvalid, NotThere
 from processor.ops.filters import COLUMNS, Condition, Filter
+from processor.ops.folding import clean
 from processor.ops.store import Store
 from processor.states import State
 
@@ -124,7 +125,7 @@ class Queries:
             at, _, job_id = after.partition("~")
             if not at.lstrip("-").isdecimal() or len(at) > 18:
                 raise FilterInvalid(f"{after[:60]!r} is no place in the list", hint="leave after= out")
-            here = (table.changed_at == int(at)) & (table.id < job_id)
+            here = (table.changed_at == int(at)) & (table.id < clean(job_id))
             query = query.where(table.changed_at <= int(at), or_(table.changed_at < int(at), here))
         rows = self._all(query.order_by(table.changed_at.desc(), table.id.desc()).limit(limit + 1))
         more = len(rows) > limit
@@ -170,6 +171,7 @@ class Queries:
         Raises:
             NotThere: the projection does not know it.
         """
+        job_id = clean(job_id)
         found = self._all(select(tables.jobs).where(tables.jobs.c.id == job_id))
         if not found:
             raise NotThere(
@@ -230,7 +232,7 @@ class Queries:
         table = tables.letters.c
         query = select(tables.letters)
         for column, value in ((table.state, state), (table.fingerprint, fingerprint), (table.type, type_)):
-            query = query.where(column == value) if value else query
+            query = query.where(column == clean(value)) if value else query
         return self._addressed(query, tables.letters, limit, after)
 
     def letter_set(self, wanted: LetterSet, most: int) -> list[Row]:
@@ -238,7 +240,7 @@ class Queries:
         table = tables.letters.c
         query = select(tables.letters)
         for name in ("fingerprint", "type", "queue"):
-            value = getattr(wanted, name)
+            value = clean(getattr(wanted, name))
             query = query.where(table[name] == value) if value else query
         if not wanted.addresses:
             query = query.where(table.state == "open").order_by(table.at, table.partition, table.offset).limit(most)
@@ -253,9 +255,9 @@ class Queries:
     def letter_count(self, wanted: LetterSet, state: str) -> int:
         """How many letters of this state are meant."""
         table = tables.letters.c
-        query = select(func.count()).select_from(tables.letters).where(table.state == state)
+        query = select(func.count()).select_from(tables.letters).where(table.state == clean(state))
         for name in ("fingerprint", "type", "queue"):
-            value = getattr(wanted, name)
+            value = clean(getattr(wanted, name))
             query = query.where(table[name] == value) if value else query
         with self._store.engine.connect() as sql:
             return int(sql.execute(query).scalar_one())
@@ -352,7 +354,7 @@ def _conditions(where: Filter) -> list[ColumnElement[bool]]:
 
 
 def _condition(condition: Condition) -> ColumnElement[bool]:
-    jobs, values = tables.jobs.c, condition.values
+    jobs, values = tables.jobs.c, tuple(map(clean, condition.values))
     if condition.name in COLUMNS:
         return _any(jobs[condition.name], values)
     if condition.name == "id":

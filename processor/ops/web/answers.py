@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from processor.errors import (
     BrokerError,
     DeadLetterError,
+    DefinitionError,
     EnqueueError,
     NameInvalid,
     OrderRefused,
@@ -26,6 +27,7 @@ _STATUS: tuple[tuple[type[ProcessorError], int], ...] = (
     (UnknownQueue, 404),
     (FilterInvalid, 400),
     (NameInvalid, 400),
+    (DefinitionError, 400),
     (SetChanged, 409),
     (OrderRefused, 409),
     (DeadLetterError, 409),

@@ -57,7 +57,14 @@ def create(
     clock = clock or SystemClock()
     queries = Queries(store)
     # The interactive documentation would be loaded from another host.
-    made = FastAPI(title="processor", version="1", lifespan=running, docs_url=None, redoc_url=None, openapi_url=None)
+    made = FastAPI(
+        title="processor",
+        version="1",
+        lifespan=running,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+    )
     made.state.desk = Desk(app=app, queries=queries, actions=Actions(app, queries, clock), clock=clock)
     for router in (api.router, forms.router, pages.router):
         made.include_router(router)

@@ -314,6 +314,30 @@ def test_what_a_filter_cannot_be_says_why(desk: Desk, web: Web) -> None:
     assert client.get("/api/v1/jobs", params={"limit": 100_000}).status_code == 422
 
 
+@pytest.mark.parametrize("name", ["Not A Queue", "a.b", "%00", "%F4%8F", "x" * 300, "..", "%2e%2e%2fx"])
+def test_no_name_is_an_error_of_the_server(desk: Desk, web: Web, name: str) -> None:
+    desk.look()
+    client = web.client("operator")
+    for path in (f"queues/{name}/pause", f"types/{name}/resume", f"jobs/{name}/cancel", f"jobs/{name}/redrive"):
+        answer = client.post(f"/api/v1/{path}", json={"reason": "x"})
+        assert answer.status_code < 500, f"{path}: {answer.text}"
+    assert client.get(f"/api/v1/jobs/{name}").status_code < 500
+    assert client.get("/api/v1/jobs", params={"q": name, "after": f"1~{name}"}).status_code < 500
+    nul = "a\x00b"
+    assert client.get("/api/v1/jobs", params={"q": nul, "after": f"1~{nul}"}).status_code == 200
+    assert client.get("/api/v1/letters", params={"state": nul, "type": nul}).status_code == 200
+    body = {"reason": nul, "fingerprint": nul, "addresses": [nul], "expected": 0}
+    assert client.post("/api/v1/letters/redrive", json=body).status_code == 200
+
+
+def test_the_api_describes_itself(desk: Desk, web: Web) -> None:
+    desk.look()
+    assert web.client().get("/api/v1/openapi.json").status_code == 401
+    described = said(web.client("viewer").get("/api/v1/openapi.json"), 200)["paths"]
+    assert "/api/v1/letters/redrive" in described
+    assert not [path for path in described if not path.startswith("/api/v1/")]
+
+
 def test_a_users_file_says_what_is_wrong(tmp_path: Path) -> None:
     path = tmp_path / "users"
     for text, message in (("eve", "line 1"), ("eve:boss:x", "no role 'boss'"), (":admin:x", "user name")):
