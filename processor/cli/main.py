@@ -22,6 +22,7 @@ COMMANDS = {
     "projection": ("processor.cli.projection:projection", "The copy of the log in SQL that the dashboard asks."),
     "replay": ("processor.cli.replay:replay", "Jobs of a queue's history run again, here or elsewhere."),
     "outbox": ("processor.cli.outbox:outbox", "Jobs stored in your database with your rows, sent after the commit."),
+    "alerts": ("processor.cli.alerts:alerts", "What somebody should look at, and who hears of it."),
     "topics": ("processor.cli.topics:topics", "The topics of an app: what they are, should be, and hold."),
     "config": ("processor.cli.config:config", "Settings, and where each value comes from."),
     "doctor": ("processor.cli.doctor:doctor", "Check this machine, the cluster and the app."),

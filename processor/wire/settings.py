@@ -251,6 +251,41 @@ class DashboardSettings(Group):
     trusted_proxies: str = _is("", "Addresses or networks of the proxies that are trusted, separated by commas.")
 
 
+class AlertRule(Group):
+    """Who hears of which alerts (docs/alerts.md). In processor.toml a table `[[alerts.rules]]`."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
+    to: tuple[SecretStr, ...] = Field(min_length=1)
+    """Addresses: `https://...` gets a signed POST, all others are those of `apprise`."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of alerts, patterns allowed; none: all. `types` and `queues` likewise."""
+    types: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+    fold: Seconds = Field(default=60.0, ge=0)
+    """Seconds within which the recipients hear once at most."""
+    secret: SecretStr | None = None
+    """Signs webhooks."""
+
+    def addresses(self) -> list[str]:
+        """In clear: never log them, they hold tokens."""
+        return [address.get_secret_value() for address in self.to]
+
+
+class AlertsSettings(Group):
+    """Who hears of alerts."""
+
+    rules: tuple[AlertRule, ...] = _is((), "Tables [[alerts.rules]]: name, to, kinds, types, queues, fold, secret.")
+
+    @field_validator("rules")
+    @classmethod
+    def _names_differ(cls, rules: tuple[AlertRule, ...]) -> tuple[AlertRule, ...]:
+        names = [rule.name for rule in rules]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two rules have the name {twice!r}; what was delivered is kept by the name")
+        return rules
+
+
 class Settings(BaseModel):
     """All settings of a process. Frozen; made by `load_settings`."""
 
@@ -261,6 +296,7 @@ class Settings(BaseModel):
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     client: ClientSettings = Field(default_factory=ClientSettings)
     dashboard: DashboardSettings = Field(default_factory=DashboardSettings)
+    alerts: AlertsSettings = Field(default_factory=AlertsSettings)
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -271,5 +307,6 @@ GROUPS: dict[str, type[Group]] = {
     "worker": WorkerSettings,
     "client": ClientSettings,
     "dashboard": DashboardSettings,
+    "alerts": AlertsSettings,
 }
 """The tables, in the order of the documentation."""

@@ -1,0 +1,126 @@
+"""`processor alerts`: what workers say that somebody should look at, and who hears of it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from processor.cli.output import Column, Output, moment, output_options
+from processor.cli.target import Target, target_options
+from processor.cli.wording import count
+from processor.errors import ProcessorError, SettingsError
+
+if TYPE_CHECKING:
+    from processor.app import App
+    from processor.wire.settings import AlertRule
+
+_HINT = "in processor.toml: [[alerts.rules]] with name and to; see docs/alerts.md"
+
+
+@click.group()
+def alerts() -> None:
+    """What workers say that somebody should look at, and who hears of it."""
+
+
+@alerts.command("list")
+@target_options
+@click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Only this kind; several times for more.")
+@click.option("-n", "--limit", type=click.IntRange(1), default=50, show_default=True, help="Rows at most.")
+@output_options
+def list_(out: Output, target: Target, kinds: Sequence[str], limit: int) -> None:
+    """List alerts, the newest last."""
+    from processor.admin.reading import partitions_of, read_to_end
+    from processor.wire.codec import decode_alert
+    from processor.wire.topics import alerts_topic
+
+    app = target.app()
+    places = partitions_of(app.broker(), [alerts_topic(app.namespace)])
+    found = [decode_alert(record.value() or b"") for record in read_to_end(app.broker(), places)]
+    chosen = [alert for alert in found if not kinds or alert.kind in kinds][-limit:]
+    rows = [alert._asdict() for alert in chosen]
+    if not out.as_json:
+        rows = [{**row, "at": moment(row["at"])} for row in rows]
+    columns = [Column(name="at"), Column(name="kind", style=lambda _: "bad"), Column(name="text")]
+    out.table(columns, rows, empty=f"no {'such ' if kinds else ''}alerts in namespace {app.namespace}")
+
+
+@alerts.command()
+@target_options
+@output_options
+def run(out: Output, target: Target) -> None:
+    """Deliver alerts by the rules of the settings, until stopped. Several may run: one delivers, others stand by."""
+    from processor.alerts.alerter import Alerter
+
+    app = target.app()
+    rules = _rules(app)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    failures: list[ProcessorError] = []
+
+    def serve(rule: AlertRule) -> None:
+        try:
+            Alerter(app.broker(), app.namespace, rule).run(stop)
+        except ProcessorError as error:
+            failures.append(error)
+            stop.set()
+
+    threads = [threading.Thread(target=serve, args=(rule,), name=f"alerter-{rule.name}") for rule in rules]
+    for thread in threads:
+        thread.start()
+    out.note(f"delivering alerts by {count(len(rules), 'rule')}: {', '.join(rule.name for rule in rules)}")
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(0.2)
+    app.close()
+    if failures:
+        raise failures[0]
+
+
+@alerts.command()
+@click.argument("rule_name", metavar="RULE")
+@target_options
+@output_options
+def test(out: Output, rule_name: str, target: Target) -> None:
+    """Send a test alert to the recipients of a rule, now."""
+    from processor.alerts.delivery import AlertUndelivered, deliver
+    from processor.alerts.rules import folded
+    from processor.wire.records import AlertRecord
+
+    app = target.app()
+    rule = next((rule for rule in _rules(app) if rule.name == rule_name), None)
+    if rule is None:
+        known = ", ".join(rule.name for rule in _rules(app))
+        raise SettingsError(f"there is no alert rule {rule_name}", hint=f"there are: {known}")
+    now = time.time_ns() // 1_000_000
+    alert = AlertRecord("test", "test", now, "", f"a test of the rule {rule_name}: nothing is wrong")
+    secret = rule.secret.get_secret_value() if rule.secret is not None else ""
+    failed = 0
+    for address in rule.addresses():
+        try:
+            deliver(
+                address,
+                folded([alert]),
+                namespace=app.namespace,
+                rule=rule_name,
+                delivery=f"{rule_name}-test-{now}",
+                secret=secret,
+            )
+        except AlertUndelivered as error:
+            failed += 1
+            out.error(error)
+    if failed:
+        raise AlertUndelivered(f"{failed} of {count(len(rule.to), 'recipient')} did not take it")
+    out.record({"delivered": len(rule.to)}, f"delivered to {count(len(rule.to), 'recipient')}")
+
+
+def _rules(app: App) -> tuple[AlertRule, ...]:
+    rules = app.settings().alerts.rules
+    if not rules:
+        raise SettingsError("there are no alert rules", hint=_HINT)
+    return rules
