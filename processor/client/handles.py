@@ -132,7 +132,9 @@ class Handle(Generic[R]):
             JobNotFinished: the job has not ended within `timeout` (None: wait on).
             JobFailed: it ended without success.
         """
-        record = self._ended(timeout)
+        return self._outcome(self._ended(timeout))
+
+    def _outcome(self, record: StatusRecord) -> R:
         if record.state is not State.SUCCEEDED:
             raise JobFailed(self.id, record.state.value, _error(record) or record.note or "no reason was given")
         if record.error is not None:
@@ -152,11 +154,12 @@ class Handle(Generic[R]):
 
     async def await_end(self, timeout: Duration | None = None) -> JobStatus:
         """`wait` for the event loop."""
-        return await asyncio.to_thread(self.wait, timeout)
+        await self._async_ended(timeout)
+        return await self.astatus()
 
     async def aresult(self, timeout: Duration | None = None) -> R:
         """`result` for the event loop."""
-        return await asyncio.to_thread(self.result, timeout)
+        return self._outcome(await self._async_ended(timeout))
 
     def cancel(self, reason: str = "") -> bool:
         """Cancel the job, wherever it is; False: it has ended already. `reason` stays with it.
@@ -198,17 +201,34 @@ class Handle(Generic[R]):
         return record
 
     def _ended(self, timeout: Duration | None) -> StatusRecord:
-        seconds = _A_YEAR if timeout is None else parse_duration(timeout, name="timeout")
+        seconds = _seconds(timeout)
+        track = self._begun()
+        return self._last(track, track.tail.wait_end(track, seconds), seconds)
+
+    async def _async_ended(self, timeout: Duration | None) -> StatusRecord:
+        """As `_ended`, without a thread of its own: many may wait, and a wait that is cancelled is over at once."""
+        seconds = _seconds(timeout)
+        track = await asyncio.to_thread(self._begun)
+        return self._last(track, await asyncio.wrap_future(track.tail.waits.ended(track, seconds)), seconds)
+
+    def _begun(self) -> Track:
         track = self._tracked()
         if track.latest is not None and track.latest.state in TERMINAL - {State.SUCCEEDED}:
             self._read()  # it may have been sent back since: then a later life counts
-        if not track.tail.wait_end(track, seconds):
+        return track
+
+    def _last(self, track: Track, ended: bool, seconds: float) -> StatusRecord:
+        if not ended:
             raise JobNotFinished(
                 f"job {self.id} has not ended within {seconds:g} s",
                 hint="the job goes on: call result() again, or look at status()",
             )
         assert track.latest is not None
         return self._own(track.latest)
+
+
+def _seconds(timeout: Duration | None) -> float:
+    return _A_YEAR if timeout is None else parse_duration(timeout, name="timeout")
 
 
 def _error(record: StatusRecord) -> str:

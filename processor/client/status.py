@@ -30,6 +30,7 @@ from dataclasses import dataclass
 
 from processor.broker.base import Batch, Broker, Isolation, Reader, TopicPartition
 from processor.broker.partitioner import partition_for
+from processor.client.async_waits import AsyncWaits
 from processor.client.recent import Recent
 from processor.client.track import BEGINNING, Track
 from processor.clock import Clock
@@ -84,6 +85,8 @@ class StatusTail:
         """Per partition, how many threads wait for a job of it."""
         self._reader: Reader | None = None
         self._partitions = 0
+        self.waits = AsyncWaits(self, clock)
+        """Of event loops."""
 
     # -- tracks ----------------------------------------------------------------------------------------------------
 
@@ -136,29 +139,31 @@ class StatusTail:
     def catch_up(self, track: Track, timeout: float) -> bool:
         """Read what the log holds of the job by now; whether that was possible in time."""
         deadline = self._clock.monotonic() + timeout
-        with self._asked(track):
-            return self._catch_up(track, deadline)
+        with self.asked(track):
+            return self.catch_up_by(track, deadline)
 
     def wait_end(self, track: Track, timeout: float) -> bool:
         """Read until the job has ended; whether it did in time."""
         deadline = self._clock.monotonic() + timeout
         if track.ended:
             return True
-        with self._asked(track):
-            if track.since is not None and not self._catch_up(track, deadline):
+        with self.asked(track):
+            if track.since is not None and not self.catch_up_by(track, deadline):
                 return track.ended
-            return self._drive(lambda: track.ended, deadline)
+            return self.drive(lambda: track.ended, deadline)
 
-    def _catch_up(self, track: Track, deadline: float) -> bool:
-        """1. Look at what is known without reading. 2. Read to the end, or to the last word. 3. If there was nothing,
+    def catch_up_by(self, track: Track, deadline: float) -> bool:
+        """As `catch_up`, while the track's partition is asked for.
+
+        1. Look at what is known without reading. 2. Read to the end, or to the last word. 3. If there was nothing,
         look further back.
         """
         place = TopicPartition(self._topic, track.partition)
-        if not self._drive(lambda: track.final or self._is_read(track), deadline):
+        if not self.drive(lambda: track.final or self._is_read(track), deadline):
             return False
         while not track.final:
             end = self._broker().admin().end_offsets([place], Isolation.COMMITTED)[place]
-            if not self._drive(lambda: track.final or self._has_read(track, end), deadline):  # noqa: B023  (called here)
+            if not self.drive(lambda: track.final or self._has_read(track, end), deadline):  # noqa: B023  (called here)
                 return False
             if not track.lost:
                 track.read_to(end)
@@ -167,7 +172,7 @@ class StatusTail:
         return True
 
     @contextmanager
-    def _asked(self, track: Track) -> Iterator[None]:
+    def asked(self, track: Track) -> Iterator[None]:
         """See that the track's partition is read: nobody may have asked for a while, or the reader was closed."""
         partition = track.partition
         with self._guard:
@@ -204,7 +209,7 @@ class StatusTail:
                 track.widen(track.start if position is None else position.offset)
             self._add(partition, lost)
 
-    def _drive(self, done: Callable[[], bool], deadline: float) -> bool:
+    def drive(self, done: Callable[[], bool], deadline: float) -> bool:
         """Fetch until `done`, or until another thread's fetches have made it so. A waiting handler can be stopped."""
         while not done():
             stop_if_asked()

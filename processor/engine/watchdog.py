@@ -1,8 +1,8 @@
 """The watchdog: a number that stands still although it could move is held, with an alarm; the others go on.
 
 It could move if, at every look for `WorkerConfig.watchdog` seconds, the cluster answered, something lay in one of its
-lanes beyond what was read, the worker had room, and a slot of its queue was free. It did not move if nothing was read
-or completed in all that time. Neither a long job nor a slow broker is a standstill.
+lanes beyond what was read, its queue was not paused, the worker had room, and a slot of its queue was free. It did not
+move if nothing was read or completed in all that time. Neither a long job nor a slow broker is a standstill.
 """
 
 from __future__ import annotations
@@ -97,5 +97,7 @@ class Watchdog:
     def _sight(self, number: QueuePartition, ends: Mapping[TopicPartition, int]) -> Sight:
         windows = [(lane.key, lane.window) for lane in number.lanes.values()]
         waits = any(ends.get(key, 0) > window.read_mark for key, window in windows)
-        could = waits and self._engine.has_room and self._dispatch.has_free_slot(number.queue.name)
+        name = number.queue.name
+        may = name not in self._engine.gate.resting and self._engine.has_room
+        could = waits and may and self._dispatch.has_free_slot(name)
         return Sight(number.assignment, tuple((window.read_mark, window.low) for _, window in windows), could)

@@ -309,6 +309,20 @@ def test_a_queue_rests_within_a_second_and_over_restarts(scene: Scene) -> None:
     assert [told.action for told in audits(scene)] == ["pause", "resume"]
 
 
+def test_a_paused_queue_with_waiting_jobs_is_not_taken_for_a_standstill(scene: Scene) -> None:
+    scene.define("plain", lambda ctx, payload: payload)
+    worker = scene.start("w-0", watchdog=4.0)
+    scene.until(scene.active)
+    pause(scene.broker, NS, target_of(QUEUE, None), WHO)
+    scene.runtime.pass_time(1.0)
+    scene.enqueue("plain", "job-1")
+    scene.runtime.pass_time(20.0)
+    assert worker.worker.state.counters.events["held"] == 0
+    assert {number.phase for number in worker.worker.state.numbers.values()} == {PartitionPhase.ACTIVE}
+    resume(scene.broker, NS, target_of(QUEUE, None), WHO)
+    scene.until(lambda: scene.state_of("job-1") is State.SUCCEEDED, 5.0)
+
+
 def test_what_cannot_be_paused_or_resumed_is_refused(scene: Scene) -> None:
     with pytest.raises(UnknownQueue):
         pause(scene.broker, NS, f"{QUEUE_TARGET}elsewhere", WHO)
