@@ -105,7 +105,7 @@ class PayloadCodec(Generic[P]):
         try:
             data = (self._known or self._json()).encode(payload)
         except Unfaithful as error:
-            raise self._refused(str(error)) from error
+            raise self._another_type(payload) or self._refused(str(error)) from error
         return sized(data, self._job_type, max_bytes)
 
     def decode(self, data: bytes, version: int) -> P:
@@ -147,6 +147,16 @@ class PayloadCodec(Generic[P]):
                 ) from error
             version += 1
         return value
+
+    def _another_type(self, payload: object) -> PayloadInvalid | None:
+        """Of plain data given for a model: what to write instead; None: it is of the model's type."""
+        model = self._model
+        if not isinstance(model, type) or isinstance(payload, model):
+            return None
+        return PayloadInvalid(
+            f"job type {self._job_type} takes an instance of {model.__name__}, not of {type(payload).__name__}",
+            hint=f"write {model.__name__}(...); app.enqueue({self._job_type!r}, ...) takes plain data and checks it",
+        )
 
     def _refused(self, why: str) -> PayloadInvalid:
         return PayloadInvalid(

@@ -54,12 +54,13 @@ class Precedent(NamedTuple):
 
 def may_be_second(job: Job, lane: Lane, now_ms: int, window_ms: int) -> bool:
     """Whether a record that says `derived` may be the repeat of a plain one. Children, moved and delayed jobs leave
-    marks, and so does what was repeated before; beyond the dedupe window one id is one job no more.
+    marks, and so does what was repeated before; beyond the dedupe window one id is one job no more. A record that was
+    made in the same call as its id is the first (an outbox sends such ones, derived each time).
     """
     if job.hop or job.life != 1 or job.parent is not None or lane is Lane.DUE:
         return False
     made = made_at(job.id)
-    return made is not None and made > now_ms - window_ms
+    return made is not None and made != job.enqueued_at and made > now_ms - window_ms
 
 
 class LaneScan:

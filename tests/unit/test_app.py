@@ -526,6 +526,12 @@ def test_async_twins(shop: Shop) -> None:
     assert asyncio.run(_enqueue_and_wait(shop.report, shop)) == 9
 
 
+def test_plain_data_for_a_model_is_told_what_to_write(shop: Shop) -> None:
+    with pytest.raises(PayloadInvalid, match="takes an instance of Import, not of dict") as caught:
+        shop.import_file.enqueue({"url": "x"})  # type: ignore[arg-type]  # what mypy would have said
+    assert caught.value.hint.startswith("write Import(...)")
+
+
 def test_time_moved_by_hand_is_enough_to_wait(shop: Shop) -> None:
     clock = ManualClock()
     client = Client(

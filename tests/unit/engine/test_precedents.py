@@ -154,6 +154,7 @@ def test_what_may_be_a_repeat() -> None:
         job._replace(hop=1),
         job._replace(life=2),
         job._replace(parent="p"),
+        job._replace(enqueued_at=now - 1000),
     ):
         assert not may_be_second(other, Lane.NORMAL, now, DAY)
 
