@@ -29,6 +29,7 @@ BENCHES: dict[str, Callable[[Kit], list[Row]]] = {
     "kill": takeover.kill,
     "scaling": takeover.scaling,
     "enqueue": enqueue.many,
+    "limit": enqueue.limited,
     "asking": asking.old,
     "delays": retries.delays,
     "waiting": retries.waiting,

@@ -12,9 +12,11 @@ from statistics import median
 from confluent_kafka import Producer
 from fastavro import schemaless_writer
 
+from benchmarks import jobs
 from benchmarks.jobs import QUEUE, Mail
 from benchmarks.rows import Row, beside
 from benchmarks.world import Kit, world
+from processor.app import App
 from processor.wire import schemas
 from processor.wire.codec import MARKER
 
@@ -44,6 +46,38 @@ def many(kit: Kit) -> list[Row]:
                 f"enqueue_many, run {run + 1}: {ours[-1]:,.0f} jobs/s, by hand {bare[-1]:,.0f}, bytes {ready[-1]:,.0f}"
             )
     return [beside("enqueue_many", median(ours), median(bare), 0.6, "jobs/s")]
+
+
+def limited(kit: Kit) -> list[Row]:
+    """Single enqueues that do not wait for their confirmation, to a queue with a limit and to one without, A B A B,
+    medians. The figure of the limit is read beside them twice a second.
+    """
+    count = kit.some(30_000, 3_000)
+    with_limit: list[float] = []
+    without: list[float] = []
+    with world(kit, "limit") as here:
+        settings = here.app.settings()
+        apps = {
+            name: jobs.build(here.shape, settings, max_backlog=limit)
+            for name, limit in (("limited", 1_000_000_000), ("free", None))
+        }
+        mail = Mail(order_id=1, to="somebody@example.com", n=7)
+
+        def send(app: App) -> None:
+            job_type = app.job_types["noop"]
+            for _ in range(count):
+                job_type.enqueue(mail, wait=False)
+            left = app.client().flush(60.0)
+            if left:
+                raise RuntimeError(f"{len(left)} jobs were not sent")
+
+        for run in range(RUNS):
+            without.append(_rate(partial(send, apps["free"]), count))
+            with_limit.append(_rate(partial(send, apps["limited"]), count))
+            kit.say(f"enqueue, run {run + 1}: with a limit {with_limit[-1]:,.0f} jobs/s, without {without[-1]:,.0f}")
+        for app in apps.values():
+            app.close()
+    return [beside("enqueue with a limit", median(with_limit), median(without), 0.97, "jobs/s")]
 
 
 Made = tuple[bytes, bytes, list[tuple[str, str | bytes | None]]]

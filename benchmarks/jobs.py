@@ -89,11 +89,11 @@ def shape_of(environment: Any = os.environ) -> Shape:
     )
 
 
-def build(shape: Shape, settings: Settings | None = None) -> App:
+def build(shape: Shape, settings: Settings | None = None, *, max_backlog: int | None = None) -> App:
     """The app; the parent builds it too, to enqueue."""
     app = App(shape.namespace, settings=settings)
     app.queue("default", partitions=1)
-    app.queue(QUEUE, partitions=shape.partitions, concurrency=shape.concurrency)
+    app.queue(QUEUE, partitions=shape.partitions, concurrency=shape.concurrency, max_backlog=max_backlog)
     _doing_nothing(app)
     _sleeping(app)
     _saving(app)
