@@ -69,13 +69,26 @@ def endpoint() -> Iterator[Endpoint]:
     endpoint.close()
 
 
+STARTED: list[subprocess.Popen[bytes]] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays() -> Iterator[None]:
+    yield
+    for process in STARTED:
+        process.kill()
+        process.wait()
+    STARTED.clear()
+
+
 def start(fleet: Fleet, folder: Path, *rules: str, words: tuple[str, ...] = ("run",)) -> subprocess.Popen[bytes]:
     folder.mkdir(exist_ok=True)
     (folder / "processor.toml").write_text("\n".join(f"[[alerts.rules]]\n{rule}" for rule in rules))
     command = [sys.executable, "-m", "processor", "alerts", *words]
     command += ["--namespace", fleet.namespace, "--bootstrap", fleet.bootstrap]
     with (folder / "out").open("ab") as out:
-        return subprocess.Popen(command, cwd=folder, env=os.environ.copy(), stdout=out, stderr=out)
+        STARTED.append(subprocess.Popen(command, cwd=folder, env=os.environ.copy(), stdout=out, stderr=out))
+    return STARTED[-1]
 
 
 def rule(name: str, url: str, more: str = 'fold = "0s"') -> str:

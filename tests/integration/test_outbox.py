@@ -59,10 +59,24 @@ def waits(engine: Engine) -> int:
         return sql.execute(select(func.count()).select_from(jobs)).scalar_one()
 
 
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays() -> Iterator[None]:
+    yield
+    for process in STARTED:
+        process.kill()
+        process.communicate()
+    STARTED.clear()
+
+
 def run_outbox(fleet: Fleet, database: str, *words: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "processor", "outbox", *words, "--database", database]
     command += ["--namespace", fleet.namespace, "--bootstrap", fleet.bootstrap]
-    return subprocess.Popen(command, env=os.environ.copy(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe, env = subprocess.PIPE, os.environ.copy()
+    STARTED.append(subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True))
+    return STARTED[-1]
 
 
 def test_what_is_committed_is_sent_and_what_is_rolled_back_is_not(fleet: Fleet, engine: Engine) -> None:
