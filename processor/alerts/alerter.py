@@ -82,6 +82,11 @@ class Alerter:
         """Addresses that took it, while others have not."""
         self._wait_until = 0.0
 
+    @property
+    def delivers(self) -> bool:
+        """Whether this is the one that does, of all alerters."""
+        return self._membership is not None
+
     # --- the group -----------------------------------------------------------------------------------------------
 
     def on_assigned(self, partitions: Sequence[TopicPartition], membership: Membership) -> None:

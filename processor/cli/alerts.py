@@ -55,6 +55,7 @@ def list_(out: Output, target: Target, kinds: Sequence[str], limit: int) -> None
 def run(out: Output, target: Target) -> None:
     """Deliver alerts by the rules of the settings, until stopped. Several may run: one delivers, others stand by."""
     from processor.alerts.alerter import Alerter
+    from processor.alerts.watch import Watch
 
     app = target.app()
     rules = _rules(app)
@@ -63,20 +64,30 @@ def run(out: Output, target: Target) -> None:
         signal.signal(number, lambda *_: stop.set())
     failures: list[ProcessorError] = []
 
-    def serve(rule: AlertRule) -> None:
+    alerters = [Alerter(app.broker(), app.namespace, rule) for rule in rules]
+
+    def serve(alerter: Alerter) -> None:
         try:
-            Alerter(app.broker(), app.namespace, rule).run(stop)
+            alerter.run(stop)
         except ProcessorError as error:
             failures.append(error)
             stop.set()
 
-    threads = [threading.Thread(target=serve, args=(rule,), name=f"alerter-{rule.name}") for rule in rules]
+    threads = [
+        threading.Thread(target=serve, args=(alerter,), name=f"alerter-{rule.name}")
+        for rule, alerter in zip(rules, alerters, strict=True)
+    ]
     for thread in threads:
         thread.start()
     out.note(f"delivering alerts by {count(len(rules), 'rule')}: {', '.join(rule.name for rule in rules)}")
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(0.2)
+    watch = Watch(app.broker(), app.namespace, app.settings().alerts, lambda: alerters[0].delivers)
+    while any(thread.is_alive() for thread in threads):
+        watch.turn()
+        stop.wait(0.2)
+        if stop.is_set():
+            for thread in threads:
+                thread.join()
+    watch.close()
     app.close()
     if failures:
         raise failures[0]

@@ -274,6 +274,8 @@ class AlertRule(Group):
 class AlertsSettings(Group):
     """Who hears of alerts."""
 
+    backlog: int | None = _is(None, "Alert when a queue holds more jobs than this.", "jobs", ge=1)
+    oldest: Seconds | None = _is(None, "Alert when the oldest job of a queue waits longer than this.", "seconds")
     rules: tuple[AlertRule, ...] = _is((), "Tables [[alerts.rules]]: name, to, kinds, types, queues, fold, secret.")
 
     @field_validator("rules")

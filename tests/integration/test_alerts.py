@@ -168,6 +168,19 @@ def test_repeats_are_told_as_one(fleet: Fleet, endpoint: Endpoint, tmp_path: Pat
     stop(alerter)
 
 
+def test_a_queue_that_nobody_serves_is_told_of(fleet: Fleet, endpoint: Endpoint, tmp_path: Path) -> None:
+    for _ in range(30):
+        fleet.append("walk", {"items": 1})
+    fleet.flush()
+    rules = rule("on-call", endpoint.url, 'fold = "0s"\n[alerts]\nbacklog = 20\noldest = "100ms"')
+    alerter = start(fleet, tmp_path / "a", rules)
+    eventually(lambda: {"backlog", "waits_long"} <= {got["kind"] for got in endpoint.got}, 60, "both are told")
+    told = {got["kind"]: got["examples"][0]["text"] for got in endpoint.got}
+    assert told["backlog"] == "queue q holds 30 jobs, more than 20"
+    assert told["waits_long"].startswith("the oldest job of queue q waits for ")
+    stop(alerter)
+
+
 def test_a_test_alert_says_at_once_whether_it_arrives(fleet: Fleet, endpoint: Endpoint, tmp_path: Path) -> None:
     rules = (rule("good", endpoint.url), rule("bad", "http://127.0.0.1:9/away"))
     assert start(fleet, tmp_path / "a", *rules, words=("test", "good")).wait(60) == 0
