@@ -100,3 +100,18 @@ def exceeded(options: JobOptions, job: Job, *, ran: float, silent: float, now_ms
     if options.stall_timeout is not None and silent >= options.stall_timeout:
         return Exceeded(STALL, f"nothing saved and no heartbeat for {options.stall_timeout:g} s")
     return None
+
+
+NEAR_LEAST = 600.0
+"""Seconds that a job was given at least, for anybody to be warned before its kill date: of less nobody could act."""
+NEAR_SHARE, NEAR_MOST = 0.1, 3600.0
+"""A kill date is near in the last tenth of the time that a job was given, and in its last hour at most."""
+
+
+def is_near(job: Job, now_ms: int) -> bool:
+    """Whether the job's kill date is so near that somebody should look at it."""
+    if job.kill_at is None:
+        return False
+    given = (job.kill_at - job.enqueued_at) / 1000
+    left = (job.kill_at - now_ms) / 1000
+    return given >= NEAR_LEAST and 0 < left <= min(given * NEAR_SHARE, NEAR_MOST)

@@ -1,15 +1,22 @@
-"""Alerts: what the end of a job tells those who are to look at it, as records of the alerts topic."""
+"""Alerts: what somebody should look at, as records of the alerts topic. Who hears of them: `processor.alerts`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from processor import events
+from processor.broker.base import OutRecord
 from processor.core.outcome import Ended, Failed
 from processor.states import State
+from processor.texts import plain
+from processor.wire.codec import encode
+from processor.wire.durations import format_duration
+from processor.wire.records import AlertRecord
+from processor.wire.topics import alerts_topic
 
 if TYPE_CHECKING:
     from processor.engine.attempt import Attempt
+    from processor.engine.queue_partition import QueuePartition
     from processor.engine.state import EngineState
 
 log = events.logger(__name__)
@@ -33,3 +40,30 @@ def tell_of_end(engine: EngineState, attempt: Attempt, now: int) -> None:
     if kind:
         number.creates.append(engine.completer.alert(number.topics, kind, job, text, now))
         log.error("job.alert", extra={"job_id": job.id, "job_type": job.type, "kind": kind})
+
+
+def tell_of_kill_date(engine: EngineState, attempt: Attempt, now: int) -> None:
+    """Alert that a running job may not be done by its kill date."""
+    job, number = attempt.job, attempt.number
+    assert job.kill_at is not None
+    left = format_duration(max(1, (job.kill_at - now) // 1000))
+    text = f"job {job.id} ({job.type}) runs, and its kill date comes in {left}"
+    alert = engine.completer.alert(number.topics, "kill_date_near", job, text, now)
+    number.creates.append(alert)
+    engine.wrote(1, len(alert.value or b""))
+    log.warning("job.kill_date_near", extra={"job_id": job.id, "job_type": job.type, "left": left})
+
+
+def tell_of_hold(engine: EngineState, held: QueuePartition, reason: str) -> None:
+    """Alert that a partition stands still. Nothing of it is written, so it goes out with what another one writes; of a
+    worker that has no other, the log line tells alone.
+    """
+    other = next((number for number in engine.active() if number is not held), None)
+    if other is None:
+        return
+    queue, place = held.queue.name, f"{held.queue.name}-{held.partition}"
+    text = f"partition {place} is held: {plain(reason, 300)}"
+    slot, now = engine.config.slot, engine.clock.now_ms()
+    value = encode(AlertRecord("held", f"partition:{place}", now, slot, text, queue=queue))
+    other.creates.append(OutRecord(alerts_topic(engine.config.namespace), place.encode(), value))
+    engine.wrote(1, len(value))

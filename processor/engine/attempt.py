@@ -127,6 +127,8 @@ class Attempt(StopWish):
     parked_until: int | None = None
     """It was parked for a deploy before: when its patience ends (ms)."""
     announced = False
+    warned = False
+    """Somebody was told that its kill date is near."""
     quiet_until = 0.0
     """No `running` status with progress before this (monotonic seconds)."""
     latest: Progress | None = None

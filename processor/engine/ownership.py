@@ -17,6 +17,7 @@ from processor.core.idempotency import is_keyed
 from processor.core.outcome import Parked
 from processor.core.window import Window
 from processor.core.write_set import Origin
+from processor.engine.alerts import tell_of_hold
 from processor.engine.groups import Listener
 from processor.engine.intake import resume
 from processor.engine.parked import Fate, fate, look_again_at
@@ -289,6 +290,7 @@ class Ownership:
                 "again_in": round(delay),
             },
         )
+        tell_of_hold(self._engine, number, reason)
         return True
 
     def _rest(self, number: QueuePartition) -> None:

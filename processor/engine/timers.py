@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from processor import events
 from processor.broker.base import OutRecord
-from processor.core.deadlines import exceeded
+from processor.core.deadlines import exceeded, is_near
+from processor.engine.alerts import tell_of_kill_date
 from processor.engine.attempt import Stop
 from processor.engine.dispatch import Ending
 from processor.engine.parked import ParkedJobs
@@ -79,6 +80,9 @@ class Timers:
             self._insist(attempt, attempt.stop, now)
         else:
             self._hold_to_limits(attempt, ran, now, now_ms)
+        if not attempt.warned and is_near(attempt.job, now_ms):
+            attempt.warned = True
+            tell_of_kill_date(self._engine, attempt, now_ms)
         if ran >= config.announce_after:
             self._announce(attempt, now)
         if ran >= config.promote_after and not attempt.promoted:

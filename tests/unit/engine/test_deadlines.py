@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from processor.core.deadlines import is_near
 from processor.errors import AttemptTimedOut, TerminalError
+from processor.job import Job
 from processor.policies import Backoff, Dead, Retry
 from processor.states import State
 from processor.wire.codec import decode_checkpoint
-from tests.unit.engine.scene import Scene
+from tests.unit.engine.scene import Scene, lane_record
 
 
 @pytest.fixture
@@ -206,3 +208,30 @@ def test_the_death_of_a_critical_job_alerts(scene: Scene) -> None:
     scene.settle()
     assert scene.state_of("job-1") is scene.state_of("job-2") is State.DEAD
     assert [(alert.kind, alert.job_id) for alert in scene.alerts()] == [("critical_dead", "job-1")]
+
+
+def test_somebody_is_told_before_the_kill_date_and_at_it(scene: Scene) -> None:
+    seen: list[Any] = []
+    scene.define("rows", endless(scene, seen))
+    scene.start("w-0")
+    scene.until(scene.active)
+    now = scene.runtime.clock.now_ms()
+    job = scene.enqueue("rows", "job-1", kill_at=now + 5_000)
+    assert not is_near(job, now + 4_900), "of five seconds nobody is warned"
+    long = job._replace(id="job-2", enqueued_at=now - 995_000)
+    scene.append(lane_record(long))
+    scene.until(lambda: scene.state_of("job-2") is State.KILLED, 20.0)
+    told = [(alert.kind, alert.job_id) for alert in scene.alerts()]
+    assert told.count(("kill_date_near", "job-2")) == 1
+    assert told.index(("kill_date_near", "job-2")) < told.index(("killed", "job-2"))
+    assert ("kill_date_near", "job-1") not in told
+
+
+@pytest.mark.parametrize(
+    ("given", "left", "near"),
+    [(599, 10, False), (600, 61, False), (600, 60, True), (600, 0, False), (10**6, 3601, False), (10**6, 3600, True)],
+)
+def test_when_a_kill_date_is_near(given: int, left: int, near: bool) -> None:
+    job = Job("j", "t", 1, "q", b"", 1_000_000, kill_at=1_000_000 + given * 1000)
+    assert is_near(job, 1_000_000 + (given - left) * 1000) is near
+    assert not is_near(job._replace(kill_at=None), 0)

@@ -57,6 +57,19 @@ def test_held_number_lets_go_of_slots_that_wait_for_the_log() -> None:
     scene.close()
 
 
+def test_somebody_is_told_of_a_held_number() -> None:
+    scene = Scene(seed=1)
+    simulated = scene.start("w-0")
+    scene.until(scene.active)
+    worker = simulated.worker
+    worker.ownership.hold(worker.state.numbers[QUEUE, 0], "a test\nof two lines")
+    scene.until(lambda: bool(scene.alerts()), 5.0)
+    (alert,) = scene.alerts()
+    assert (alert.kind, alert.subject, alert.queue) == ("held", f"partition:{QUEUE}-0", QUEUE)
+    assert "a test" in alert.text
+    scene.close()
+
+
 def test_held_number_lets_go_of_what_is_in_flight() -> None:
     scene = Scene(seed=1, settings={"inflight_max_records": 24})
     scene.define("slow", lambda ctx, p: scene.runtime.pass_time(0.5))
