@@ -69,6 +69,40 @@ def test_a_queue_rests_over_a_restart_and_goes_on_where_it_was(fleet: Fleet) -> 
     fleet.settle()
 
 
+def test_a_paused_type_starts_nowhere_under_load_and_after_restarts(fleet: Fleet) -> None:
+    """On three workers; what another type has to do goes on."""
+    workers = fleet.start_ready("a", "b", "c")
+    jobs = [fleet.append("walk", {"items": 1, "pause": 0.02}) for _ in range(3_000)]
+    fleet.flush()
+    fleet.until_noted(100)
+    paused_at = time.monotonic()
+    pause(fleet.broker, fleet.namespace, target_of(None, "walk"), WHO)
+    eventually(lambda: all(worker.events("control.heard") for worker in workers), 20, fleet.describe)
+
+    last = [items(fleet), time.monotonic()]
+
+    def rests() -> bool:
+        if items(fleet) != last[0]:
+            last[:] = [items(fleet), time.monotonic()]
+        return time.monotonic() - last[1] > 1.0
+
+    eventually(rests, 30, fleet.describe)
+    begun = fleet.ledger("start")
+    assert len(begun) < len(jobs)
+    late = max(float(line["at"]) for line in begun) - paused_at
+    assert late < 10 * HEARD
+    for worker in workers:
+        worker.terminate()
+        assert worker.wait() == 0
+    fleet.start_ready("a", "b", "c")
+    other = fleet.append("leaf", {"count": 1})
+    fleet.flush()
+    fleet.finish([other.id])
+    assert len(fleet.ledger("start")) == len(begun)
+    resume(fleet.broker, fleet.namespace, target_of(None, "walk"), WHO)
+    fleet.finish((job.id for job in jobs), 120)
+
+
 def test_a_retry_comes_now(fleet: Fleet) -> None:
     fleet.start_ready("a")
     job = fleet.append("fails.once")
