@@ -22,6 +22,8 @@ from processor.wire.topics import alerts_topic
 from tests.integration.fleet import Fleet
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.timeout(240)
+
 SECRET = "s3cret"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from processor.admin.jobs import list_jobs
 from processor.admin.orders import Operator, cancel, go_on, pause, resume, target_of
 from processor.admin.queues import list_queues, plan_seek, seek
@@ -11,6 +13,8 @@ from processor.states import State
 from tests.integration.fleet import Fleet
 from tests.integration.jobs_app import QUEUE
 from tests.waiting import eventually
+
+pytestmark = pytest.mark.timeout(240)
 
 WHO = Operator(reason="wrong customer", by="ada@desk")
 HEARD = 2.0

@@ -26,6 +26,8 @@ from tests.integration.jobs_app import QUEUE, Walk
 from tests.postgres import postgres
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.timeout(240)
+
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from processor.broker.base import OutRecord
 from processor.wire.codec import encode
 from processor.wire.headers import routing_headers
 from tests.integration.fleet import Fleet
+
+pytestmark = pytest.mark.timeout(240)
 
 
 def test_a_repeat_after_a_restart_runs_once(fleet: Fleet) -> None:

@@ -14,6 +14,8 @@ from processor.states import State
 from tests.integration.fleet import Fleet
 from tests.integration.jobs_app import QUEUE
 
+pytestmark = pytest.mark.timeout(240)
+
 SAMPLE = Path(__file__).parents[2] / "examples" / "other-languages"
 
 
