@@ -216,7 +216,7 @@ def run(worker: DevWorker, folder: Path, dashboard: DevDashboard | None = None) 
         _say("that keeps the app from starting: mend it, and start again")
         sys.exit(code)
     if dashboard is not None:
-        _say("the dashboard, for this machine alone:")
+        _say("the dashboard, for this machine alone, tells its address when it is there")
         dashboard.start()
     while True:
         time.sleep(_LOOK_EVERY)

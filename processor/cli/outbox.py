@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,7 +67,7 @@ def create(out: Output, database: str) -> None:
 @outbox.command()
 @target_options
 @database_option
-@click.option("--once", is_flag=True, help="End when everything that waits now is sent.")
+@click.option("--once", is_flag=True, help="End when nothing waits; exit code 1 if a job can never be sent.")
 @output_options
 @needs_outbox
 def run(out: Output, target: Target, database: str, once: bool) -> None:
@@ -75,14 +76,17 @@ def run(out: Output, target: Target, database: str, once: bool) -> None:
         relay.waiting()  # a wrong address is told at once, not tried for ever
         if once:
             with out.progress("sending", relay.waiting().rows) as tick:
-                sent, seen = 0, [0]
+                seen = [0]
 
                 def told(total: int) -> None:
                     tick(total - seen[0])
                     seen[0] = total
 
-                sent = relay.drain(told)
-            out.record({"sent": sent}, f"{count(sent, 'job')} sent")
+                done = relay.drain(told)
+            refused = f", {done.refused:,} refused: processor outbox show tells why" if done.refused else ""
+            out.record(done._asdict(), f"{count(done.sent, 'job')} sent{refused}")
+            if done.refused:
+                sys.exit(1)
             return
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):

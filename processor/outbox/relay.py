@@ -48,6 +48,14 @@ class Waiting(NamedTuple):
     """Rows beside these that will not be sent."""
 
 
+class Done(NamedTuple):
+    """What became of rows."""
+
+    sent: int
+    refused: int
+    """Rows that can never be sent: they are kept, with the reason."""
+
+
 class Ready(NamedTuple):
     """A row, decoded."""
 
@@ -143,8 +151,8 @@ class Relay:
         except (OperationalError, ProgrammingError) as error:
             raise _unusable(error) from error
 
-    def send_some(self) -> int:
-        """Send the oldest rows, one transaction; how many are done (0: there are none).
+    def send_some(self) -> Done:
+        """Send the oldest rows, one transaction; what became of them (none: there are none).
 
         Raises:
             EnqueueUnconfirmed: Kafka did not confirm all; the rows stay, sending them again is harmless.
@@ -153,9 +161,7 @@ class Relay:
         try:
             with self._engine.begin() as sql:
                 rows = self._locked(sql)
-                if rows:
-                    self._send(sql, rows)
-                return len(rows)
+                return self._send(sql, rows) if rows else Done(0, 0)
         except (OperationalError, ProgrammingError) as error:
             raise _unusable(error) from error
 
@@ -164,7 +170,7 @@ class Relay:
         wanted = wanted.where(jobs.c.namespace == self._client.namespace, jobs.c.refused.is_(None))
         return sql.execute(wanted.order_by(jobs.c.id).limit(BATCH).with_for_update(skip_locked=True)).all()
 
-    def _send(self, sql: Connection, rows: Sequence[Any]) -> None:
+    def _send(self, sql: Connection, rows: Sequence[Any]) -> Done:
         fine, refused = _decoded(rows)
         try:
             self._client.send_many((row.job, row.lane, True, row.until) for row in fine)
@@ -179,6 +185,7 @@ class Relay:
             sql.execute(update(jobs).where(jobs.c.id == row_id).values(refused=why))
         if fine:
             sql.execute(delete(jobs).where(jobs.c.id.in_([row.id for row in fine])))
+        return Done(len(fine), len(refused))
 
     def _one_by_one(self, rows: list[Ready]) -> tuple[list[Ready], list[tuple[int, str]]]:
         sent, refused = [], []
@@ -192,12 +199,16 @@ class Relay:
                 refused.append((row.id, message_of(error, 1000)))
         return sent, refused
 
-    def drain(self, tick: Callable[[int], object] = lambda _: None) -> int:
-        """Send until nothing waits; how many. Raises as `send_some`."""
-        total = 0
-        while count := self.send_some():
-            total += count
-            tick(total)
+    def drain(self, tick: Callable[[int], object] = lambda _: None) -> Done:
+        """Send until nothing waits; what became of all rows. Raises as `send_some`.
+
+        Args:
+            tick: is called after each transaction with the number of rows that are through so far.
+        """
+        total = Done(0, 0)
+        while any(done := self.send_some()):
+            total = Done(total.sent + done.sent, total.refused + done.refused)
+            tick(sum(total))
         return total
 
     def run(self, stop: threading.Event) -> None:
@@ -207,9 +218,9 @@ class Relay:
             try:
                 done = self.send_some()
                 failures = 0
-                if done:
-                    log.info("outbox.sent", extra={"jobs": done})
-                wait = 0.0 if done else LOOK_EVERY
+                if done.sent:
+                    log.info("outbox.sent", extra={"jobs": done.sent})
+                wait = 0.0 if any(done) else LOOK_EVERY
             except ProcessorError as error:
                 wait = AGAIN[min(failures, len(AGAIN) - 1)]
                 failures += 1

@@ -21,7 +21,7 @@ from processor.wire.settings import GROUPS, Settings, format_size
 PREFIX = "PROCESSOR_"
 TOML_FILE = "processor.toml"
 DOTENV_FILE = ".env"
-NOT_SETTINGS = re.compile(r"APP|DEBUG|TEST_\w+")
+NOT_SETTINGS = re.compile(r"APP|DEBUG|OUTBOX_DATABASE|TEST_\w+")
 """What may follow the prefix in the environment without being a setting: options of the command line and of tests."""
 OF_KUBERNETES = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 """What Kubernetes sets in every pod for a Service called `processor`, or `processor-` and more."""

@@ -93,8 +93,8 @@ def test_what_is_committed_is_sent_and_what_is_rolled_back_is_not(fleet: Fleet, 
         store(sql, "another", leaf(7), Lane.NORMAL)
     relay = Relay(engine, fleet.app.client())
     assert relay.waiting().rows == 3
-    assert relay.drain() == 3
-    assert relay.drain() == 0
+    assert relay.drain() == (3, 0)
+    assert relay.drain() == (0, 0)
     assert waits(engine) == 1, "what is of another namespace is left alone"
     fleet.start_ready("a")
     fleet.finish(job.id for job in kept)
@@ -134,7 +134,7 @@ def test_a_row_that_cannot_be_sent_holds_up_no_other(fleet: Fleet, engine: Engin
         )
         session.commit()
     relay = Relay(engine, fleet.app.client())
-    relay.drain()
+    assert relay.drain() == (1, 2)
     assert relay.waiting() == (0, None, 2)
     refused = {job_id: why for job_id, _, why in relay.refused()}
     assert set(refused) == {nowhere.id, "torn"}
@@ -169,8 +169,8 @@ def test_the_commands_tell_what_waits_and_what_is_wrong(fleet: Fleet, engine: En
     said = run_outbox(fleet, database, "show").communicate(timeout=60)[0]
     assert said.startswith("2 jobs to be sent, the oldest for")
     once = run_outbox(fleet, database, "run", "--once")
-    once.communicate(timeout=60)
-    assert once.returncode == 0
+    assert once.communicate(timeout=60)[0] == "1 job sent, 1 refused: processor outbox show tells why\n"
+    assert once.returncode == 1
     facts = json.loads(run_outbox(fleet, database, "show", "--json").communicate(timeout=60)[0])
     assert (facts["rows"], facts["refused"]) == (0, 1)
     assert facts["refused_rows"][0]["why"]
@@ -195,7 +195,7 @@ def test_the_doors_store_a_job(fleet: Fleet, engine: Engine) -> None:
         assert waits(engine) == 0, "nothing is committed"
         session.commit()
     assert keyed[0].id == keyed[1].id
-    assert Relay(engine, fleet.app.client()).drain() == 5
+    assert Relay(engine, fleet.app.client()).drain() == (5, 0)
     fleet.start_ready("a")
     ids = {handle.id for handle in (plain, *keyed, later, named)}
     for handle in (plain, *keyed, later, named):
@@ -225,7 +225,7 @@ def test_async_sessions_store_a_job(fleet: Fleet, tmp_path: Path) -> None:
 
     ids = asyncio.run(both())
     engine = open_database(f"sqlite:///{path}")
-    assert Relay(engine, fleet.app.client()).drain() == 2
+    assert Relay(engine, fleet.app.client()).drain() == (2, 0)
     engine.dispose()
     fleet.start_ready("a")
     fleet.finish(ids)

@@ -128,6 +128,8 @@ class ClientWatch:
             if level == logging.DEBUG and "(_DESTROY" not in text:
                 self.breaks += 1
             return
+        if facility == "GETPID" and text.endswith("retrying"):
+            return  # a broker that has just started: librdkafka asks again at once, up to its time limit
         if level >= logging.WARNING:
             log.log(level, "kafka.client", extra={"client": client, "facility": facility, "text": text})
 

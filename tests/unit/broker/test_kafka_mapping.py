@@ -164,6 +164,15 @@ def test_all_brokers_down_is_the_reason_of_a_timeout() -> None:
     assert isinstance(watch.reason("call"), BrokerUnavailable)
 
 
+def test_a_broker_that_has_just_started_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    _, _, watch = watched()
+    failed = "[thrd:main]: Failed to acquire transactional PID from broker TxnCoordinator/0: Broker:"
+    watch.log(logging.WARNING, "", "GETPID", "c", f"{failed} Not coordinator: retrying")
+    assert caplog.text == ""
+    watch.log(logging.WARNING, "", "GETPID", "c", f"{failed} Producer fenced")
+    assert "kafka.client" in caplog.text
+
+
 def test_breaks_are_counted_once_and_not_for_the_clients_own_doing() -> None:
     _, _, watch = watched()
     watch.log(logging.DEBUG, "", "FAIL", "c", "TxnCoordinator/1: Disconnected (after 5ms in state UP) (_TRANSPORT)")

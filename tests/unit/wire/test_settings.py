@@ -100,6 +100,7 @@ def test_unknown_variables_and_tables_are_errors() -> None:
 
 def test_foreign_variables_are_left_alone() -> None:
     load_settings(env={"PROCESSOR_APP": "shop:app", "PROCESSOR_DEBUG": "1", "PATH": "/bin", "PROCESSOR_TEST_X": "1"})
+    load_settings(env={"PROCESSOR_OUTBOX_DATABASE": "sqlite:///shop.db"})
 
 
 def test_wrong_values_are_named_all_at_once_with_their_source() -> None:
