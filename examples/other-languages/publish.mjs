@@ -1,6 +1,6 @@
 // Publishes a job from Node with a plain Kafka client (docs/wire.md):
 //
-//     npm install && node publish.mjs localhost:9092 shop mail '{"to": "ann@example.org"}'
+//     npm install && node publish.mjs localhost:9092 shop mail '{"to": "ann@example.org", "subject": "Hello"}'
 //
 // KafkaJS places keys as Kafka's own clients do (murmur2), so jobs of one ordering key meet in one partition.
 import { randomUUID } from 'node:crypto'

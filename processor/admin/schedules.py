@@ -79,7 +79,8 @@ def schedule_named(broker: Broker, namespace: str, name: str) -> Standing:
     if name not in found:
         raise OrderRefused(
             f"there is no schedule {shown(name, 60)} in namespace {namespace}",
-            hint=f"there are: {', '.join(sorted(found))}" if found else "processor schedule add makes one",
+            hint=(f"there are: {', '.join(sorted(found))}" if found else "processor schedule add makes one")
+            + "; what the code declares is there once a worker has started",
         )
     return found[name]
 

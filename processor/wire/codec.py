@@ -384,6 +384,9 @@ def _trailing(format_: _Format) -> UndecodableRecord:
     return UndecodableRecord(f"the bytes of a {format_.name} record go on after its last field")
 
 
+_WRITE_IT_SO = "other programs write jobs as JSON that begins with {, or as Avro with its fingerprint and no registry"
+
+
 def _unknown(what: str, topics: str, data: bytes) -> RecordError:
     if data[:2] == MARKER and len(data) >= HEAD:
         place = f" (topics {topics} of the namespace)" if topics else ""
@@ -391,9 +394,7 @@ def _unknown(what: str, topics: str, data: bytes) -> RecordError:
             f"a {what}{place} was written with the schema {data[2:HEAD].hex()}, which this version does not know",
             hint="a newer version of this package writes to these topics: upgrade this process",
         )
+    says = f"does not start with C3 01 and a fingerprint: {data[:HEAD].hex(' ') or 'empty'}"
     if data[:1] == b"\x00":
-        return UndecodableRecord(
-            f"a {what} starts with 00, as records written through a schema registry do",
-            hint="only clients of this package may write to its topics; they need no registry",
-        )
-    return UndecodableRecord(f"a {what} does not start with C3 01 and a fingerprint: {data[:HEAD].hex(' ') or 'empty'}")
+        says = "starts with 00, as records written through a schema registry do"
+    return UndecodableRecord(f"a {what} {says}", hint=_WRITE_IT_SO)

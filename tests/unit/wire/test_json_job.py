@@ -94,3 +94,11 @@ def test_any_payload_comes_through(payload: Any, plain: bool, indent: int | None
 def test_garbage_is_no_job(data: bytes) -> None:
     with pytest.raises(RecordError):
         decode_job(b"{" + data)
+
+
+@pytest.mark.parametrize("data", [b"hello", b"\x00\x00\x00\x00\x07abc"], ids=["text", "registry"])
+def test_who_writes_something_else_hears_what_may_be_written(data: bytes) -> None:
+    with pytest.raises(UndecodableRecord) as caught:
+        decode_job(data)
+    assert caught.value.hint is not None
+    assert "JSON that begins with {" in caught.value.hint
