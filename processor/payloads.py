@@ -20,6 +20,9 @@ P = TypeVar("P")
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
+_TOLD = 5
+"""How many of a payload's faults an error names."""
+
 Upgrade = Callable[[dict[str, Any]], Any]
 """From the JSON of one version to the model, or to the JSON of the next version."""
 
@@ -90,7 +93,7 @@ class PayloadCodec(Generic[P]):
         try:
             return self._json().check(value)  # type: ignore[no-any-return]  # as the model's
         except ValidationError as error:
-            raise self._refused(str(error)) from error
+            raise self._refused(_said(error)) from error
 
     def encode(self, payload: P, max_bytes: int) -> bytes:
         """JSON of a payload, as a worker will accept it.
@@ -127,7 +130,7 @@ class PayloadCodec(Generic[P]):
                 return (self._known or self._json()).load(data)  # type: ignore[no-any-return]  # as the model's
             return self._json().check(self._upgraded(data, version))  # type: ignore[no-any-return]  # as above
         except ValueError as error:  # pydantic's ValidationError and json's are ValueErrors
-            raise self._refused(str(error)) from error
+            raise self._refused(_said(error)) from error
 
     def _upgraded(self, data: bytes, version: int) -> object:
         value: Any = json.loads(data)
@@ -224,3 +227,14 @@ def sized(data: bytes, job_type: str, max_bytes: int) -> bytes:
             hint="put the data into a file, bucket or table and send its name; or raise payload_max_bytes",
         )
     return data
+
+
+def _said(error: ValueError) -> str:
+    """What is wrong in one line, by the names of the fields: it stands in lists and logs, without the values."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    told = [": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"]))) for each in problems[:_TOLD]]
+    if len(problems) > _TOLD:
+        told.append(f"and {len(problems) - _TOLD:,} more")
+    return "; ".join(told)

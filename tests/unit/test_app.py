@@ -41,6 +41,7 @@ from processor.errors import (
 from processor.job import ErrorInfo, Job, Lane
 from processor.job_ids import uuid7
 from processor.job_types import JobType
+from processor.payloads import PayloadCodec
 from processor.policies import After, Backoff, Dead, Discard, Park, Retry
 from processor.states import State
 from processor.wire.codec import decode_job, encode
@@ -727,3 +728,16 @@ def test_what_a_stream_gave_before_it_failed_is_there(shop: Shop) -> None:
     with pytest.raises(PayloadInvalid):
         shop.import_file.enqueue_many(bad, ids=lambda p: getattr(p, "url", "x"))  # type: ignore[arg-type]  # the mistake
     assert sorted(job.id for job, _ in shop.jobs("bulk")) == ["0", "1", "2", "3", "4"]
+
+
+def test_the_faults_of_a_payload_are_told_by_field_in_one_line_and_not_without_end() -> None:
+    codec: PayloadCodec[list[int]] = PayloadCodec("t", list[int], 1)
+    with pytest.raises(PayloadInvalid) as caught:
+        codec.decode(b'["secret", 2, "x", "x", "x", "x", "x", "x"]', 1)
+    said = str(caught.value)
+    assert said.startswith("job type t: the payload is refused: 0: Input should be a valid integer, unable to parse")
+    assert said.endswith("; and 2 more")
+    assert "\n" not in said
+    assert "secret" not in said
+    with pytest.raises(PayloadInvalid, match="Invalid JSON"):
+        codec.decode(b"[", 1)

@@ -44,7 +44,8 @@ def test_the_payload_comes_from_a_file_or_the_standard_input(shop: Shop, tmp_pat
 def test_the_app_checks_the_payload(shop: Shop) -> None:
     result = shop.run(job, "enqueue", "import.file", '{"urll": "a"}')
     assert result.exit_code == 1
-    assert "the payload is refused" in result.stderr
+    said = "error: job type import.file: the payload is refused: url: Field required\n"
+    assert result.stderr.startswith(said), "in one line, without the value"
     assert lane(shop) == []
 
 
