@@ -25,6 +25,7 @@ from processor.broker.base import (
     GroupConsumer,
     Membership,
     OffsetCommit,
+    PartitionFault,
     Reader,
     TopicPartition,
     TransactionalProducer,
@@ -90,7 +91,8 @@ class Alerter:
     # --- the group -----------------------------------------------------------------------------------------------
 
     def on_assigned(self, partitions: Sequence[TopicPartition], membership: Membership) -> None:
-        if partitions:
+        # Every rebalance is a new generation, also one that moves nothing here: commits of an older one are refused.
+        if partitions or self._membership is not None:
             self._membership = membership
 
     def on_revoked(self, partitions: Sequence[TopicPartition], membership: Membership) -> None:
@@ -183,19 +185,22 @@ class Alerter:
         reader = self._reader = self._reader or self._begun()
         start = reader.position(self._place)
         found: list[AlertRecord] = []
+        faults: list[PartitionFault] = []
         while len(found) < MOST:
             batch = reader.fetch(MOST - len(found), 0.2)
-            for fault in batch.faults:
-                raise fault.error
             for record in batch.records:
                 try:
                     found.append(decode_alert(record.value() or b""))
                 except RecordError as error:
                     log.error("alerts.unreadable", extra={"offset": record.offset(), "error": str(error)})
-            if not batch.records:
+            faults += batch.faults
+            if faults or not batch.records:
                 break
         end = reader.position(self._place)
         if end == start:
+            # Only now: what came before a fault is read, and the reader will not give it again.
+            for fault in faults:
+                raise fault.error
             return None
         mine = [alert for alert in found if concerns(self._rule, alert)]
         return Pending(f"{self._rule.name}-{start}-{end}", mine, end)

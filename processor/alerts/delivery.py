@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
+from http.client import HTTPException
 from typing import Any
 
 from processor.alerts.rules import Digest
@@ -86,7 +87,8 @@ def _post(address: str, body: bytes, delivery: str, secret: str) -> None:
     except urllib.error.HTTPError as error:
         error.close()
         raise AlertUndelivered(f"{_shown(address)} answers {error.code} {error.reason}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
+        # HTTPException: what answers there speaks no HTTP.
         raise AlertUndelivered(f"{_shown(address)}: {message_of(error, 200)}") from error
 
 
