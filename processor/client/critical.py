@@ -73,7 +73,8 @@ class Reliability:
             return
         if not spool.waiting and self._client.broker().answers:
             try:
-                self._client.send(job, lane, derived=derived, until=until, patience=self._patience, missed=_kept)
+                # `derived`: if it is not confirmed it goes into the file too, and the log may get both, in any order.
+                self._client.send(job, lane, derived=True, until=until, patience=self._patience, missed=_kept)
             except (EnqueueUnconfirmed, BrokerError) as error:
                 log.warning("client.spool.keeps", extra={"job_id": job.id, "error": str(error)})
             else:

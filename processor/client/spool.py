@@ -18,11 +18,13 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from processor import events
-from processor.errors import ProcessorError, RecordError
+from processor.core.idempotency import UNTILS
+from processor.errors import EnqueueError, EnqueueUnconfirmed, ProcessorError, RecordError
 from processor.job import Job, Lane
 from processor.wire.codec import decode_job, encode
 
@@ -30,6 +32,8 @@ log = events.logger(__name__)
 
 CHUNK = 500
 """Jobs that are sent and noted together."""
+REFUSED = ".refused"
+"""Ends the file of jobs that the log did not take; the next process that opens the folder tries them once more."""
 PERIOD = 0.5
 """Seconds until the log is tried again."""
 
@@ -55,21 +59,35 @@ class SpoolFile:
         self._descriptor = descriptor
         self._note = path.with_suffix(".sent")
         self._lock = threading.Lock()
-        whole = self._whole()
-        if whole < self._size():
+        whole = self._end = self._whole()
+        """Behind the last line that is on the disk: only what is before it is sent."""
+        if whole < os.fstat(descriptor).st_size:
             # The process died while it wrote the last line: that enqueue never returned.
             os.ftruncate(descriptor, whole)
         self._sent = min(self._read_note(), whole)
 
     @classmethod
     def take(cls, path: Path, *, create: bool = False) -> SpoolFile | None:
-        """Lock a file; None: another process has it, or it is gone."""
+        """Lock a file; None: another process has it, or it is gone, or we have no right to it.
+
+        Raises:
+            OSError: it could not be made.
+        """
         flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
         try:
             descriptor = os.open(path, flags, 0o600)
         except FileNotFoundError:
+            if create:
+                raise
+            return None
+        except OSError as error:
+            if create:
+                raise
+            log.warning("client.spool.unusable", extra={"file": str(path), "error": str(error)})
             return None
         try:
+            if create:
+                _sync_names(path.parent)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(descriptor)
@@ -79,7 +97,7 @@ class SpoolFile:
     @property
     def waiting(self) -> bool:
         """Whether something is to be sent."""
-        return self._sent < self._size()
+        return self._sent < self._end
 
     def append(self, job: Job, lane: Lane, until: str | None) -> None:
         """Keep a job; it is on the disk when this returns.
@@ -87,10 +105,9 @@ class SpoolFile:
         Raises:
             OSError: the disk is full, or the like; nothing is kept.
         """
-        text = {"job": base64.b64encode(encode(job)).decode(), "id": job.id, "lane": lane.value, "until": until}
-        line = json.dumps(text).encode() + b"\n"
+        line = _line_of(job, lane, until)
         with self._lock:
-            before = self._size()
+            before = self._end
             try:
                 written = os.write(self._descriptor, line)
                 if written < len(line):
@@ -99,6 +116,7 @@ class SpoolFile:
             except OSError:
                 os.ftruncate(self._descriptor, before)
                 raise
+            self._end = before + len(line)
 
     def send(self, send: Send) -> int:
         """Send what waits; how many jobs that were.
@@ -112,14 +130,39 @@ class SpoolFile:
             if end == self._sent:
                 break  # a line that is being written
             if chunk:
-                send(chunk)
+                self._deliver(chunk, send)
             count += len(chunk)
             self._write_note(end)
         with self._lock:
-            if self._sent and self._sent >= self._size():
+            if self._sent and self._sent >= self._end:
                 self._write_note(0)
+                # Were the old note still there after a crash, it would hide the jobs that come next.
+                _sync_names(self.path.parent)
                 os.ftruncate(self._descriptor, 0)
+                self._end = 0
         return count
+
+    def _deliver(self, chunk: list[Spooled], send: Send) -> None:
+        """Send; a job that the log will never take is kept aside, and holds up no other."""
+        try:
+            send(chunk)
+            return
+        except EnqueueUnconfirmed:
+            raise
+        except EnqueueError as error:
+            if len(chunk) == 1:
+                told = {"job_id": chunk[0].job.id, "file": str(self.path.with_suffix(REFUSED)), "error": str(error)}
+                log.error("client.spool.refused", extra=told)
+                self._keep_aside(REFUSED, _line_of(*chunk[0]))
+                return
+        for spooled in chunk:
+            self._deliver([spooled], send)
+
+    def _keep_aside(self, suffix: str, line: bytes) -> None:
+        with self.path.with_suffix(suffix).open("ab") as kept:
+            kept.write(line)
+            kept.flush()
+            os.fdatasync(kept.fileno())
 
     def _chunk(self) -> tuple[list[Spooled], int]:
         """The next jobs, and where what comes behind them begins."""
@@ -129,16 +172,14 @@ class SpoolFile:
             lines.seek(end)
             for _ in range(CHUNK):
                 line = lines.readline()
-                if not line.endswith(b"\n"):
+                if not line.endswith(b"\n") or end + len(line) > self._end:
                     break
                 end += len(line)
                 try:
-                    told = json.loads(line)
-                    chunk.append(Spooled(decode_job(base64.b64decode(told["job"])), Lane(told["lane"]), told["until"]))
-                except (ValueError, LookupError, TypeError, RecordError):
+                    chunk.append(_spooled(line))
+                except (ValueError, LookupError, TypeError, RecursionError, RecordError):
                     log.exception("client.spool.unreadable", extra={"file": str(self.path), "end": end})
-                    with self.path.with_suffix(".unreadable").open("ab") as kept:
-                        kept.write(line)
+                    self._keep_aside(".unreadable", line)
         return chunk, end
 
     def _whole(self) -> int:
@@ -146,13 +187,10 @@ class SpoolFile:
         data = self.path.read_bytes()
         return data.rfind(b"\n") + 1
 
-    def _size(self) -> int:
-        return os.fstat(self._descriptor).st_size
-
     def _read_note(self) -> int:
         try:
-            return int(self._note.read_text() or 0)
-        except (FileNotFoundError, ValueError):
+            return max(0, int(self._note.read_text() or 0))
+        except (OSError, ValueError):
             return 0  # everything once more: the repeats run once
 
     def _write_note(self, end: int) -> None:
@@ -176,6 +214,33 @@ class SpoolFile:
         os.close(self._descriptor)
 
 
+def _line_of(job: Job, lane: Lane, until: str | None) -> bytes:
+    text = {"job": base64.b64encode(encode(job)).decode(), "id": job.id, "lane": lane.value, "until": until}
+    return json.dumps(text).encode() + b"\n"
+
+
+def _spooled(line: bytes) -> Spooled:
+    """A line as the job in it.
+
+    Raises:
+        ValueError, LookupError, TypeError, RecursionError, RecordError: it is none.
+    """
+    told = json.loads(line)
+    found = Spooled(decode_job(base64.b64decode(told["job"])), Lane(told["lane"]), told["until"])
+    if not found.job.queue or found.until not in (None, *UNTILS):
+        raise ValueError("a job without a queue, or until nobody knows when")
+    return found
+
+
+def _sync_names(folder: Path) -> None:
+    """See that what was made or renamed in a folder is on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class Spool:
     """The folder of a namespace: this process's own file, those that dead processes left, and the thread that sends."""
 
@@ -193,7 +258,10 @@ class Spool:
     def open(self) -> None:
         """Look for what dead processes left, and begin to send it."""
         with self._lock:
-            self._adopt()
+            try:
+                self._adopt()
+            except OSError as error:  # no reason to refuse an enqueue while the log answers
+                log.warning("client.spool.unusable", extra={"folder": str(self._folder), "error": str(error)})
             if self._left:
                 self._start()
 
@@ -214,7 +282,8 @@ class Spool:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 name = f"{self._namespace}.{os.getpid()}-{time.time_ns()}.spool"
                 self._own = SpoolFile.take(self._folder / name, create=True)
-                assert self._own is not None
+                if self._own is None:
+                    raise OSError(f"{self._folder / name} cannot be locked")
             self._own.append(job, lane, until)
             self._start()
 
@@ -234,6 +303,11 @@ class Spool:
             file.forget()
 
     def _adopt(self) -> None:
+        for path in sorted(self._folder.glob(f"{self._namespace}.*{REFUSED}")):
+            # Once more, in case the cause is mended; whose spool is still there may still write to it.
+            if not path.with_suffix(".spool").exists():
+                with suppress(FileNotFoundError):  # another process was faster
+                    path.rename(self._folder / f"{self._namespace}.{os.getpid()}-{time.time_ns()}.spool")
         mine = {file.path for file in self._left} | (set() if self._own is None else {self._own.path})
         for path in sorted(self._folder.glob(f"{self._namespace}.*.spool")):
             file = None if path in mine else SpoolFile.take(path)
@@ -256,6 +330,10 @@ class Spool:
                     self._send_all()
                 except (ProcessorError, OSError) as error:
                     log.warning("client.spool.waits", extra={"folder": str(self._folder), "error": str(error)})
+                    self._stop.wait(PERIOD)
+                except Exception:
+                    # Whatever it is: without this thread nothing that is kept here would ever be sent.
+                    log.exception("client.spool.failed", extra={"folder": str(self._folder)})
                     self._stop.wait(PERIOD)
 
     def _send_all(self) -> None:

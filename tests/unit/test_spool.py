@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from processor.app import App
+from processor.broker.base import TopicPartition, TopicSpec
 from processor.broker.memory import MemoryBroker
 from processor.client.sender import Client, ClientConfig
 from processor.client.spool import Spool, Spooled, SpoolFile
 from processor.clock import ManualClock
-from processor.errors import BrokerUnavailable, DefinitionError
+from processor.errors import BrokerUnavailable, DefinitionError, EnqueueError
 from processor.job import Job, Lane
 from processor.policies import ENDLESS, Backoff, Discard, Retry
+from processor.wire.headers import DERIVED, header
+from tests.waiting import eventually
 
 
 def a_job(number: int) -> Job:
@@ -93,6 +98,91 @@ def test_a_damaged_line_is_kept_aside_and_the_rest_goes_on(tmp_path: Path) -> No
     assert file.send(log.send) == 1
     assert path.with_suffix(".unreadable").read_bytes() == b"nonsense\n"
     file.close()
+
+
+def test_a_job_that_the_log_refuses_holds_up_no_other_and_is_tried_by_the_next_process(tmp_path: Path) -> None:
+    log, nowhere = Log(), {"job-1", "job-3"}
+
+    def send(jobs: list[Spooled]) -> None:
+        for spooled in jobs:
+            if spooled.job.id in nowhere:
+                raise EnqueueError(f"job {spooled.job.id} was refused")
+        log.send(jobs)
+
+    file = taken(tmp_path / "ns.1.spool")
+    for number in range(5):
+        file.append(a_job(number), Lane.NORMAL, None)
+    assert file.send(send) == 5
+    assert log.ids == ["job-0", "job-2", "job-4"]
+    assert not file.waiting
+    file.close()
+    nowhere.clear()
+    spool = Spool(tmp_path, "ns", send)
+    spool.open()
+    eventually(lambda: not spool.waiting, 60, "the refused are tried again")
+    spool.close()
+    assert log.ids[3:] == ["job-1", "job-3"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"until": 7}, {"until": "never"}, {"lane": "none"}, {"lane": []}, {"job": 7}, {"job": "e30="}]
+)
+def test_a_line_with_bad_values_is_kept_aside(tmp_path: Path, change: dict[str, Any]) -> None:
+    path, log = tmp_path / "ns.1.spool", Log()
+    file = taken(path)
+    file.append(a_job(1), Lane.NORMAL, None)
+    line = json.dumps({**json.loads(path.read_bytes()), **change}).encode() + b"\n"
+    file.forget()
+    path.write_bytes(line)
+    path.with_suffix(".sent").write_text("-5")
+    again = taken(path)
+    again.append(a_job(2), Lane.NORMAL, None)
+    again.send(log.send)
+    assert log.ids == ["job-2"]
+    assert path.with_suffix(".unreadable").read_bytes() == line
+    again.close()
+
+
+def test_an_unforeseen_error_does_not_end_the_thread_that_sends(tmp_path: Path) -> None:
+    log, failures = Log(), [AttributeError("an int has no encode"), RuntimeError("x")]
+
+    def send(jobs: list[Spooled]) -> None:
+        if failures:
+            raise failures.pop()
+        log.send(jobs)
+
+    spool = Spool(tmp_path, "ns", send)
+    spool.append(a_job(1), Lane.NORMAL, None)
+    eventually(lambda: log.ids == ["job-1"], 60, "it is sent")
+    spool.close()
+
+
+def test_a_file_that_may_not_be_opened_is_no_reason_to_refuse_a_job(tmp_path: Path) -> None:
+    (tmp_path / "ns.0.spool").mkdir()  # refused to whoever it is, as another user's file is to us
+    log = Log()
+    spool = Spool(tmp_path, "ns", log.send)
+    spool.open()
+    spool.append(a_job(1), Lane.NORMAL, None)
+    eventually(lambda: log.ids == ["job-1"], 60, "it is sent")
+    spool.close()
+
+
+def test_a_critical_job_that_may_be_sent_twice_says_so_at_once(tmp_path: Path) -> None:
+    """Not confirmed in time it goes into the file as well, and then the log may get both, in either order."""
+    clock = ManualClock()
+    app = App("shop")
+    broker = MemoryBroker(clock, lambda ready, timeout: ready())
+    broker.admin().create_topics([TopicSpec(name="shop.jobs.default", partitions=1)])
+    app.bind(broker, Client(ClientConfig(namespace="shop", spool_dir=str(tmp_path)), lambda: broker, clock=clock))
+    pay = app.job("pay", critical=True)(lambda ctx: None)
+    pay.enqueue()
+    reader = broker.reader()
+    reader.assign({TopicPartition("shop.jobs.default", 0): 0})
+    (record,) = reader.fetch(10, 1.0).records
+    assert header(record.headers(), DERIVED) is not None
+    reader.close()
+    assert app.close() == []
 
 
 def test_a_file_belongs_to_one_process(tmp_path: Path) -> None:

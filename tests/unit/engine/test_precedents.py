@@ -172,3 +172,18 @@ def test_the_reader_is_free_again(scene: Scene, runs: Counter[str]) -> None:
         assert runs[job_id] == 1
     reader: Reader | None = worker.worker.precedents._reader
     assert reader is None or reader.fetch(1, 0.0).records == []
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_a_job_sent_twice_as_derived_runs_once(scene: Scene, runs: Counter[str], how: str) -> None:
+    """What an outbox or a spool sends: made in the call that made the id, both times."""
+    job_id = fresh(scene)
+    worker = scene.start("w-0")
+    scene.enqueue("plain", job_id, derived=True)
+    scene.settle()
+    getattr(worker, how)()
+    scene.until(lambda: worker.over, 20)
+    scene.start("w-0")
+    scene.enqueue("plain", job_id, derived=True)
+    scene.settle()
+    assert runs[job_id] == 1
