@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, create_engine, delete, func, select, update
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from processor import events
 from processor.errors import EnqueueError, EnqueueUnconfirmed, ExtraMissing, ProcessorError, RecordError, SettingsError
@@ -95,7 +95,7 @@ def create(engine: Engine) -> None:
     """
     try:
         metadata.create_all(engine)
-    except (OperationalError, ProgrammingError) as error:
+    except SQLAlchemyError as error:
         raise _unusable(error) from error
 
 
@@ -119,7 +119,7 @@ class Relay:
                     select(func.count(), func.min(jobs.c.stored_at)).where(mine, jobs.c.refused.is_(None))
                 ).one()
                 refused = sql.execute(select(func.count()).where(mine, jobs.c.refused.is_not(None))).scalar_one()
-        except (OperationalError, ProgrammingError) as error:
+        except SQLAlchemyError as error:
             raise _unusable(error) from error
         return Waiting(count, oldest, refused)
 
@@ -136,7 +136,7 @@ class Relay:
                     (row.job_id, row.stored_at, row.refused)
                     for row in sql.execute(found.order_by(jobs.c.id).limit(limit))
                 ]
-        except (OperationalError, ProgrammingError) as error:
+        except SQLAlchemyError as error:
             raise _unusable(error) from error
 
     def retry_refused(self) -> int:
@@ -148,7 +148,7 @@ class Relay:
         try:
             with self._engine.begin() as sql:
                 return sql.execute(update(jobs).where(*mine).values(refused=None)).rowcount
-        except (OperationalError, ProgrammingError) as error:
+        except SQLAlchemyError as error:
             raise _unusable(error) from error
 
     def send_some(self) -> Done:
@@ -162,7 +162,7 @@ class Relay:
             with self._engine.begin() as sql:
                 rows = self._locked(sql)
                 return self._send(sql, rows) if rows else Done(0, 0)
-        except (OperationalError, ProgrammingError) as error:
+        except SQLAlchemyError as error:
             raise _unusable(error) from error
 
     def _locked(self, sql: Connection) -> Sequence[Any]:
@@ -182,7 +182,7 @@ class Relay:
             refused += more
         for row_id, why in refused:
             log.error("outbox.refused", extra={"row": row_id, "error": why})
-            sql.execute(update(jobs).where(jobs.c.id == row_id).values(refused=why))
+            sql.execute(update(jobs).where(jobs.c.id == row_id).values(refused=why.replace("\0", "\\0")))
         if fine:
             sql.execute(delete(jobs).where(jobs.c.id.in_([row.id for row in fine])))
         return Done(len(fine), len(refused))
