@@ -21,6 +21,7 @@ from processor.job import Job, Lane
 from processor.states import TERMINAL, State
 from processor.wire import codec, topics
 from processor.wire.groups import queue_group, slot_of
+from processor.wire.json_job import completed
 from processor.wire.records import LiveJobRecord, StatusRecord
 
 _REDRIVEN = (State.DEAD, State.KILLED)
@@ -144,9 +145,12 @@ def _undone(broker: Broker, namespace: str, lags: Sequence[LaneLag]) -> list[_Pl
         if lag.is_done(offset):
             continue
         try:
-            found.append(_Place(lag, offset, codec.decode_job(record.value() or b"")))
+            job = codec.decode_job(record.value() or b"")
         except RecordError:
             continue  # a worker sends it to the dead letters
+        if not job.queue:  # in JSON
+            job = completed(job, lag.queue, max(record.timestamp()[1], 0))
+        found.append(_Place(lag, offset, job))
     return found
 
 

@@ -22,6 +22,7 @@ from processor.job import Failure, Job, Place
 from processor.states import State
 from processor.wire import codec
 from processor.wire.headers import SIGNAL, header
+from processor.wire.json_job import completed
 from processor.wire.records import AuditRecord, ControlRecord, DeadLetterRecord, StatusRecord
 from processor.wire.topics import TopicKind, parse_topic
 
@@ -103,7 +104,10 @@ def seen(record: Record) -> Seen | None:
         return _letter(record, place, value)
     if kind not in (TopicKind.JOBS, TopicKind.RETRY) or header(record.headers(), SIGNAL) is not None:
         return None
-    return JobSeen(codec.decode_job(value), place, kind is TopicKind.RETRY)
+    job = codec.decode_job(value)
+    if not job.queue and name is not None:  # in JSON: what it leaves out is told by where it lies
+        job = completed(job, name.queue or "", max(record.timestamp()[1], 0))
+    return JobSeen(job, place, kind is TopicKind.RETRY)
 
 
 _topic = lru_cache(maxsize=4096)(parse_topic)

@@ -20,8 +20,8 @@ from processor.wire.names import KEY_BYTES, NAME_BYTES, fault_of, fault_of_id
 OPENS = b"{"
 """The first byte of a job in JSON. Avro's single-object encoding begins with another one."""
 FIELDS = ("id", "type", "payload", "version", "key", "enqueued_at", "kill_at")
-LATEST = 2**53
-"""Milliseconds beyond which a number of JSON is not exact everywhere."""
+LATEST = 253_402_300_799_999
+"""The last millisecond of the year 9999: what is later cannot be written as a moment everywhere."""
 
 
 def _no_constant(name: str) -> NoReturn:
