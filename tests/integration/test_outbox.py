@@ -242,3 +242,14 @@ def test_what_is_no_database_is_refused(url: str) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011  (which of two says the next line)
         open_database(url)
     assert isinstance(caught.value, SettingsError) or "extra" in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_told(fleet: Fleet, tmp_path: Path) -> None:
+    path = tmp_path / "shop.sqlite"
+    path.write_bytes(b"no database at all" * 100)
+    engine = open_database(f"sqlite:///{path}")
+    relay = Relay(engine, fleet.app.client())
+    for ask in (relay.waiting, relay.send_some, relay.retry_refused, relay.refused, lambda: create(engine)):
+        with pytest.raises(SettingsError, match="not a database"):
+            ask()
+    engine.dispose()

@@ -102,3 +102,11 @@ def test_who_writes_something_else_hears_what_may_be_written(data: bytes) -> Non
         decode_job(data)
     assert caught.value.hint is not None
     assert "JSON that begins with {" in caught.value.hint
+
+
+@pytest.mark.parametrize("field", ["enqueued_at", "kill_at"])
+def test_a_moment_can_be_shown_as_one(field: str) -> None:
+    last = 253_402_300_799_999
+    assert getattr(decode_job(json.dumps({**SMALL, field: last}).encode()), field) == last
+    with pytest.raises(UndecodableRecord, match=field):
+        decode_job(json.dumps({**SMALL, field: last + 1}).encode())
