@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from processor.broker.memory import MemoryBroker
 from processor.testing import Testbed
 from tests.loading import load_file
 
@@ -47,3 +48,29 @@ def test_invoices_of_one_country_are_written_again_at_the_right_rate() -> None:
         bed.drain()
         assert [bed.result(example.app.handle(job)) for job in again] == [1200] * 5
         assert {bed.result(job) for job in jobs} == {1190}, "what was is not changed"
+
+
+def test_a_double_click_is_one_charge_and_a_full_queue_is_an_answer() -> None:
+    example = load_file(EXAMPLES / "publish-orders" / "example.py", "example_publish_orders")
+    with Testbed(example.app) as bed:
+        order = example.Order(number="order-7", cents=1200)
+        clicks = [bed.enqueue(example.charge, order, idempotency_key=order.number) for _ in range(2)]
+        bed.drain()
+        assert clicks[0].id == clicks[1].id
+        assert bed.result(clicks[0]) == "receipt for order-7"
+        assert bed.runs(clicks[0], "charge") == 1
+
+
+def test_what_the_shop_answers() -> None:
+    example = load_file(EXAMPLES / "publish-orders" / "example.py", "example_publish_orders_2")
+    broker = MemoryBroker()
+    broker.admin().create_topics(example.app.topic_plan())
+    example.app.bind(broker)
+    try:
+        first, second = (example.place(example.Order(number="order-7", cents=1200)) for _ in range(2))
+        assert (first["status"], first) == (202, second)
+        answers = (example.place(example.Order(number=f"order-{n}", cents=1)) for n in range(100, 12_000))
+        full = next(answer for answer in answers if answer["status"] == 503)
+        assert full["retry_after"] >= 1
+    finally:
+        example.app.close()
