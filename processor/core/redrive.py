@@ -21,7 +21,7 @@ from processor.broker.base import ANY_PARTITION, OutRecord
 from processor.broker.partitioner import partition_for
 from processor.core.audit import DISCARD, REDRIVE, lives_begun
 from processor.core.idempotency import is_keyed, life_at
-from processor.errors import DeadLetterError, RecordError
+from processor.errors import DeadLetterError, NewerRecord, RecordError
 from processor.job import Carried, Job, Lane
 from processor.states import State
 from processor.wire.codec import decode_checkpoint, decode_job, decode_step, encode
@@ -160,7 +160,7 @@ def _check(decode: Callable[[bytes], object], value: bytes, what: str, address: 
     except RecordError as error:
         raise DeadLetterError(
             f"dead letter {address}: the {what} of its job cannot be read: {error}",
-            hint=error.hint or "redrive it with --from-zero",
+            hint=error.hint if isinstance(error, NewerRecord) else "redrive it with --from-zero",
         ) from error
 
 
