@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar, overload
 
+from processor.client.async_waits import LOOK
 from processor.client.status import StatusTail
 from processor.client.track import BEGINNING, Track
 from processor.errors import DefinitionError, JobFailed, JobNotFinished, OtherJobType, ResultUnavailable
+from processor.signals import stop_if_asked
 from processor.states import TERMINAL, State
 from processor.wire.durations import Duration, parse_duration
 from processor.wire.records import StatusRecord
@@ -209,7 +211,14 @@ class Handle(Generic[R]):
         """As `_ended`, without a thread of its own: many may wait, and a wait that is cancelled is over at once."""
         seconds = _seconds(timeout)
         track = await asyncio.to_thread(self._begun)
-        return self._last(track, await asyncio.wrap_future(track.tail.waits.ended(track, seconds)), seconds)
+        wait = asyncio.wrap_future(track.tail.waits.ended(track, seconds))
+        try:
+            while not wait.done():
+                stop_if_asked()  # a waiting handler can be stopped
+                await asyncio.wait([wait], timeout=LOOK)
+        finally:
+            wait.cancel()
+        return self._last(track, wait.result(), seconds)
 
     def _begun(self) -> Track:
         track = self._tracked()

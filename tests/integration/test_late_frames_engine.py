@@ -99,7 +99,7 @@ def let_go(load: Load, proxy: FrameProxy, held: HeldFrame) -> None:
 
 def rebuilt(proxy: FrameProxy, before: int) -> None:
     """The producer has a new epoch."""
-    eventually(lambda: proxy.seen[INIT_PRODUCER_ID] > before, 20, "a new producer epoch")
+    eventually(lambda: proxy.seen[INIT_PRODUCER_ID] > before, 60, "a new producer epoch")
 
 
 def test_late_commit_frame_shows_nothing_harmful(load: Load, proxy: FrameProxy) -> None:

@@ -23,7 +23,8 @@ def test_a_repeat_after_a_restart_runs_once(fleet: Fleet) -> None:
     assert first.wait() == 0
     for job in jobs:
         headers = routing_headers(job, derived=True)
-        fleet.put(OutRecord(fleet.lane().topic, job.id.encode(), encode(job), headers))
+        repeat = encode(job._replace(enqueued_at=job.enqueued_at + 5_000))  # made anew, with the id of the first
+        fleet.put(OutRecord(fleet.lane().topic, job.id.encode(), repeat, headers))
     after = fleet.append("walk", {"items": 1})
     fleet.flush()
     (second,) = fleet.start_ready("a")
