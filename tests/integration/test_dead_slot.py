@@ -27,7 +27,8 @@ def is_open(fleet: Fleet) -> bool:
 
 def kill_in_a_flush(fleet: Fleet, process: Process, proxy: FrameProxy) -> None:
     """The process behind the proxy dies between the last record of a flush and its commit."""
-    held = proxy.hold(END_TXN)
+    mine = f"{fleet.namespace}.worker.".encode()  # not that of its forwarder or scheduler
+    held = proxy.hold(END_TXN, lambda frame: mine in frame)
     # It could send the commit again on a new connection.
     proxy.refusing = True
     eventually(lambda: held.caught, 30, process.tail)

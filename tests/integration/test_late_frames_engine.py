@@ -85,7 +85,9 @@ def catch(load: Load, proxy: FrameProxy, api_key: int) -> HeldFrame:
     """Hold the next such frame of a working worker."""
     load.add(10)
     load.fleet.until_noted(5, "effect")
-    held = proxy.hold(api_key)
+    # Of its jobs: the forwarder and the scheduler have producers of their own, which may have nothing more to say.
+    mine = f"{load.fleet.namespace}.worker.".encode()
+    held = proxy.hold(api_key, lambda frame: mine in frame)
     eventually(lambda: held.caught, 20, load.fleet.describe)
     return held
 
