@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
+from processor.cli.extras import needs_sql
 from processor.cli.output import Column, Output, moment, output_options
 from processor.cli.target import Target, target_options
 from processor.cli.wording import age, count
-from processor.errors import ExtraMissing
 
 if TYPE_CHECKING:
     from processor.outbox.relay import Relay
 
-F = TypeVar("F", bound=Callable[..., Any])
-
+needs_outbox = needs_sql("outbox", "the outbox")
 database_option = click.option(
     "--database",
     metavar="URL",
@@ -29,20 +27,6 @@ database_option = click.option(
     required=True,
     help="Your database: postgresql://USER@HOST/NAME or sqlite:///FILE.",
 )
-
-
-def needs_outbox(command: F) -> F:
-    """Say how to install what this command needs, if it is not there."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            import sqlalchemy  # noqa: F401  (only asked for)
-        except ModuleNotFoundError as error:
-            raise ExtraMissing("outbox", "the outbox") from error
-        return command(*args, **kwargs)
-
-    return run  # type: ignore[return-value]  # click calls it with the parameters it has collected, whatever they are
 
 
 @click.group()

@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
+from processor.cli.extras import needs_sql
 from processor.cli.output import Column, Output, moment, output_options
 from processor.cli.target import Target, target_options
 from processor.cli.wording import age, count, state_style
-from processor.errors import ExtraMissing
 
 if TYPE_CHECKING:
     from processor.app import App
     from processor.ops.projector import Projector
     from processor.ops.store import Store
 
-F = TypeVar("F", bound=Callable[..., Any])
-
+needs_dashboard = needs_sql("dashboard", "the projection")
 database_option = click.option(
     "--database",
     metavar="URL",
     help="Where the projection lives: sqlite:///FILE or postgresql://USER@HOST/NAME.",
     show_default="dashboard.database",
 )
-
-
-def needs_dashboard(command: F) -> F:
-    """Say how to install what this command needs, if it is not there."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            import sqlalchemy  # noqa: F401  (only asked for)
-        except ModuleNotFoundError as error:
-            raise ExtraMissing("dashboard", "the projection") from error
-        return command(*args, **kwargs)
-
-    return run  # type: ignore[return-value]  # click calls it with the parameters it has collected, whatever they are
 
 
 @click.group()

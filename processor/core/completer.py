@@ -162,7 +162,7 @@ class Completer:
             deaths=deaths,
             number=topics.number,
             due_at=due,
-            carried=Carried(failures, progress, steps, job.carried.children if job.carried is not None else None),
+            carried=Carried(failures, progress, steps, _children(job)),
         )
         creates = [on_its_way(topics.namespace, moved, due, now)]
         if marked:
@@ -292,7 +292,7 @@ class Completer:
             failures=self.failures(job, outcome.error, now),
             progress=progress,
             steps=steps,
-            children=job.carried.children if job.carried is not None else None,
+            children=_children(job),
         )
         headers = [*routing_headers(job), (REASON, outcome.reason.encode())]
         return OutRecord(topics.dlq, job.id.encode(), encode(record), headers)
@@ -352,6 +352,11 @@ class Completer:
         """Progress and steps as the records they are."""
         progress = encode(self._record(topics, job, origin, saved.promoted, saved.progress or Progress(), version, now))
         return progress, [encode(StepRecord(job.id, *version, s.name, s.phase, s.result, s.error)) for s in saved.steps]
+
+
+def _children(job: Job) -> list[str] | None:
+    """Those that its record names."""
+    return None if job.carried is None else job.carried.children
 
 
 def _graves(job: Job, saved: Saved) -> list[bytes]:

@@ -75,13 +75,9 @@ def _insert(namespace: str, job: Job, lane: Lane, until: str | None) -> Any:
 
 def _execute_of(session: Any) -> Any:
     execute = getattr(session, "execute", None)
-    if execute is None or (not type(session).__module__.startswith("sqlalchemy") and not _is_derived(session)):
+    if execute is None or not any(base.__module__.startswith("sqlalchemy") for base in type(session).__mro__):
         raise DefinitionError(
             f"session={session!r} cannot store a job",
             hint="give a SQLAlchemy Session or Connection, or an AsyncSession with aenqueue",
         )
     return execute
-
-
-def _is_derived(session: Any) -> bool:
-    return any(base.__module__.startswith("sqlalchemy") for base in type(session).__mro__)

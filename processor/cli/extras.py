@@ -1,0 +1,28 @@
+"""Commands that need an extra say so when it is not installed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from processor.errors import ExtraMissing
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def needs_sql(extra: str, purpose: str) -> Callable[[F], F]:
+    """Of a command that needs SQLAlchemy: say that `purpose` needs `extra`, and how to install it."""
+
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            try:
+                import sqlalchemy  # noqa: F401  (only asked for)
+            except ModuleNotFoundError as error:
+                raise ExtraMissing(extra, purpose) from error
+            return command(*args, **kwargs)
+
+        return run  # type: ignore[return-value]  # click calls it with the parameters it has collected, whatever they are
+
+    return decorate
