@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from processor.broker.dev import TEST_PROPERTIES, DevBroker, DevBrokerConfig
-from tests.conftest import Kafka
+from processor.broker.dev import DevBroker
 from tests.integration.fleet import Fleet
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def broker(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevBroker]:
-    """`kafka` only marks the test as one that needs a Kafka."""
-    config = DevBrokerConfig(data_dir=tmp_path_factory.mktemp("outage"), properties=TEST_PROPERTIES)
-    with DevBroker(config) as broker:
-        yield broker
-
-
-@pytest.fixture
-def fleet(broker: DevBroker, unique: str, tmp_path: Path) -> Iterator[Fleet]:
-    fleet = Fleet(broker.bootstrap, unique, tmp_path)
-    # As users have it: on a busy machine a broker that comes back may take longer than a short session to be heard.
-    fleet.settings["worker.session_timeout"] = "10s"
-    try:
-        fleet.create_topics()
-        yield fleet
-    finally:
-        fleet.close()
 
 
 def load(fleet: Fleet) -> list[str]:
@@ -73,26 +51,26 @@ def all_is_well(fleet: Fleet, ids: list[str]) -> None:
     assert fleet.dead_letters() == []
 
 
-def test_killed_broker_that_comes_back_costs_nothing(fleet: Fleet, broker: DevBroker) -> None:
-    fleet.start_ready("a", "b")
-    ids = load(fleet)
-    broker.kill()
-    broker.restart()
-    all_is_well(fleet, ids)
+def test_killed_broker_that_comes_back_costs_nothing(own_fleet: Fleet, own_broker: DevBroker) -> None:
+    own_fleet.start_ready("a", "b")
+    ids = load(own_fleet)
+    own_broker.kill()
+    own_broker.restart()
+    all_is_well(own_fleet, ids)
 
 
-def test_broker_that_hangs_longer_than_every_session_costs_nothing(fleet: Fleet, broker: DevBroker) -> None:
-    fleet.start_ready("a", "b")
-    ids = load(fleet)
-    broker.pause()
-    away_for(20.0, fleet, broker.resume)
-    all_is_well(fleet, ids)
+def test_broker_that_hangs_longer_than_every_session_costs_nothing(own_fleet: Fleet, own_broker: DevBroker) -> None:
+    own_fleet.start_ready("a", "b")
+    ids = load(own_fleet)
+    own_broker.pause()
+    away_for(20.0, own_fleet, own_broker.resume)
+    all_is_well(own_fleet, ids)
 
 
 @pytest.mark.slow
-def test_minute_without_a_broker_costs_nothing(fleet: Fleet, broker: DevBroker) -> None:
-    fleet.start_ready("a", "b")
-    ids = load(fleet)
-    broker.kill()
-    away_for(60.0, fleet, broker.restart)
-    all_is_well(fleet, ids)
+def test_minute_without_a_broker_costs_nothing(own_fleet: Fleet, own_broker: DevBroker) -> None:
+    own_fleet.start_ready("a", "b")
+    ids = load(own_fleet)
+    own_broker.kill()
+    away_for(60.0, own_fleet, own_broker.restart)
+    all_is_well(own_fleet, ids)
