@@ -84,7 +84,7 @@ def _serve(out: Output, app: App, store: object, login: Login, where: tuple[str,
     import uvicorn
 
     from processor.ops.store import Store
-    from processor.ops.web.serve import create
+    from processor.ops.web.serve import Server, create
 
     assert isinstance(store, Store)
     host, port = where
@@ -107,7 +107,7 @@ def _serve(out: Output, app: App, store: object, login: Login, where: tuple[str,
         config = uvicorn.Config(
             application, log_level="warning", proxy_headers=False, server_header=False, timeout_graceful_shutdown=5
         )
-        uvicorn.Server(config).run([listening])
+        Server(config).run([listening])
 
 
 def _print_user(out: Output, text: str) -> None:

@@ -6,6 +6,7 @@ ProcessorError
 ├── NotThere          what was asked for is not in the projection
 ├── SetChanged        the jobs that are meant are not those that were shown
 ├── NotAllowed        this role may not do that
+├── TooManyViewers    too many streams of events are open
 └── LoginRequired     nobody is logged in, or with a wrong password
 """
 
@@ -43,6 +44,12 @@ class NotAllowed(ProcessorError):
     """This role may not do that, or the request came from another site."""
 
     code = "not_allowed"
+
+
+class TooManyViewers(ProcessorError):
+    """Too many streams of events are open: close some, or come again later."""
+
+    code = "too_many_viewers"
 
 
 class LoginRequired(ProcessorError):

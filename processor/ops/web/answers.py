@@ -18,7 +18,7 @@ from processor.errors import (
     TopicMissing,
     UnknownQueue,
 )
-from processor.ops.errors import FilterInvalid, LoginRequired, NotAllowed, NotThere, SetChanged
+from processor.ops.errors import FilterInvalid, LoginRequired, NotAllowed, NotThere, SetChanged, TooManyViewers
 
 _STATUS: tuple[tuple[type[ProcessorError], int], ...] = (
     (LoginRequired, 401),
@@ -32,6 +32,7 @@ _STATUS: tuple[tuple[type[ProcessorError], int], ...] = (
     (OrderRefused, 409),
     (DeadLetterError, 409),
     (EnqueueError, 422),
+    (TooManyViewers, 503),
     (TopicMissing, 503),
     (BrokerError, 503),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 
@@ -18,6 +18,9 @@ from processor.ops.queries import JobFacts, Queries
 from processor.ops.roles import Permission, Role, User, shown_payload
 from processor.ops.search import search_names, search_of
 
+if TYPE_CHECKING:
+    from processor.ops.web.events import Feed
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
@@ -27,6 +30,7 @@ class Desk:
     queries: Queries
     actions: Actions
     clock: Clock
+    feed: Feed
 
     @property
     def fields(self) -> list[str]:

@@ -66,6 +66,7 @@ def _environment() -> Environment:
         "words": lambda state: WORDS[State(state)],
         "job_path": lambda job_id: f"/jobs/{quote(job_id, safe='')}",
         "saved_path": lambda job_id: f"/saved/{quote(job_id, safe='')}",
+        "events_path": lambda job_id: f"/api/v1/jobs/{quote(job_id, safe='')}/events?follow=true",
         "do_path": lambda job_id, action: f"/do/jobs/{quote(job_id, safe='')}/{action}",
     }
     return made

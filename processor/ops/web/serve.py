@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import uvicorn
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
@@ -15,13 +17,15 @@ from processor.app import App
 from processor.clock import Clock, SystemClock
 from processor.errors import ProcessorError
 from processor.ops.actions import Actions
+from processor.ops.live import Live
 from processor.ops.login import Login
 from processor.ops.projector import Projector
 from processor.ops.queries import Queries
 from processor.ops.store import Store
-from processor.ops.web import api, forms, pages
+from processor.ops.web import api, events, forms, pages
 from processor.ops.web.answers import error_answer
 from processor.ops.web.desk import Desk
+from processor.ops.web.events import Feed
 from processor.ops.web.gate import Gate
 
 _HERE = Path(__file__).parent
@@ -65,13 +69,26 @@ def create(
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
     )
-    made.state.desk = Desk(app=app, queries=queries, actions=Actions(app, queries, clock), clock=clock)
-    for router in (api.router, forms.router, pages.router):
+    made.state.desk = Desk(
+        app=app, queries=queries, actions=Actions(app, queries, clock), clock=clock, feed=Feed(Live(store))
+    )
+    # The events of a job before the job: a path takes all that follows.
+    for router in (events.router, api.router, forms.router, pages.router):
         made.include_router(router)
     made.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     made.add_exception_handler(ProcessorError, _answer)
     made.add_middleware(Gate, login=login)
     return made
+
+
+class Server(uvicorn.Server):
+    """A server that ends the streams of events before it waits for its connections to close."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop: no new connections, the open ones to their end."""
+        assert isinstance(self.config.app, FastAPI)
+        await self.config.app.state.desk.feed.close()
+        await super().shutdown(sockets)
 
 
 def _answer(request: Request, error: Exception) -> Response:

@@ -55,16 +55,62 @@
   });
 
   // A region that is being worked in does not change under the hand, not even by an answer that is on its way.
-  const busy = (region) =>
-    document.hidden || region.querySelector?.("details.act[open], input[name=address]:checked, input:focus, textarea:focus");
+  const region = () => document.getElementById("live");
+  const busy = (live) =>
+    document.hidden || live.querySelector?.("details.act[open], input[name=address]:checked, input:focus, textarea:focus");
+  let missed = false;
   document.addEventListener("htmx:beforeRequest", (event) => {
-    if (event.target.id === "live" && busy(event.target)) event.preventDefault();
+    if (event.target.id !== "live") return;
+    missed = Boolean(busy(event.target));
+    if (missed) event.preventDefault();
   });
   document.addEventListener("htmx:beforeSwap", (event) => {
-    if (event.target.id === "live" && busy(event.target)) event.detail.shouldSwap = false;
+    if (event.target.id === "live" && busy(event.target)) event.detail.shouldSwap = !(missed = true);
   });
   document.addEventListener("htmx:afterSwap", () => {
     const live = document.querySelector("#live[data-title]");
     if (live) document.title = live.dataset.title;
+    document.dispatchEvent(new CustomEvent("swapped"));
   });
+
+  // The server says when something has changed. Where it cannot, the region asks every few seconds.
+  const refresh = () => region()?.dispatchEvent(new CustomEvent("changed"));
+  const advance = (live, job) => {
+    const bar = live.querySelector(".going");
+    if (!bar || job.done === null) return;
+    const progress = bar.querySelector("progress");
+    if (job.total) { progress.max = job.total; progress.value = job.done; } else progress.removeAttribute("value");
+    const words = (amount) => amount.toLocaleString("en-US", { maximumFractionDigits: 2 }).replaceAll(",", "\u202f");
+    bar.querySelector("[data-done]").textContent = words(job.done) + (job.total ? ` of ${words(job.total)}` : "");
+    bar.querySelector("[data-note]").textContent = job.note ?? "";
+    bar.hidden = false;
+  };
+  let source = null;
+  let asked = Date.now();
+  const letGo = () => { source?.close(); source = null; };
+  const watch = () => {
+    const path = region()?.dataset.events;
+    if (!path || document.hidden || (source && source.readyState !== EventSource.CLOSED)) return;
+    source = new EventSource(path);
+    source.addEventListener("changed", refresh);
+    source.addEventListener("status", (event) => {
+      const live = region(), job = JSON.parse(event.data);
+      if (`${job.life}.${job.attempt}.${job.state}` === live?.dataset.stands) advance(live, job);
+      else refresh();
+    });
+  };
+  document.addEventListener("htmx:beforeSend", (event) => { if (event.target.id === "live") asked = Date.now(); });
+  document.addEventListener("visibilitychange", () => {
+    // A browser has few connections to one host: a tab that nobody sees holds none.
+    if (document.hidden) return letGo();
+    watch();
+    refresh();
+  });
+  window.addEventListener("pagehide", letGo);
+  window.addEventListener("pageshow", watch);
+  setInterval(() => {
+    watch();
+    const open = source?.readyState === EventSource.OPEN;
+    if (missed || !open || Date.now() - asked > 30000) refresh();
+  }, 5000);
 })();
