@@ -22,8 +22,8 @@ from processor.core.control import Change
 from processor.engine.fence import Fence
 from processor.engine.loop import Worker
 from processor.engine.queue_partition import PartitionPhase
-from processor.executors import make_pool
 from processor.executors.parent_death import die_with_parent
+from processor.executors.pools import make_pool
 from processor.process.service import ServeOptions, worker_config
 from processor.runtime import ThreadedRuntime
 from processor.runtime.gc_tuning import collect_seldom

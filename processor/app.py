@@ -35,7 +35,7 @@ from processor.declarations import (
 )
 from processor.enqueueing import start
 from processor.errors import DefinitionError, UnknownJobType, UnknownQueue
-from processor.job import Lane
+from processor.job import OVERTAKING_LANES, Lane
 from processor.job_ids import checked_id
 from processor.job_types import BareHandler, JobType, PayloadHandler, json_result, untyped_job
 from processor.policies import Retry
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
 P = TypeVar("P")
 F = TypeVar("F", bound=Callable[[], object])
-_KEYED_ONLY = frozenset({Lane.HIGH, Lane.LOW})
 
 
 class App(Schedules):
@@ -369,7 +368,7 @@ class App(Schedules):
             raise UnknownQueue(
                 f"job type {name}: queue {queue} is not declared", hint=f'declare it first: app.queue("{queue}")'
             )
-        if keyed and _KEYED_ONLY & set(known.lanes):
+        if keyed and OVERTAKING_LANES & set(known.lanes):
             raise DefinitionError(
                 f"job type {name} has a key, and queue {queue} has a high or low lane",
                 hint="a lane would overtake the order of a key: use a queue without such lanes for keyed jobs",

@@ -19,6 +19,10 @@ class Lane(StrEnum):
     LOW = "low"
 
 
+OVERTAKING_LANES = frozenset({Lane.HIGH, Lane.LOW})
+"""A queue with ordering keys has none of them: its jobs would pass one another."""
+
+
 class Failure(NamedTuple):
     """A failed attempt, as it is kept: in the record of a job that is tried again, and in its dead letter."""
 

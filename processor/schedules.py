@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from processor.core.schedules import CODE, CatchUp, Overlap, checked
 from processor.errors import DefinitionError
-from processor.job import Job, Lane
+from processor.job import OVERTAKING_LANES, Job, Lane
 from processor.job_types import JobType
 from processor.texts import shown
 from processor.wire.durations import Duration, parse_duration
@@ -174,7 +174,7 @@ def refuse_unordered(name: str, overlap: str, queue: str, lanes: tuple[Lane, ...
     Raises:
         DefinitionError: this one has.
     """
-    if overlap == Overlap.QUEUE and {Lane.HIGH, Lane.LOW} & set(lanes):
+    if overlap == Overlap.QUEUE and OVERTAKING_LANES & set(lanes):
         raise DefinitionError(
             f"schedule {shown(name, 60)}: overlap='queue' in queue {queue}, which has a high or low lane",
             hint="runs that wait for each other share an ordering key: use a queue without such lanes",

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from processor import events
 from processor.alerts.delivery import AlertUndelivered, deliver
-from processor.alerts.rules import concerns, folded
+from processor.alerts.routing import concerns, folded
 from processor.broker.base import (
     Broker,
     GroupConsumer,

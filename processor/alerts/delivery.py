@@ -21,7 +21,7 @@ from hashlib import sha256
 from http.client import HTTPException
 from typing import Any
 
-from processor.alerts.rules import Digest
+from processor.alerts.routing import Digest
 from processor.errors import ExtraMissing, ProcessorError
 from processor.texts import message_of
 

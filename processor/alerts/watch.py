@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from processor import events
 from processor.admin.lag import LaneLag, queue_lag
+from processor.alert_kinds import AlertKind
 from processor.broker.base import Broker, OutRecord, Producer, TopicPartition
 from processor.clock import Clock, SystemClock
 from processor.errors import ProcessorError
@@ -51,12 +52,12 @@ class Limits:
             age = 0.0 if now.oldest_at is None else (now_ms - now.oldest_at) / 1000
             for kind, over, text in (
                 (
-                    "backlog",
+                    AlertKind.BACKLOG,
                     self._backlog is not None and now.waiting > self._backlog,
                     f"queue {queue} holds {now.waiting:,} jobs, more than {self._backlog or 0:,}",
                 ),
                 (
-                    "waits_long",
+                    AlertKind.WAITS_LONG,
                     self._oldest is not None and age > self._oldest,
                     f"the oldest job of queue {queue} waits for {format_duration(round(age))}",
                 ),

@@ -99,8 +99,9 @@ def run(out: Output, target: Target) -> None:
 @output_options
 def test(out: Output, rule_name: str, target: Target) -> None:
     """Send a test alert to the recipients of a rule, now."""
+    from processor.alert_kinds import AlertKind
     from processor.alerts.delivery import AlertUndelivered, deliver
-    from processor.alerts.rules import folded
+    from processor.alerts.routing import folded
     from processor.wire.records import AlertRecord
 
     app = target.app()
@@ -109,7 +110,7 @@ def test(out: Output, rule_name: str, target: Target) -> None:
         known = ", ".join(rule.name for rule in _rules(app))
         raise SettingsError(f"there is no alert rule {rule_name}", hint=f"there are: {known}")
     now = time.time_ns() // 1_000_000
-    alert = AlertRecord("test", "test", now, "", f"a test of the rule {rule_name}: nothing is wrong")
+    alert = AlertRecord(AlertKind.TEST, "test", now, "", f"a test of the rule {rule_name}: nothing is wrong")
     secret = rule.secret.get_secret_value() if rule.secret is not None else ""
     failed = 0
     for address in rule.addresses():

@@ -8,13 +8,14 @@ A crash, or a torn transaction, between any two of these records leaves a log fr
 from __future__ import annotations
 
 from processor.broker.base import ANY_PARTITION, OutRecord
-from processor.core.chain import SHORTEST
 from processor.core.checkpoint import job_key, progress_key, step_key
 from processor.core.dedupe import end_mark, move_mark
 from processor.core.failures import brief, failed, remembered
 from processor.core.forwarding import on_its_way
 from processor.core.outcome import Discarded, Ended, Failed, Outcome, Parked, Succeeded
+from processor.core.retry_chain import SHORTEST
 from processor.core.write_set import Move, Origin, Saved, SavedOut, Topics, WriteSet
+from processor.dead_reasons import DeadReason
 from processor.job import Carried, ErrorInfo, Failure, Job, Progress, Step, Version
 from processor.states import TERMINAL, State
 from processor.wire.codec import encode, encode_success
@@ -106,7 +107,7 @@ class Completer:
             status = self.status(job, state, now, note=outcome.reason, attempt=job.attempt)
             creates = []
             if state is State.KILLED:
-                killed = Failed(ErrorInfo("killed", outcome.reason), "killed")
+                killed = Failed(ErrorInfo("killed", outcome.reason), DeadReason.KILLED)
                 creates = [self.dead_letter(topics, job, raw, origin, killed, saved=saved, version=version, now=now)]
         else:
             return WriteSet()

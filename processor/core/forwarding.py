@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from processor.broker.base import ANY_PARTITION, Headers, OutRecord
-from processor.core.chain import rung_for, walk_until
+from processor.core.retry_chain import rung_for, walk_until
 from processor.job import Job, Lane
 from processor.wire.codec import encode
 from processor.wire.headers import DUE_AT, NUMBER, QUEUE, header, number_header, routing_headers

@@ -31,7 +31,7 @@ FINAL_HOP = 2**31 - 1
 _PREFIX = "key-"
 _EPOCH_MS = 1_735_689_600_000
 """2025-01-01; seconds from here fit into the 31 bits of a life until 2093."""
-_LANES = (None, Lane.NORMAL, Lane.DUE, Lane.HIGH, Lane.LOW)
+LANES = (None, Lane.NORMAL, Lane.DUE, Lane.HIGH, Lane.LOW)
 _FRACTION = 8
 """Bits of a moment within a slice."""
 
@@ -125,7 +125,7 @@ class KeyMarks:
         for part, bits in (
             (mark.hop, 31),
             ((mark.at % self._slice_ms << _FRACTION) // self._slice_ms, _FRACTION),
-            (_LANES.index(mark.lane), 3),
+            (LANES.index(mark.lane), 3),
             (mark.offset + 1, 48),
             (mark.check, 16),
         ):
@@ -139,7 +139,7 @@ class KeyMarks:
             value >>= bits
         check, offset, lane, fraction, hop = parts
         at = number * self._slice_ms + (fraction * self._slice_ms >> _FRACTION)
-        return KeyMark(value, hop, at, _LANES[lane], offset - 1, check)
+        return KeyMark(value, hop, at, LANES[lane], offset - 1, check)
 
 
 def life_of(job: Job, until: str, place: tuple[str, Lane, int], view: LiveView | None, mark: KeyMark | None) -> int:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from processor.core.deaths import Death
+from processor.core.process_deaths import Death
 from processor.core.window import Range
 
 LIMIT = 4095

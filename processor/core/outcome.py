@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from processor.dead_reasons import DeadReason
 from processor.job import ErrorInfo
 from processor.states import State
 
@@ -23,10 +24,10 @@ def succeeded(result: bytes | None) -> Succeeded:
 
 
 class Failed(NamedTuple):
-    """The handler raised, or could not be started. `reason` names the dead letter: `dead`, `bad_payload`, ..."""
+    """The handler raised, or could not be started. `reason` is a `DeadReason`, or the code of an error."""
 
     error: ErrorInfo
-    reason: str = "dead"
+    reason: str = DeadReason.DEAD
 
 
 class Retried(NamedTuple):

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from processor.dead_reasons import DeadReason
 from processor.errors import DefinitionError, RetryableError, TerminalError
 from processor.policies import LONGEST_DELAY, After, Dead, Discard, Park, Retry, Rule
 from processor.wire.durations import parse_duration
@@ -58,11 +59,11 @@ def judge(
     policy = policy or ONE_ATTEMPT
     rule = _rule(policy, error)
     if isinstance(error, TerminalError) and rule is None:
-        return GiveUp("dead")
+        return GiveUp(DeadReason.DEAD)
     wanted = _wanted(error)
     if rule is not None:
         if isinstance(rule.decision, Dead):
-            return GiveUp("dead", rule.decision.reason)
+            return GiveUp(DeadReason.DEAD, rule.decision.reason)
         if isinstance(rule.decision, Discard | Park):
             return rule.decision
         if isinstance(rule.decision, After):
@@ -70,7 +71,7 @@ def judge(
             delay = rule.decision.delay if wanted is None else wanted
             return _aged(policy, TryAgain(max(delay, SHORTEST)), age)
     if attempt >= _times(policy, rule):
-        return GiveUp("exhausted")
+        return GiveUp(DeadReason.EXHAUSTED)
     backoff = (rule.backoff if rule is not None else None) or policy.backoff
     delay = backoff.delay(attempt, draw()) if wanted is None else wanted
     return _aged(policy, TryAgain(delay), age)
@@ -105,5 +106,5 @@ def _wanted(error: BaseException) -> float | None:
 
 def _aged(policy: Retry, verdict: TryAgain, age: float) -> TryAgain | GiveUp:
     if isinstance(policy.max_age, float) and age + verdict.delay > policy.max_age:
-        return GiveUp("exhausted", "its next attempt would begin after its maximal age")
+        return GiveUp(DeadReason.EXHAUSTED, "its next attempt would begin after its maximal age")
     return verdict

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from processor.core.deaths import QUARANTINE
 from processor.core.ordering import Reclaimed, Spilled
 from processor.core.outcome import Outcome
+from processor.core.process_deaths import QUARANTINE
 from processor.engine.attempt import Attempt
 from processor.engine.queue_partition import LaneState, PartitionPhase, QueuePartition
 from processor.engine.ready_queue import ReadyQueue, is_due

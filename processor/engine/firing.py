@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from processor import events
+from processor.alert_kinds import AlertKind
 from processor.broker.base import OffsetCommit, OutRecord
 from processor.core.control import CANCEL, JOB
 from processor.core.schedules import FIRED, Overlap, ScheduleTable, Standing, due, run_of, turn
@@ -251,7 +252,9 @@ class Firing:
         first, last = (datetime.fromtimestamp(at / 1000, UTC).isoformat() for at in (found.missed, found.upto))
         subject = f"schedule:{plan.name}"
         text = f"nobody fired schedule {plan.name} from {first} to {last}; catch-up: {plan.catch_up}"
-        record = AlertRecord("schedule_missed", subject, now_ms, self._config.slot, text, "", plan.type, plan.queue)
+        record = AlertRecord(
+            AlertKind.SCHEDULE_MISSED, subject, now_ms, self._config.slot, text, "", plan.type, plan.queue
+        )
         return OutRecord(alerts_topic(self._config.namespace), subject.encode(), encode(record))
 
     def _queue_exists(self, queue: str, now: float) -> bool:

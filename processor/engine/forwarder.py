@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from processor import events
 from processor.broker.base import Broker, GroupConsumer, Membership, OutRecord, Reader, Record, TopicPartition
 from processor.engine.batch import FlushBatch, FlushResult
-from processor.engine.dead_slots import DeadSlots
 from processor.engine.fence import Fence
 from processor.engine.flush import Flusher
+from processor.engine.orphan_transactions import DeadSlots
 from processor.engine.pace import Pace
 from processor.engine.rungs import Load, Rung, offset_of
 from processor.engine.upkeep import Upkeep

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from processor.core.control import PAUSED_TYPE, ControlTable, why
 from processor.core.deadlines import expired, is_killed
-from processor.core.deaths import HOPELESS
 from processor.core.outcome import Ended, Failed, Outcome, Parked
+from processor.core.process_deaths import HOPELESS
+from processor.dead_reasons import DeadReason
 from processor.job import ErrorInfo
 from processor.states import State
 
@@ -44,7 +45,7 @@ class Gate:
         if attempt.deaths >= HOPELESS:
             return Failed(
                 ErrorInfo("process_died", f"{attempt.deaths} processes died while it ran, without progress"),
-                "crash_loop",
+                DeadReason.CRASH_LOOP,
             )
         begun = attempt.resumed is not None or attempt.promoted or bool(attempt.steps)
         late = None if begun else expired(attempt.job_type.options, job, now_ms)

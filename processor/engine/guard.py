@@ -23,6 +23,7 @@ from processor.core.failures import brief, error_info
 from processor.core.idempotency import FINAL_HOP, is_keyed
 from processor.core.outcome import Failed
 from processor.core.write_set import Origin
+from processor.dead_reasons import DeadReason
 from processor.engine.refusals import CUT, CUT_AT
 from processor.errors import BrokerError, RecordError
 from processor.job import ErrorInfo, Job
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 log = events.logger(__name__)
 
-REASON = "internal_error"
+REASON = DeadReason.INTERNAL_ERROR
 NOT_A_JOBS_FAULT = (OSError, MemoryError)
 """The machine has no more files, threads or memory: no job is to end for that."""
 
@@ -215,7 +216,7 @@ class Guard:
         """A dead letter with the bytes as they are (`whole`: as the job that it is), and the end of the job."""
         engine = self._engine
         now = engine.clock.now_ms()
-        reason = "unsendable" if info.kind == "unsendable" else REASON
+        reason = DeadReason.UNSENDABLE if info.kind == "unsendable" else REASON
         if whole and job is not None:
             version = number.version(job)
             letter = engine.completer.dead_letter(

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 from processor import events
 from processor.broker.base import OutRecord, Record
-from processor.core.deaths import deaths_of
 from processor.core.idempotency import content_check, life_of
 from processor.core.live import LiveView
 from processor.core.ordering import Again, Spilled
+from processor.core.process_deaths import deaths_of
 from processor.core.write_set import Origin
 from processor.engine.attempt import Attempt
 from processor.engine.dispatch import Dispatch

@@ -14,7 +14,7 @@ from processor.errors import BrokerError, RecordError
 if TYPE_CHECKING:
     from processor.broker.base import Broker, Reader
     from processor.engine.config import WorkerConfig
-    from processor.engine.dead_slots import DeadSlots
+    from processor.engine.orphan_transactions import DeadSlots
 
 log = events.logger(__name__)
 

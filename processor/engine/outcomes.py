@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 
 from processor import events
 from processor.broker.base import OutRecord
-from processor.core.deaths import GIVEN_UP
 from processor.core.dedupe import end_mark, move_mark
 from processor.core.idempotency import FINAL_HOP
 from processor.core.outcome import (
@@ -21,8 +20,10 @@ from processor.core.outcome import (
     Succeeded,
     Yielded,
 )
+from processor.core.process_deaths import GIVEN_UP
 from processor.core.write_set import SavedOut
-from processor.engine.alerts import tell_of_end
+from processor.dead_reasons import DeadReason
+from processor.engine.alerting import tell_of_end
 from processor.engine.attempt import Attempt, Sync
 from processor.engine.dispatch import Dispatch
 from processor.engine.moving import Moving, with_children
@@ -265,7 +266,11 @@ class Outcomes:
         if parked.until is not None and attempt.parked_until is not None:
             # Tried again, by this owner or the next: the patience counts from the first time.
             if now >= attempt.parked_until:
-                self.give_up(attempt, "unknown_type" if attempt.job_type is None else "newer_record", parked.reason)
+                self.give_up(
+                    attempt,
+                    DeadReason.UNKNOWN_TYPE if attempt.job_type is None else DeadReason.NEWER_RECORD,
+                    parked.reason,
+                )
                 return
             parked = parked._replace(until=attempt.parked_until)
         self.write_news(attempt, final=True)
@@ -338,7 +343,7 @@ class Outcomes:
         deaths = 1 if attempt.progressed_here else max(attempt.deaths, attempt.job.deaths) + 1
         if deaths >= GIVEN_UP:
             error = error._replace(message=f"its process died {deaths} times without progress, at last: {detail}")
-            attempt.outcome = Failed(error, "crash_loop")
+            attempt.outcome = Failed(error, DeadReason.CRASH_LOOP)
             self.end(attempt)
             return
         self._moves(attempt, error, DEATH_DELAY, deaths=deaths)

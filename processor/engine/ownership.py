@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from processor import events
 from processor.broker.base import Membership, Reader, TopicPartition
-from processor.core.deaths import QUARANTINE, Death, noted
 from processor.core.idempotency import is_keyed
 from processor.core.outcome import Parked
+from processor.core.process_deaths import QUARANTINE, Death, noted
 from processor.core.window import Window
 from processor.core.write_set import Origin
-from processor.engine.alerts import tell_of_hold
+from processor.engine.alerting import tell_of_hold
 from processor.engine.groups import Listener
 from processor.engine.intake import resume
 from processor.engine.parked import Fate, fate, look_again_at

@@ -10,6 +10,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from processor.core.control import PAUSED_TYPE
+from processor.dead_reasons import DeadReason
 from processor.job import Job
 from processor.states import State
 from processor.wire.codec import decode_job, decode_live_job
@@ -81,7 +82,7 @@ class ParkedJobs:
             self._ownership.restart(number, job, record.job, view)
         elif becomes is Fate.GIVEN_UP:
             attempt = self._ownership.resumed(number, job, record.job, view)
-            self._outcomes.give_up(attempt, "unknown_type", record.reason)
+            self._outcomes.give_up(attempt, DeadReason.UNKNOWN_TYPE, record.reason)
         else:
             number.parked[job_id] = look_again_at(job, record.until)
 

@@ -6,11 +6,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from processor.broker.base import OffsetCommit, OutRecord, TopicPartition
-from processor.core.deaths import Death, noted
 from processor.core.dedupe import DedupeMarks
 from processor.core.live import LiveTable
 from processor.core.offset_metadata import BUDGET, OffsetMetadata, encode
 from processor.core.ordering import KeyOrder
+from processor.core.process_deaths import Death, noted
 from processor.core.window import Window, packed
 from processor.core.write_set import SavedOut, Topics
 from processor.job import Lane, Version

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from processor import events
 from processor.broker.base import OutRecord
+from processor.dead_reasons import DeadReason
 from processor.errors import BrokerError, RecordError, TopicRefused
 from processor.job import ErrorInfo, Failure
 from processor.states import TERMINAL, State
@@ -114,7 +115,7 @@ class Refusals:
             small = letter._replace(raw=_cut(letter.raw), job=None, progress=None, steps=None)
         if small is None:
             job_id = (record.key or b"").decode(errors="replace")
-            small = DeadLetterRecord(job_id, "unsendable", now, slot, record.topic, number.partition, -1)
+            small = DeadLetterRecord(job_id, DeadReason.UNSENDABLE, now, slot, record.topic, number.partition, -1)
         what = f"{len(record.value or b'')} bytes for {record.topic}: {error}"
         failures = [f._replace(traceback="", message=f.message[:300]) for f in small.failures or ()][-3:]
         small = small._replace(failures=[*failures, Failure("unsendable", what[:500], worker=slot, at=now)])

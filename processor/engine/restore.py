@@ -5,7 +5,7 @@ waited for; then the true high watermark of the checkpoint partition; then read 
 Read the other way round, or only to what a read-committed consumer calls the end, the last commit of a dead owner is
 missed.
 
-A dead slot's open transaction would hold all that back: `processor.engine.dead_slots` ends it.
+A dead slot's open transaction would hold all that back: `processor.engine.orphan_transactions` ends it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from processor.core.dedupe import DedupeMarks
 from processor.core.live import LiveTable
 from processor.core.offset_metadata import OffsetMetadata, decode
 from processor.core.window import Range, merge_ranges, unpacked
-from processor.engine.dead_slots import DeadSlots, metadata
+from processor.engine.orphan_transactions import DeadSlots, metadata
 from processor.errors import (
     BrokerError,
     InternalError,

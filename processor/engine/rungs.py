@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from processor.broker.base import OffsetCommit, OutRecord, Record, TopicPartition
-from processor.core.chain import leaves_at
 from processor.core.offset_metadata import OffsetMetadata, encode
+from processor.core.retry_chain import leaves_at
 from processor.wire.headers import DUE_AT, number_header
 
 KEPT = 200

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 from processor import events
 from processor.broker.base import Broker, GroupConsumer, Membership, TopicPartition
 from processor.engine.batch import FlushBatch, FlushResult
-from processor.engine.dead_slots import DeadSlots
 from processor.engine.fence import Fence
 from processor.engine.firing import Firing, Load
 from processor.engine.flush import Flusher
 from processor.engine.leadership import Leadership
+from processor.engine.orphan_transactions import DeadSlots
 from processor.engine.pace import Pace
 from processor.errors import BrokerError, MemberFenced, StaleMembership
 from processor.runtime import Inbox, Runtime

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from processor import events
 from processor.broker.base import OutRecord
 from processor.core.deadlines import exceeded, is_near
-from processor.engine.alerts import tell_of_kill_date
+from processor.engine.alerting import tell_of_kill_date
 from processor.engine.attempt import Stop
 from processor.engine.dispatch import Ending
 from processor.engine.parked import ParkedJobs

@@ -9,6 +9,7 @@ from processor.broker.base import Broker, OutRecord, Record
 from processor.core.completer import Completer
 from processor.core.forwarding import Home, home_of, onward
 from processor.core.write_set import Origin
+from processor.dead_reasons import DeadReason
 from processor.errors import BrokerError, RecordError
 from processor.job import ErrorInfo, Lane
 from processor.states import State
@@ -69,19 +70,19 @@ class WayHome:
         except Exception as error:
             # One record that nobody thought of must not stop the chain: it is kept as it is.
             log.exception("forwarder.internal_error")
-            end = End("internal_error", f"{type(error).__name__}: {message_of(error)}")
+            end = End(DeadReason.INTERNAL_ERROR, f"{type(error).__name__}: {message_of(error)}")
             return self._dead(record, end, now_ms, announces)
 
     def _chosen(self, record: Record, now_ms: int) -> OutRecord | End:
         headers = record.headers()
         home = home_of(headers)
         if home is None:
-            return End("undecodable", "a record of the retry chain without queue and number")
+            return End(DeadReason.UNDECODABLE, "a record of the retry chain without queue and number")
         refused = self._refused.pop((record.topic() or "", record.partition() or 0, record.offset() or 0), None)
         if refused is not None:
-            return End("unsendable", refused)
+            return End(DeadReason.UNSENDABLE, refused)
         if not self._is_there(home):
-            return End("unknown_queue", f"there is no lane {home.queue} number {home.number}")
+            return End(DeadReason.UNKNOWN_QUEUE, f"there is no lane {home.queue} number {home.number}")
         out = onward(self._config.namespace, home, record.key(), record.value(), headers, now_ms)
         self._counters.events["forwarded"] += 1
         return out

@@ -30,6 +30,7 @@ from processor.context.port import ContextLimits, StopWish
 from processor.core.deadlines import ends_at
 from processor.core.failures import error_info
 from processor.core.outcome import Failed, Outcome, Parked
+from processor.dead_reasons import DeadReason
 from processor.engine.registry import RunnableJob
 from processor.errors import UnknownJobType
 from processor.executors.child_frames import (
@@ -207,7 +208,9 @@ class Child:
         try:
             self._send(("end", pack_report(port.drain() or Report()), pack_outcome(outcome)))
         except Exception as error:  # noqa: BLE001  (as in `_carry`)
-            self._send(("end", pack_report(Report()), pack_outcome(Failed(error_info(error), "internal_error"))))
+            self._send(
+                ("end", pack_report(Report()), pack_outcome(Failed(error_info(error), DeadReason.INTERNAL_ERROR)))
+            )
 
     def _run(self, port: ChildPort, job_type: RunnableJob | None) -> Outcome:
         if job_type is None:
@@ -258,7 +261,7 @@ class Child:
                 # What the handler reported cannot be sent, so this attempt cannot succeed: it does not know yet.
                 log.exception("child.report_failed")
                 if port is not None:
-                    port.unsendable = Failed(error_info(error), "internal_error")
+                    port.unsendable = Failed(error_info(error), DeadReason.INTERNAL_ERROR)
                     port.interrupted = True
                     port.synced.put("yielded")
 

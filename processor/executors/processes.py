@@ -22,6 +22,7 @@ from contextlib import suppress
 from processor import events
 from processor.core.failures import error_info
 from processor.core.outcome import Crashed, Failed, Lost, Outcome, Yielded
+from processor.dead_reasons import DeadReason
 from processor.engine.attempt import Attempt
 from processor.engine.config import WorkerConfig
 from processor.engine.dispatch import Ending
@@ -221,7 +222,7 @@ class _Slot:
             log.exception("child.slot_disturbed", extra={"job_id": attempt.job.id})
             self.end_child("its worker could not follow what it said")
             self._crashed()
-            outcome = Failed(error_info(error), "internal_error")
+            outcome = Failed(error_info(error), DeadReason.INTERNAL_ERROR)
         self._attempt = None
         attempt.outcome = outcome
         attempt.run_seconds = runtime.stopwatch() - began

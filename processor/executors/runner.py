@@ -17,6 +17,7 @@ from processor.core.deadlines import is_killed
 from processor.core.failures import error_info
 from processor.core.outcome import Ended, Failed, Lost, Outcome, Parked, Yielded, succeeded
 from processor.core.verdict import judged
+from processor.dead_reasons import DeadReason
 from processor.engine.registry import RunnableJob
 from processor.errors import HandlerMistake, JobInterrupted, NewerRecord, ProcessEnded
 from processor.signals import runs_here
@@ -126,7 +127,7 @@ def unread(attempt: Running, error: BaseException) -> Outcome:
     if isinstance(error, NewerRecord):
         until = attempt.clock.now_ms() + int(attempt.patience * 1000)
         return Parked(State.WAITING, message_of(error), until)
-    return Failed(error_info(error), "bad_payload")
+    return Failed(error_info(error), DeadReason.BAD_PAYLOAD)
 
 
 def outcome_of(attempt: Running, error: BaseException) -> Outcome:
@@ -142,7 +143,7 @@ def outcome_of(attempt: Running, error: BaseException) -> Outcome:
     except ProcessEnded:
         raise
     except BaseException as second:  # noqa: BLE001  (the policy's or the exception's own code: it cannot be asked)
-        return Failed(error_info(second), "internal_error")
+        return Failed(error_info(second), DeadReason.INTERNAL_ERROR)
 
 
 def _outcome_of(attempt: Running, error: BaseException) -> Outcome:
@@ -164,5 +165,5 @@ def _outcome_of(attempt: Running, error: BaseException) -> Outcome:
         },
     )
     if isinstance(error, HandlerMistake):
-        return Failed(info, "handler_mistake")
+        return Failed(info, DeadReason.HANDLER_MISTAKE)
     return judged(attempt.runnable.options.retry, attempt.job, error, attempt.clock.now_ms(), info)

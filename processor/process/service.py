@@ -23,8 +23,8 @@ from processor.admin.schedules import apply_schedules
 from processor.engine.config import QueueConfig, WorkerConfig
 from processor.engine.loop import Worker
 from processor.errors import DefinitionError, ProcessorError, UnknownQueue
-from processor.executors import make_pool
 from processor.executors.loading import Application, run_start_hooks
+from processor.executors.pools import make_pool
 from processor.executors.random_state import reseed
 from processor.process.probes import Address, Probes
 from processor.process.stop_signals import StopSignals

@@ -259,7 +259,7 @@ class AlertRecord(NamedTuple):
     """Something somebody should look at. Key: the subject."""
 
     kind: str
-    """`killed`, `crash_loop`, `schedule_missed`, ..."""
+    """An `AlertKind`; of a newer version perhaps one that is not known here."""
     subject: str
     """What it is about; repeats have the same."""
     at: int

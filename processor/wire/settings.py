@@ -7,6 +7,7 @@ How the sources are read and merged is in `wire.settings_sources`.
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from processor.alert_kinds import AlertKind
 from processor.errors import ProcessorError, SettingsError
 from processor.wire.durations import parse_duration
 from processor.wire.topics import TopicShape
@@ -265,6 +267,16 @@ class AlertRule(Group):
     """Seconds within which the recipients hear once at most."""
     secret: SecretStr | None = None
     """Signs webhooks."""
+
+    @field_validator("kinds")
+    @classmethod
+    def _kinds_are_known(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        # A pattern that fits nothing would deliver nothing, in silence.
+        known = [kind.value for kind in AlertKind]
+        stray = next((kind for kind in kinds if not fnmatch.filter(known, kind)), None)
+        if stray is not None:
+            raise ValueError(f"no alert is of the kind {stray!r}; there are {', '.join(known)}")
+        return kinds
 
     def addresses(self) -> list[str]:
         """In clear: never log them, they hold tokens."""

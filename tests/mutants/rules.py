@@ -124,19 +124,19 @@ MUTANTS = [
     ),
     _mutant(
         "members are shot",
-        "engine/dead_slots.py",
+        "engine/orphan_transactions.py",
         "test_healthy_slot_is_never_shot_nor_its_own or test_slot_that_was_slow_to_hand_over_is_not_shot",
         ("sorted(suspects - here - everywhere)", "sorted(suspects)"),
     ),
     _mutant(
         "members of other queues are shot",
-        "engine/dead_slots.py",
+        "engine/orphan_transactions.py",
         "test_a_slot_that_lives_on_with_another_queue_is_not_shot",
         ("sorted(suspects - here - everywhere)", "sorted(suspects - here)"),
     ),
     _mutant(
         "nobody is shot",
-        "engine/dead_slots.py",
+        "engine/orphan_transactions.py",
         "test_take_over_is_bounded",
         ("        if not suspects:", "        if True:"),
     ),

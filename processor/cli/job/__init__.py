@@ -14,9 +14,9 @@ import click
 
 from processor.cli.job.looking import list_, show_
 from processor.cli.job.ordering import cancel, retry
-from processor.cli.job.reasons import why
 from processor.cli.job.starting import enqueue
 from processor.cli.job.waiting import result, watch
+from processor.cli.job.why import why
 
 
 @click.group()

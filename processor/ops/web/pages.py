@@ -20,8 +20,8 @@ from processor.ops.filters import NAMES
 from processor.ops.queries import COUNTED, JobFacts, LetterSet
 from processor.ops.roles import Permission, Role
 from processor.ops.saved import saved_facts
+from processor.ops.telling import SIGNS, TONES, WORDS, plainly, possible, story, why
 from processor.ops.web.desk import Desk, desk_of, needs, user_of
-from processor.ops.why import SIGNS, TONES, WORDS, plainly, possible, story, why
 from processor.ops.wording import ago, first_line, iso, moment, number, short
 from processor.states import TERMINAL, State
 

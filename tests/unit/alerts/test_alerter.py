@@ -13,7 +13,7 @@ import pytest
 
 from processor.alerts.alerter import Alerter
 from processor.alerts.delivery import AlertUndelivered, deliver
-from processor.alerts.rules import folded
+from processor.alerts.routing import folded
 from processor.broker.base import Batch, OutRecord, PartitionFault, Reader, TopicPartition, TopicSpec
 from processor.broker.memory import MemoryBroker
 from processor.errors import BrokerUnavailable

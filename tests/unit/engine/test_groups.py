@@ -10,8 +10,8 @@ import pytest
 
 from processor.broker.base import Member, OffsetCommit, OutRecord, TopicPartition, TopicSpec
 from processor.engine.config import QueueConfig
-from processor.engine.dead_slots import DeadSlots
 from processor.engine.fence import STALE_WAIT
+from processor.engine.orphan_transactions import DeadSlots
 from processor.engine.queue_partition import PartitionPhase
 from processor.errors import StaleMembership
 from processor.job import Job, Lane

@@ -13,9 +13,9 @@ from processor.core.schedules import FIRED, ScheduleTable
 from processor.core.topic_plan import topic_plan
 from processor.engine.config import WorkerConfig
 from processor.engine.counters import Counters
-from processor.engine.dead_slots import DeadSlots
 from processor.engine.firing import Firing
 from processor.engine.leadership import FETCH, Leadership
+from processor.engine.orphan_transactions import DeadSlots
 from processor.engine.runs import RunWatch
 from processor.errors import RecordRefused
 from processor.job_ids import scheduled_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from processor.alerts.delivery import body_of, text_of
-from processor.alerts.rules import EXAMPLES, concerns, folded
+from processor.alerts.routing import EXAMPLES, concerns, folded
 from processor.errors import SettingsError
 from processor.wire.records import AlertRecord
 from processor.wire.settings import AlertRule
@@ -24,7 +24,7 @@ def alert(kind: str = "killed", job_type: str = "mail.send", queue: str = "q", a
     ("more", "wanted"),
     [
         ({}, True),
-        ({"kinds": ["killed", "x"]}, True),
+        ({"kinds": ["killed", "held"]}, True),
         ({"kinds": ["crash_*"]}, False),
         ({"types": ["mail.*"]}, True),
         ({"types": ["mail"]}, False),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from processor import events
+from processor.alert_kinds import AlertKind
 from processor.broker.base import OutRecord
 from processor.core.outcome import Ended, Failed
+from processor.dead_reasons import DeadReason
 from processor.states import State
 from processor.texts import plain
 from processor.wire.codec import encode
@@ -28,15 +30,15 @@ def tell_of_end(engine: EngineState, attempt: Attempt, now: int) -> None:
     kind = text = ""
     if isinstance(outcome, Failed):
         engine.counters.events[f"dead_letter.{outcome.reason}"] += 1
-        if outcome.reason == "crash_loop":
-            kind, text = "crash_loop", f"job {job.id} ({job.type}) ended its process again and again"
+        if outcome.reason == DeadReason.CRASH_LOOP:
+            kind, text = AlertKind.CRASH_LOOP, f"job {job.id} ({job.type}) ended its process again and again"
         elif attempt.job_type is not None and attempt.job_type.options.critical:
             kind, text = (
-                "critical_dead",
+                AlertKind.CRITICAL_DEAD,
                 f"the critical job {job.id} ({job.type}) is dead: {outcome.error.message[:300]}",
             )
     elif isinstance(outcome, Ended) and outcome.state is State.KILLED:
-        kind, text = "killed", f"job {job.id} ({job.type}) was not done by its kill date"
+        kind, text = AlertKind.KILLED, f"job {job.id} ({job.type}) was not done by its kill date"
     if kind:
         number.creates.append(engine.completer.alert(number.topics, kind, job, text, now))
         log.error("job.alert", extra={"job_id": job.id, "job_type": job.type, "kind": kind})
@@ -48,7 +50,7 @@ def tell_of_kill_date(engine: EngineState, attempt: Attempt, now: int) -> None:
     assert job.kill_at is not None
     left = format_duration(max(1, (job.kill_at - now) // 1000))
     text = f"job {job.id} ({job.type}) runs, and its kill date comes in {left}"
-    alert = engine.completer.alert(number.topics, "kill_date_near", job, text, now)
+    alert = engine.completer.alert(number.topics, AlertKind.KILL_DATE_NEAR, job, text, now)
     number.creates.append(alert)
     engine.wrote(1, len(alert.value or b""))
     log.warning("job.kill_date_near", extra={"job_id": job.id, "job_type": job.type, "left": left})
@@ -64,6 +66,6 @@ def tell_of_hold(engine: EngineState, held: QueuePartition, reason: str) -> None
     queue, place = held.queue.name, f"{held.queue.name}-{held.partition}"
     text = f"partition {place} is held: {plain(reason, 300)}"
     slot, now = engine.config.slot, engine.clock.now_ms()
-    value = encode(AlertRecord("held", f"partition:{place}", now, slot, text, queue=queue))
+    value = encode(AlertRecord(AlertKind.HELD, f"partition:{place}", now, slot, text, queue=queue))
     other.creates.append(OutRecord(alerts_topic(engine.config.namespace), place.encode(), value))
     engine.wrote(1, len(value))
