@@ -9,6 +9,7 @@ If the cluster does not answer, nothing is refused: the enqueue itself says what
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,7 +90,6 @@ class BacklogGate:
         Raises:
             QueueFull: there is no room, and nobody wants to wait.
         """
-        # Not under the lock: two threads may count one for two, and the next look puts that right.
         if self.left > 0:
             self.left -= 1
             return
@@ -141,6 +141,15 @@ class BacklogGate:
         return True
 
 
+class OpenGate:
+    """A queue without a limit: there is always room."""
+
+    def __init__(self) -> None:
+        self.left = math.inf
+        """As a `BacklogGate` has it; taking one away changes nothing."""
+        self.seen_full = False
+
+
 class BacklogGates:
     """The limited queues of one client, and the thread that looks at them."""
 
@@ -157,7 +166,7 @@ class BacklogGates:
         self._clock = clock
         self._limit_of = limit_of
         self._settle = settle
-        self._gates: dict[str, BacklogGate | None] = {}
+        self._gates: dict[str, BacklogGate | OpenGate] = {}
         self._places: dict[str, list[TopicPartition]] = {}
         self._lock = threading.Lock()
         self._stop: threading.Event | None = None
@@ -168,34 +177,32 @@ class BacklogGates:
         Raises:
             QueueFull: there is no room, and nobody wants to wait.
         """
-        try:
-            gate = self._gates[queue]
-        except KeyError:
-            gate = self._opened(queue)
-        if gate is not None:
+        gate = self._gates.get(queue) or self._opened(queue)
+        # With or without a limit: one comparison. Not under a lock: two threads may count one for two, and the next
+        # look puts that right.
+        if gate.left > 0:
+            gate.left -= 1
+        elif isinstance(gate, BacklogGate):
             gate.admit(gate.limit.when_full if when_full is None else when_full, self._settle)
 
     def is_full(self, queue: str) -> bool:
         """Whether a queue was full when it was last looked at; nobody waits for a look here."""
-        try:
-            gate = self._gates[queue]
-        except KeyError:
-            gate = self._opened(queue)
-        return gate is not None and gate.seen_full
+        return (self._gates.get(queue) or self._opened(queue)).seen_full
 
     def looks_next(self, queue: str) -> bool:
         """Whether the next `admit` may look at the queue: what was sent should be in the log by then."""
         gate = self._gates.get(queue)
         return gate is not None and gate.left <= 0
 
-    def _opened(self, queue: str) -> BacklogGate | None:
+    def _opened(self, queue: str) -> BacklogGate | OpenGate:
         limit = self._limit_of(queue)
         with self._lock:
             if queue in self._gates:
                 return self._gates[queue]
-            gate = None if limit is None else BacklogGate(queue, limit, lambda: self._look(queue), self._clock)
-            self._gates[queue] = gate
-            if gate is not None and self._stop is None:
+            if limit is None:
+                return self._gates.setdefault(queue, OpenGate())
+            gate = self._gates[queue] = BacklogGate(queue, limit, lambda: self._look(queue), self._clock)
+            if self._stop is None:
                 self._stop = threading.Event()
                 # A daemon: the end of a process does not wait for it, and nothing is lost with it.
                 threading.Thread(target=self._run, args=(self._stop,), name="processor-backlog", daemon=True).start()
@@ -213,7 +220,7 @@ class BacklogGates:
     def _run(self, stop: threading.Event) -> None:
         while not stop.wait(PERIOD):
             for gate in list(self._gates.values()):
-                if gate is not None and not stop.is_set():
+                if isinstance(gate, BacklogGate) and not stop.is_set():
                     gate.refresh(anew=False)
 
     def _look(self, queue: str) -> BacklogSample:
