@@ -33,11 +33,7 @@ def start(
         DefinitionError: the time when it is to start, or its idempotency key, makes no sense.
     """
     critical = critical if how.critical is None else how.critical
-    if critical and not how.wait:
-        raise DefinitionError(
-            f"job {job.type} is critical, and wait=False", hint="leave wait= out: it waits for the log"
-        )
-    job = prepared(client, job, how)
+    job = prepared(client, job, how, critical)
     if how.session is not None:
         from processor.outbox.table import store  # needs an extra
 
@@ -54,11 +50,15 @@ def start(
     return handle_of(client, job, track, decode, attempts)
 
 
-def prepared(client: Client, job: Job, how: Enqueue) -> Job:
+def prepared(client: Client, job: Job, how: Enqueue, critical: bool | None) -> Job:
     """The job as it is told to start.
 
     Raises as `start`.
     """
+    if critical and not how.wait:
+        raise DefinitionError(
+            f"job {job.type} is critical, and wait=False", hint="leave wait= out: it waits for the log"
+        )
     job = under_key(job, how, client.config.dedupe_window)
     now_ms = client.clock.now_ms()
     killed = kill_date(how.kill_after, how.kill_at, now_ms)

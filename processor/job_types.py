@@ -110,7 +110,8 @@ class JobType(Generic[P, R]):
         from processor.outbox.table import store_async  # needs an extra
 
         lane, client = self._lane(told), self._declared.client()
-        job = prepared(client, self._job(payload, told.id, client), told)
+        critical = self.options.critical if told.critical is None else told.critical
+        job = prepared(client, self._job(payload, told.id, client), told, critical)
         await store_async(told.session, client.namespace, job, lane, told.keeps_out)
         return handle_of(client, job, None, self.decode_result, self.attempts)
 

@@ -87,7 +87,8 @@ class Intake:
         says_derived = header(record.headers(), DERIVED) is not None
         derived = says_derived or offset < lane.mark_below
         job_id = job.id
-        if derived or job_id in number.attempts or job_id in number.live:
+        # Recent: its own repeat, sent by another producer, may have overtaken it and ended already.
+        if derived or job_id in number.attempts or job_id in number.live or job_id in number.recent:
             until = header(record.headers(), IDEMPOTENCY)
             if until is not None:
                 job, raw = self._under_key(lane, offset, job, raw, until)
@@ -184,9 +185,7 @@ class Intake:
             theirs = (view.life, view.hop)
             if theirs > mine or (theirs == mine and view.job is not None) or (view.ended and view.life == job.life):
                 return True
-        if not derived:
-            return False
-        return number.recent.get(job.id) >= mine or number.marks.seen(job.id, job.life, job.hop)
+        return number.recent.get(job.id) >= mine or (derived and number.marks.seen(job.id, job.life, job.hop))
 
     def _drop_waiting(self, attempt: Attempt) -> None:
         """A later life has come before this one could begin."""

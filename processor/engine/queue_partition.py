@@ -98,6 +98,10 @@ class Recent:
             self._old, self._new = self._new, {}
         self._new[job_id] = (life, hop)
 
+    def __contains__(self, job_id: str) -> bool:
+        """Whether something of this job has ended lately."""
+        return job_id in self._new or job_id in self._old
+
     def get(self, job_id: str) -> tuple[int, int]:
         """What ended last of this job; (0, 0) if nothing is known."""
         return self._new.get(job_id) or self._old.get(job_id) or (0, 0)

@@ -19,6 +19,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from processor import events
+from processor.client.backlog import PASS
 from processor.errors import EnqueueError, EnqueueUnconfirmed, ExtraMissing, ProcessorError, RecordError, SettingsError
 from processor.job import Job, Lane
 from processor.outbox.table import jobs, metadata
@@ -173,7 +174,7 @@ class Relay:
     def _send(self, sql: Connection, rows: Sequence[Any]) -> Done:
         fine, refused = _decoded(rows)
         try:
-            self._client.send_many((row.job, row.lane, True, row.until) for row in fine)
+            self._client.send_many(((row.job, row.lane, True, row.until) for row in fine), PASS)
         except EnqueueUnconfirmed:
             raise
         except EnqueueError:

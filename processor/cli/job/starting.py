@@ -40,6 +40,7 @@ class Wanted:
     until: Literal["window", "finished"]
     kill_after: str | None
     kill_at: datetime | None
+    when_full: Literal["raise", "wait"] | None
 
     @property
     def how(self) -> NamedOptions:
@@ -51,6 +52,7 @@ class Wanted:
             "kill_at": self.kill_at,
             "idempotency_key": self.idempotency_key,
             "until": self.until,
+            "when_full": self.when_full,
         }
 
 
@@ -85,6 +87,11 @@ class Wanted:
     help="Give it up at this moment, e.g. 2026-12-24T18:00+01:00.",
 )
 @click.option(
+    "--when-full",
+    type=click.Choice(["raise", "wait"]),
+    help="At the limit of its queue (max_backlog): fail, or wait for room. Else as the --app declares it.",
+)
+@click.option(
     "--wait-result",
     is_flag=False,
     flag_value=FOR_EVER,
@@ -98,10 +105,16 @@ def enqueue(out: Output, /, target: Target, payload: str | None, wait_result: st
     The payload is JSON on the command line, in a file (@order.json) or on the standard input (-). With --app its model
     checks the payload before anything is sent.
     """
+    from processor.client.backlog import QueueFull
+
     timeout = in_seconds("--wait-result", wait_result) if wait_result else None
     wanted = Wanted(payload=payload_of(payload), **options)
     app = target.app()
-    handle = _enqueue(app, wanted)
+    try:
+        handle = _enqueue(app, wanted)
+    except QueueFull as error:
+        error.hint = f"try again in {error.retry_after:.0f} s, or wait for room: --when-full wait"
+        raise
     if wait_result is None:
         out.record({"id": handle.id, "type": wanted.type, "queue": _queue_of(app, wanted)}, handle.id)
         return

@@ -49,6 +49,20 @@ def test_the_app_checks_the_payload(shop: Shop) -> None:
     assert lane(shop) == []
 
 
+def test_at_the_limit_of_a_queue_the_hint_names_an_option_that_there_is(shop: Shop) -> None:
+    shop.app.queue("small", max_backlog=1)
+    shop.app.job("mail", queue="small")(lambda ctx: None)
+    shop.broker.admin().create_topics([spec for spec in shop.app.topic_plan() if ".small" in spec.name])
+    assert shop.run(job, "enqueue", "mail").exit_code == 0
+    full = shop.run(job, "enqueue", "mail")
+    assert full.exit_code == 1
+    assert full.stderr == (
+        "error: queue small is full: 1 jobs wait, its limit is 1\n"
+        "hint: try again in 1 s, or wait for room: --when-full wait\n"
+    )
+    assert "--when-full [raise|wait]" in shop.run(job, "enqueue", "--help").stdout
+
+
 def test_a_bare_namespace_needs_no_code(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("processor.cli.target.Target.app", lambda _: type(shop.app)("shop", broker=shop.broker))
     args = ["enqueue", "x", "[1]", "--namespace", "shop", "-q", "bulk", "--key", "k", "--payload-version", "3"]

@@ -187,3 +187,21 @@ def test_a_job_sent_twice_as_derived_runs_once(scene: Scene, runs: Counter[str],
     scene.enqueue("plain", job_id, derived=True)
     scene.settle()
     assert runs[job_id] == 1
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("key", [None, "k"])
+def test_a_first_record_that_its_repeat_has_overtaken_does_not_run(
+    scene: Scene, runs: Counter[str], key: str | None, waits: bool
+) -> None:
+    """Not confirmed by one producer and repeated by another: the log may get the repeat first."""
+    job_id = fresh(scene)
+    scene.start("w-0")
+    scene.enqueue("plain", job_id, key=key, derived=True)
+    if not waits:
+        scene.settle()
+    scene.enqueue("plain", job_id, key=key)
+    scene.enqueue("plain", "after", key=key)
+    scene.settle()
+    assert (runs[job_id], runs["after"]) == (1, 1)
+    assert scene.ends()[job_id, 1] == [State.SUCCEEDED]
