@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
+from processor.dead_reasons import DeadReason
 from processor.ops import tables
 from processor.ops.applying import parts
 from processor.ops.folding import clean
 from processor.ops.queries import Row
 from processor.ops.store import Store
+from processor.states import State
+
+MINUTE = 60_000
+GOOD = (State.SUCCEEDED.value,)
+BAD = (State.DEAD.value, State.KILLED.value, State.EXPIRED.value)
 
 _COLUMNS = (
     *("id", "type", "queue", "state", "life", "attempt", "done", "total", "note", "worker", "changed_at", "due_at"),
@@ -18,11 +26,25 @@ _COLUMNS = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """Jobs that ended, minute by minute, oldest first. The last minute is not over."""
+
+    at: Sequence[int]
+    """Beginnings of the minutes, seconds since the epoch."""
+    succeeded: Sequence[int]
+    failed: Sequence[int]
+    """Dead, killed or expired."""
+
+
 class Live:
     """Questions to one store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._lock = threading.Lock()
+        self._over: dict[int, tuple[int, int]] = {}
+        """Minutes that are over -> what ended in them. Counted once: a busy hour has a million rows."""
 
     def look(self, ids: Sequence[str]) -> tuple[str, list[Row]]:
         """How far the projection is, as a text that is another one with each record; and some jobs as they stand."""
@@ -34,3 +56,75 @@ class Live:
                 found = sql.execute(select(*(jobs[name] for name in _COLUMNS)).where(jobs.id.in_(part)))
                 rows += [dict(row) for row in found.mappings()]
         return str(place), rows
+
+    def rates(self, now_ms: int, as_of: int, minutes: int = 60) -> Rates:
+        """What ended in the last minutes.
+
+        A job that is sent back later stays counted where it failed as long as this process runs.
+
+        Args:
+            now_ms: milliseconds since the epoch.
+            as_of: the projection knows everything up to this moment.
+            minutes: how many.
+        """
+        last = now_ms // MINUTE
+        wanted = range(last - minutes + 1, last + 1)
+        with self._lock:
+            known = {minute: self._over[minute] for minute in wanted if minute in self._over}
+        first = next((minute for minute in wanted if minute not in known), last)
+        known |= self._ended(first, last)
+        over = {minute: known.get(minute, (0, 0)) for minute in wanted if (minute + 2) * MINUTE < as_of}
+        with self._lock:
+            self._over = over
+        told = [known.get(minute, (0, 0)) for minute in wanted]
+        return Rates(
+            at=[minute * 60 for minute in wanted],
+            succeeded=[good for good, _ in told],
+            failed=[bad for _, bad in told],
+        )
+
+    def oldest(self, queues: Sequence[str]) -> Mapping[str, int]:
+        """Since when the job that has waited longest in each queue waits, milliseconds since the epoch."""
+        jobs, found = tables.jobs.c, {}
+        with self._store.engine.connect() as sql:
+            for queue in queues:
+                where = (jobs.queue == clean(queue), jobs.state == State.QUEUED.value)
+                at = sql.execute(select(func.min(jobs.changed_at)).where(*where)).scalar_one()
+                if at is not None:
+                    found[queue] = int(at)
+        return found
+
+    def types(self) -> list[str]:
+        """Job types that jobs have, in order. Each is the next one in the index: DISTINCT would read all of it."""
+        jobs, found = tables.jobs.c, [""]
+        with self._store.engine.connect() as sql:
+            while (
+                name := sql.execute(select(func.min(jobs.type)).where(jobs.type > found[-1])).scalar_one()
+            ) is not None:
+                found.append(name)
+        return found[1:]
+
+    def quarantined(self, limit: int) -> list[Row]:
+        """Open dead letters of jobs that ended their workers' processes, newest first."""
+        letters = tables.letters.c
+        where = (letters.state == "open", letters.reason == DeadReason.CRASH_LOOP.value)
+        with self._store.engine.connect() as sql:
+            query = select(tables.letters).where(*where).order_by(letters.at.desc()).limit(limit)
+            return [dict(row) for row in sql.execute(query).mappings()]
+
+    def _ended(self, first: int, last: int) -> dict[int, tuple[int, int]]:
+        jobs = tables.jobs.c
+        minute = jobs.changed_at - jobs.changed_at % MINUTE
+        query = (
+            select(minute.label("minute"), jobs.state, func.count().label("jobs"))
+            .where(jobs.state.in_([*GOOD, *BAD]))
+            .where(jobs.changed_at >= first * MINUTE, jobs.changed_at < (last + 1) * MINUTE)
+            .group_by(minute, jobs.state)
+        )
+        found: dict[int, tuple[int, int]] = {}
+        with self._store.engine.connect() as sql:
+            for row in sql.execute(query):
+                good, bad = found.get(row.minute // MINUTE, (0, 0))
+                of = row.jobs if row.state in GOOD else 0
+                found[row.minute // MINUTE] = (good + of, bad + row.jobs - of)
+        return found

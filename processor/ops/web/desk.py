@@ -13,6 +13,7 @@ from processor.clock import Clock
 from processor.ops.actions import Actions, Why
 from processor.ops.errors import NotAllowed
 from processor.ops.filters import Filter, parse, quoted
+from processor.ops.live import Live
 from processor.ops.payload_fields import secret_fields
 from processor.ops.queries import JobFacts, Queries
 from processor.ops.roles import Permission, Role, User, shown_payload
@@ -30,6 +31,7 @@ class Desk:
     queries: Queries
     actions: Actions
     clock: Clock
+    live: Live
     feed: Feed
 
     @property

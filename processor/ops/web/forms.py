@@ -61,44 +61,44 @@ Sent = Annotated[Form, Depends(form_of)]
 def redrive(request: Request, form: Sent) -> Response:
     """Send dead letters back."""
     letters, expected = _letters(form)
-    return _back(form, desk_of(request).actions.redrive(letters, expected, why_of(request, form.one("reason"))))
+    return lead_back(form, desk_of(request).actions.redrive(letters, expected, why_of(request, form.one("reason"))))
 
 
 @router.post("/letters/discard", dependencies=OPERATE)
 def discard(request: Request, form: Sent) -> Response:
     """Note that dead letters need nothing more."""
     letters, expected = _letters(form)
-    return _back(form, desk_of(request).actions.discard(letters, expected, why_of(request, form.one("reason"))))
+    return lead_back(form, desk_of(request).actions.discard(letters, expected, why_of(request, form.one("reason"))))
 
 
 @router.post("/queues/{name}/pause", dependencies=OPERATE)
 def pause_queue(request: Request, name: str, form: Sent) -> Response:
     """Let a queue rest."""
-    return _back(form, desk_of(request).actions.pause(f"queue:{name}", why_of(request, form.one("reason"))))
+    return lead_back(form, desk_of(request).actions.pause(f"queue:{name}", why_of(request, form.one("reason"))))
 
 
 @router.post("/queues/{name}/resume", dependencies=OPERATE)
 def resume_queue(request: Request, name: str, form: Sent) -> Response:
     """Let a queue go on."""
-    return _back(form, desk_of(request).actions.resume(f"queue:{name}", why_of(request, form.one("reason"))))
+    return lead_back(form, desk_of(request).actions.resume(f"queue:{name}", why_of(request, form.one("reason"))))
 
 
 @router.post("/types/{name:path}/resume", dependencies=OPERATE)
 def resume_type(request: Request, name: str, form: Sent) -> Response:
     """Let a job type go on."""
-    return _back(form, desk_of(request).actions.resume(f"type:{name}", why_of(request, form.one("reason"))))
+    return lead_back(form, desk_of(request).actions.resume(f"type:{name}", why_of(request, form.one("reason"))))
 
 
 @router.post("/jobs/{job_id:path}/retry", dependencies=RETRY)
 def retry(request: Request, job_id: str, form: Sent) -> Response:
     """Let a waiting job go on now."""
-    return _back(form, desk_of(request).actions.retry(job_id, why_of(request, form.one("reason"))))
+    return lead_back(form, desk_of(request).actions.retry(job_id, why_of(request, form.one("reason"))))
 
 
 @router.post("/jobs/{job_id:path}/cancel", dependencies=OPERATE)
 def cancel(request: Request, job_id: str, form: Sent) -> Response:
     """Cancel a job."""
-    return _back(form, desk_of(request).actions.cancel(job_id, why_of(request, form.one("reason"))))
+    return lead_back(form, desk_of(request).actions.cancel(job_id, why_of(request, form.one("reason"))))
 
 
 @router.post("/jobs/{job_id:path}/redrive", dependencies=RETRY)
@@ -113,7 +113,7 @@ def redrive_job(request: Request, job_id: str, form: Sent) -> Response:
             payload = None
     why = why_of(request, form.one("reason"))
     from_zero = bool(form.one("from_zero"))
-    return _back(form, desk.actions.redrive_job(job_id, why, from_zero=from_zero, payload=payload))
+    return lead_back(form, desk.actions.redrive_job(job_id, why, from_zero=from_zero, payload=payload))
 
 
 def _letters(form: Form) -> tuple[LetterSet, int]:
@@ -133,7 +133,7 @@ def _json(text: str) -> object:
         raise PayloadInvalid(f"the payload is no JSON: {error}", hint="go back and mend it") from error
 
 
-def _back(form: Form, outcome: Outcome) -> Response:
+def lead_back(form: Form, outcome: Outcome) -> Response:
     """To the page where the button is; it says what was done."""
     back = form.one("back")
     # Only to our own pages: `//host` and `/\\host` are somebody else's.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, unquote, urlencode
@@ -11,10 +11,10 @@ from urllib.parse import quote, unquote, urlencode
 from fastapi import APIRouter, Depends, Query, Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
 
 from processor.admin.orders import orders_now
-from processor.admin.queues import list_queues
+from processor.admin.queues import QueueRow, list_queues
 from processor.ops.errors import FilterInvalid, NotThere
 from processor.ops.filters import NAMES
 from processor.ops.queries import COUNTED, JobFacts, LetterSet
@@ -22,21 +22,34 @@ from processor.ops.roles import Permission, Role
 from processor.ops.saved import saved_facts
 from processor.ops.telling import SIGNS, TONES, WORDS, plainly, possible, story, why
 from processor.ops.web.desk import Desk, desk_of, needs, user_of
-from processor.ops.wording import ago, first_line, iso, moment, number, short
+from processor.ops.wording import ago, first_line, iso, moment, number, short, span
 from processor.states import TERMINAL, State
 
 router = APIRouter(include_in_schema=False)
 SEE = [Depends(needs(Permission.SEE))]
 ONE = [Depends(needs(Permission.ONE))]
 PAGES = (
+    ("Overview", "/overview"),
     ("Jobs", "/jobs"),
     ("Failures", "/failures"),
     ("Dead letters", "/letters"),
     ("Queues", "/queues"),
+    ("Workers", "/workers"),
+    ("Schedules", "/schedules"),
     ("Audit", "/audit"),
     ("Care", "/care"),
 )
-KEYS = {"/jobs": "j", "/failures": "f", "/letters": "d", "/queues": "q", "/audit": "a", "/care": "c"}
+KEYS = {
+    "/overview": "o",
+    "/jobs": "j",
+    "/failures": "f",
+    "/letters": "d",
+    "/queues": "q",
+    "/workers": "w",
+    "/schedules": "s",
+    "/audit": "a",
+    "/care": "c",
+}
 SAID = "said"
 """Cookie with what was done, shown once."""
 
@@ -48,12 +61,19 @@ def _ago(context: Context, milliseconds: int | None) -> str:
     return ago(milliseconds, context["now"])
 
 
+@pass_context
+def _lasting(context: Context, milliseconds: int) -> str:
+    return span(max(0, context["now"] - milliseconds) / 1000)
+
+
 def _environment() -> Environment:
     loader = FileSystemLoader(Path(__file__).parent / "templates")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.filters |= {
         "moment": moment,
         "ago": _ago,
+        "lasting": _lasting,
+        "rate": lambda value: number(round(value, 1 if value < 10 else 0)),
         "iso": iso,
         "number": number,
         "short": short,
@@ -64,6 +84,7 @@ def _environment() -> Environment:
         "tone": lambda state: TONES.get(State(state), ""),
         "sign": lambda state: SIGNS[State(state)],
         "words": lambda state: WORDS[State(state)],
+        "segment": lambda name: quote(name, safe=""),
         "job_path": lambda job_id: f"/jobs/{quote(job_id, safe='')}",
         "saved_path": lambda job_id: f"/saved/{quote(job_id, safe='')}",
         "events_path": lambda job_id: f"/api/v1/jobs/{quote(job_id, safe='')}/events?follow=true",
@@ -106,12 +127,6 @@ def render(request: Request, template: str, **values: Any) -> HTMLResponse:
     if SAID in request.cookies and "hx-request" not in request.headers:
         answer.delete_cookie(SAID, path="/")
     return answer
-
-
-@router.get("/", dependencies=ONE)
-def start(request: Request) -> Response:
-    """Where everybody begins."""
-    return RedirectResponse("/care" if user_of(request).role is Role.CARE else "/jobs", 303)
 
 
 @router.get("/jobs", dependencies=SEE)
@@ -164,10 +179,18 @@ def letters(
 @router.get("/queues", dependencies=SEE)
 def queues(request: Request) -> Response:
     """What waits in each queue, who serves it, and what is paused."""
-    app = desk_of(request).app
+    desk = desk_of(request)
+    app = desk.app
     orders = orders_now(app.broker(), app.namespace)
     found = list_queues(app.broker(), app.namespace, orders)
-    return render(request, "queues.html", title="Queues", queues=found, types=sorted(orders.paused_types().items()))
+    return render(
+        request,
+        "queues.html",
+        title="Queues",
+        queues=found,
+        undeclared=undeclared(desk, found),
+        types=sorted(orders.paused_types().items()),
+    )
 
 
 @router.get("/audit", dependencies=SEE)
@@ -225,6 +248,16 @@ def job(request: Request, job_id: str) -> Response:
         sees_result=operates,
         sees_saved=facts.job["state"] != State.SUCCEEDED,
     )
+
+
+def undeclared(desk: Desk, queues: Sequence[QueueRow]) -> dict[str, list[str]]:
+    """Queues and job types that exist and that the app's code does not declare; none if the code is not known."""
+    if not desk.app.job_types:
+        return {"queues": [], "types": []}
+    return {
+        "queues": [queue.queue for queue in queues if queue.queue not in desk.app.queues],
+        "types": [name for name in desk.live.types() if name not in desk.app.job_types],
+    }
 
 
 def _counted(amount: int) -> str:

@@ -22,7 +22,7 @@ from processor.ops.login import Login
 from processor.ops.projector import Projector
 from processor.ops.queries import Queries
 from processor.ops.store import Store
-from processor.ops.web import api, events, forms, pages
+from processor.ops.web import api, events, forms, overview, pages, schedules, workers
 from processor.ops.web.answers import error_answer
 from processor.ops.web.desk import Desk
 from processor.ops.web.events import Feed
@@ -59,7 +59,7 @@ def create(
             thread.join(10)
 
     clock = clock or SystemClock()
-    queries = Queries(store)
+    queries, live = Queries(store), Live(store)
     # The interactive documentation would be loaded from another host.
     made = FastAPI(
         title="processor",
@@ -70,10 +70,20 @@ def create(
         openapi_url="/api/v1/openapi.json",
     )
     made.state.desk = Desk(
-        app=app, queries=queries, actions=Actions(app, queries, clock), clock=clock, feed=Feed(Live(store))
+        app=app, queries=queries, actions=Actions(app, queries, clock), clock=clock, live=live, feed=Feed(live)
     )
     # The events of a job before the job: a path takes all that follows.
-    for router in (events.router, api.router, forms.router, pages.router):
+    for router in (
+        events.router,
+        api.router,
+        overview.api,
+        schedules.api,
+        forms.router,
+        overview.router,
+        workers.router,
+        schedules.router,
+        pages.router,
+    ):
         made.include_router(router)
     made.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     made.add_exception_handler(ProcessorError, _answer)

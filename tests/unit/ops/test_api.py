@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from processor.errors import SettingsError
 from processor.ops.login import BasicLogin, Login, NoLogin, ProxyLogin, networks, new_user, read_users
 from processor.ops.roles import MASK, Role, User, shown_payload
-from processor.ops.web import api
+from processor.ops.web import api, overview, schedules
 from processor.ops.web.serve import create
 from tests.unit.ops.client import Client
 from tests.unit.ops.conftest import Desk
@@ -158,10 +158,15 @@ ROUTES: dict[str, dict[str, bool]] = {
     "GET /api/v1/failures": {"viewer": True, "care": False, "operator": True, "admin": True},
     "GET /api/v1/letters": {"viewer": True, "care": False, "operator": True, "admin": True},
     "GET /api/v1/queues": {"viewer": True, "care": False, "operator": True, "admin": True},
+    "GET /api/v1/rates": {"viewer": True, "care": False, "operator": True, "admin": True},
+    "GET /api/v1/schedules": {"viewer": True, "care": False, "operator": True, "admin": True},
     "GET /api/v1/audit": {"viewer": True, "care": False, "operator": True, "admin": True},
     "GET /api/v1/jobs/{job_id:path}": {"viewer": True, "care": True, "operator": True, "admin": True},
     "POST /api/v1/letters/redrive": {"viewer": False, "care": False, "operator": True, "admin": True},
     "POST /api/v1/letters/discard": {"viewer": False, "care": False, "operator": True, "admin": True},
+    "POST /api/v1/schedules/{name:path}/pause": {"viewer": False, "care": False, "operator": True, "admin": True},
+    "POST /api/v1/schedules/{name:path}/resume": {"viewer": False, "care": False, "operator": True, "admin": True},
+    "POST /api/v1/schedules/{name:path}/trigger": {"viewer": False, "care": False, "operator": True, "admin": True},
     "POST /api/v1/queues/{name}/pause": {"viewer": False, "care": False, "operator": True, "admin": True},
     "POST /api/v1/queues/{name}/resume": {"viewer": False, "care": False, "operator": True, "admin": True},
     "POST /api/v1/types/{name:path}/pause": {"viewer": False, "care": False, "operator": True, "admin": True},
@@ -175,7 +180,8 @@ ROUTES: dict[str, dict[str, bool]] = {
 
 def routes() -> list[str]:
     """All routes of the API."""
-    found = [route for route in api.router.routes if isinstance(route, APIRoute)]
+    routers = (api.router, overview.api, schedules.api)
+    found = [route for each in routers for route in each.routes if isinstance(route, APIRoute)]
     return [f"{method} {route.path}" for route in found for method in route.methods or ()]
 
 

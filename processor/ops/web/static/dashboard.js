@@ -1,7 +1,6 @@
 // Keyboard, theme, and when live regions hold still. Every page works without this file, only less comfortably.
 (() => {
   "use strict";
-  const pages = { j: "/jobs", f: "/failures", d: "/letters", q: "/queues", a: "/audit", c: "/care" };
   let awaiting = false;
 
   const typing = () => /^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement?.tagName ?? "");
@@ -20,7 +19,7 @@
     if (typing()) return;
     if (awaiting) {
       awaiting = false;
-      if (pages[event.key]) window.location.assign(pages[event.key]);
+      document.querySelector(`nav a[data-key="${CSS.escape(event.key)}"]`)?.click();
       return;
     }
     const search = document.querySelector("input[type=search]");
