@@ -40,7 +40,7 @@ def tell_of_end(engine: EngineState, attempt: Attempt, now: int) -> None:
     elif isinstance(outcome, Ended) and outcome.state is State.KILLED:
         kind, text = AlertKind.KILLED, f"job {job.id} ({job.type}) was not done by its kill date"
     if kind:
-        number.creates.append(engine.completer.alert(number.topics, kind, job, text, now))
+        number.outbox.create(engine.completer.alert(number.topics, kind, job, text, now))
         log.error("job.alert", extra={"job_id": job.id, "job_type": job.type, "kind": kind})
 
 
@@ -51,8 +51,7 @@ def tell_of_kill_date(engine: EngineState, attempt: Attempt, now: int) -> None:
     left = format_duration(max(1, (job.kill_at - now) // 1000))
     text = f"job {job.id} ({job.type}) runs, and its kill date comes in {left}"
     alert = engine.completer.alert(number.topics, AlertKind.KILL_DATE_NEAR, job, text, now)
-    number.creates.append(alert)
-    engine.wrote(1, len(alert.value or b""))
+    number.outbox.create(alert)
     log.warning("job.kill_date_near", extra={"job_id": job.id, "job_type": job.type, "left": left})
 
 
@@ -67,5 +66,4 @@ def tell_of_hold(engine: EngineState, held: QueuePartition, reason: str) -> None
     text = f"partition {place} is held: {plain(reason, 300)}"
     slot, now = engine.config.slot, engine.clock.now_ms()
     value = encode(AlertRecord(AlertKind.HELD, f"partition:{place}", now, slot, text, queue=queue))
-    other.creates.append(OutRecord(alerts_topic(engine.config.namespace), place.encode(), value))
-    engine.wrote(1, len(value))
+    other.outbox.create(OutRecord(alerts_topic(engine.config.namespace), place.encode(), value))

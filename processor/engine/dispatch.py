@@ -106,8 +106,8 @@ class Dispatch:
             return
         if number.cautious is not None and lane is not None and attempt.origin.offset >= lane.durable_mark:
             number.cautious.append((attempt, follows))
-            number.touched = self._engine.urgent = True
-            self._engine.wrote(0, 0)
+            number.touched = True
+            self._engine.outbox_load.request_flush(urgent=True)
             return
         kind = "async" if job_type.kind == "async" else job_type.executor
         if attempt.deaths >= QUARANTINE:
@@ -170,7 +170,7 @@ class Dispatch:
                     if gate.looks_at(attempt) and self._turned_away(attempt):
                         continue
                 except Exception as error:  # noqa: BLE001  (the owner's guard)
-                    self._engine.guard.job(attempt, error, number.outbox_mark())
+                    self._engine.guard.job(attempt, error, number.outbox.mark())
                     continue
                 batch.append(attempt)
                 number.running += 1
@@ -181,10 +181,10 @@ class Dispatch:
         ready_queue.running.update(dict.fromkeys(batch))
         if ready_queue.alone:
             for attempt in batch:
-                mark = attempt.number.outbox_mark()
+                mark = attempt.number.outbox.mark()
                 try:
                     self._settles.name(attempt)
-                    attempt.number.named.append(attempt)
+                    attempt.number.outbox.named.append(attempt)
                 except Exception as error:  # noqa: BLE001  (as above)
                     self._engine.guard.job(attempt, error, mark)
         else:
@@ -212,8 +212,8 @@ class Dispatch:
 
     def give_back(self, attempt: Attempt) -> None:
         """Its pool is done with it, or never got it: its slot is free."""
-        if attempt in attempt.number.named:
-            attempt.number.named.remove(attempt)
+        if attempt in attempt.number.outbox.named:
+            attempt.number.outbox.named.remove(attempt)
         if attempt.ready_queue is not None and attempt in attempt.ready_queue.running:
             self.ended(attempt)
 

@@ -35,7 +35,8 @@ from processor.wire.records import StatusRecord
 if TYPE_CHECKING:
     from processor.engine.attempt import Attempt
     from processor.engine.dispatch import Dispatch
-    from processor.engine.queue_partition import LaneState, OutboxMark, QueuePartition
+    from processor.engine.partition_outbox import OutboxMark
+    from processor.engine.queue_partition import LaneState, QueuePartition
     from processor.engine.state import EngineState
 
 log = events.logger(__name__)
@@ -49,6 +50,7 @@ class Ends(Protocol):
     """What ends a job in the usual way; `processor.engine.outcomes.Outcomes`."""
 
     def end(self, attempt: Attempt) -> None: ...
+    def complete(self, attempt: Attempt) -> None: ...
     def leave(self, attempt: Attempt) -> None: ...
 
 
@@ -84,7 +86,7 @@ class Guard:
             return
         try:
             if not attempt.over:
-                number.roll_back(mark)
+                number.outbox.roll_back(mark)
                 self._end(attempt, error)
             if runs:
                 attempt.lost = attempt.interrupted = True
@@ -113,11 +115,10 @@ class Guard:
         if lane.window.is_complete(offset):
             return  # all that it was to write is in the outbox
         try:
-            number.roll_back(mark)
+            number.outbox.roll_back(mark)
             origin = Origin(lane.topic, lane.partition, offset)
             self._keep_raw(number, job, origin, record.key(), raw, error_info(error))
-            lane.window.complete(offset)
-            lane.changed = True
+            lane.complete(offset)
             if job is not None and job.key is not None:
                 self._dispatch.release_key(number, job.key, job.id)
         except Exception as second:  # noqa: BLE001  (as above)
@@ -152,12 +153,8 @@ class Guard:
         attempt.moved = None
         raw = attempt.raw if times < CUT_AT else attempt.raw[:CUT]
         self._keep_raw(number, job, attempt.origin, job.id.encode(), raw, info, whole=times == 1)
-        number.ending[job.id] = attempt
-        lane = attempt.lane
-        if lane is not None:
-            lane.window.complete(attempt.origin.offset)
-            lane.changed = True
-            attempt.lane = None
+        number.outbox.ending[job.id] = attempt
+        self._ends.complete(attempt)
         self._forget(number, job.id)
         if runs:
             attempt.lost = attempt.interrupted = True
@@ -184,7 +181,7 @@ class Guard:
 
     def _end(self, attempt: Attempt, error: Exception) -> None:
         number, job = attempt.number, attempt.job
-        mark = number.outbox_mark()
+        mark = number.outbox.mark()
         attempt.outcome, attempt.moved = Failed(error_info(error), REASON), None
         try:
             self._ends.end(attempt)
@@ -192,13 +189,9 @@ class Guard:
             if attempt.over:
                 return
             self._tell(number, job.id, second)
-            number.roll_back(mark)
+            number.outbox.roll_back(mark)
             self._keep_raw(number, job, attempt.origin, job.id.encode(), attempt.raw, error_info(error))
-            lane = attempt.lane
-            if lane is not None:
-                lane.window.complete(attempt.origin.offset)
-                lane.changed = True
-                attempt.lane = None
+            self._ends.complete(attempt)
             attempt.over = True
         self._forget(number, job.id)
 
@@ -226,22 +219,22 @@ class Guard:
             text = f"{info.kind}: {info.message}\n{info.traceback}"
             job_id = "" if job is None else job.id
             letter = engine.completer.undecodable(number.topics.dlq, origin, key, raw, reason, text, now, job_id)
-        number.creates.append(letter)
-        engine.wrote(2, len(letter.value or b""))
+        outbox = number.outbox
+        outbox.create(letter)
         engine.counters.events[f"dead_letter.{reason}"] += 1
         if job is None:
             return
         place = (job.id, job.life, job.type, job.queue)
         status = StatusRecord(*place, State.DEAD, now, job.attempt, engine.config.slot, error=brief(info))
-        number.announces.append(OutRecord(number.topics.status, job.id.encode(), encode(status)))
+        outbox.announce(OutRecord(number.topics.status, job.id.encode(), encode(status)))
         number.recent.add(job.id, job.life, FINAL_HOP)
         if is_keyed(job.id):
             mark = end_mark(job, now, origin)
-            number.creates.append(engine.completer.mark(number.topics, mark))
+            outbox.create(engine.completer.mark(number.topics, mark))
             number.marks.put(mark)
         # Nothing of it that is still to be written may bring it back; what is written is buried with its letter.
-        number.saves = [saved for saved in number.saves if saved.record.id != job.id]
-        number.burials.extend(number.live.keys_of(job.id))
+        outbox.drop_saves(job.id)
+        outbox.burials.extend(number.live.keys_of(job.id))
 
     @staticmethod
     def _forget(number: QueuePartition, job_id: str) -> None:

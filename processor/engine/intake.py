@@ -46,11 +46,11 @@ class Intake:
                 try:
                     self._take(lane, record)
                 except Exception as error:  # noqa: BLE001  (the owner's guard)
-                    self._engine.guard.record(lane, record, error, lane.number.outbox_mark())
+                    self._engine.guard.record(lane, record, error, lane.number.outbox.mark())
 
     def take_again(self, lane: LaneState, key: str, place: Spilled, record: Record) -> None:
         """A spilled record that was read again: its turn has come, or it waits whole from now on."""
-        mark = lane.number.outbox_mark()
+        mark = lane.number.outbox.mark()
         try:
             again = lane.number.order.again(key, place, len(record.value() or b""))
             if again is not Again.STAYS:
@@ -196,16 +196,14 @@ class Intake:
     def _drop(self, lane: LaneState, offset: int, job: Job, view: LiveView | None) -> None:
         """Complete a copy without running it. An end whose status may be missing sends it again."""
         engine = self._engine
-        lane.window.complete(offset)
-        lane.changed = True
+        lane.complete(offset)
         engine.counters.events["dropped_copies"] += 1
         if view is not None and view.ended and view.progress is not None:
             final = decode_checkpoint(view.progress).final
             if final is not None:
                 number = lane.number
-                number.announces.append(OutRecord(number.topics.status, job.id.encode(), final))
-                number.later.extend(number.live.keys_of(job.id))
-                engine.wrote(1, len(final))
+                number.outbox.announce(OutRecord(number.topics.status, job.id.encode(), final))
+                number.outbox.later.extend(number.live.keys_of(job.id))
         log.debug("job.copy_dropped", extra={"job_id": job.id, "topic": lane.topic, "offset": offset})
 
     def _undecodable(self, lane: LaneState, offset: int, record: Record, error: RecordError) -> None:
@@ -215,10 +213,8 @@ class Intake:
         out = engine.completer.undecodable(
             number.topics.dlq, origin, record.key(), record.value(), error.code, str(error), engine.clock.now_ms()
         )
-        number.creates.append(out)
-        lane.window.complete(offset)
-        lane.changed = True
-        engine.wrote(1, len(out.value or b""))
+        number.outbox.create(out)
+        lane.complete(offset)
         engine.counters.events[f"dead_letter.{error.code}"] += 1
         log.error(
             "record.undecodable",

@@ -273,11 +273,11 @@ class Worker:
         engine = self.state
         if self.flusher.is_stuck(now):
             self._replace_flusher()
-        oldest = engine.oldest_record_at
+        oldest = engine.outbox_load.oldest_at
         if self._flushing or oldest is None or not self._pace.allows(now):
             return
         linger = self.config.linger
-        due = engine.urgent or engine.group_commit.due(now) or now - oldest >= linger or not engine.has_room
+        due = engine.outbox_load.urgent or engine.group_commit.due(now) or now - oldest >= linger or not engine.has_room
         # At low load a lone record need not wait for company.
         if due or (idle and now - self._flush_began >= linger):
             self._flush(now)
@@ -331,7 +331,7 @@ class Worker:
 
     def _is_flushed(self, numbers: Sequence[QueuePartition]) -> bool:
         flushable = [n for n in numbers if n.phase is PartitionPhase.YIELDING]
-        return not self._flushing and not any(n.touched or n.has_records for n in flushable)
+        return not self._flushing and not any(n.touched or n.outbox for n in flushable)
 
     def _serve_until(
         self, done: Callable[[], bool], seconds: float, *, flush: bool = False, poll: bool = False

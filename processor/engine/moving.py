@@ -71,24 +71,16 @@ class Moving:
 
     def put(self, number: QueuePartition, job: Job, writes: WriteSet, children: Sequence[OutRecord]) -> None:
         """Records of an end or a move go into the outbox."""
-        later = writes.later
-        if later and _came_before(job):
-            later = list(dict.fromkeys([*number.live.keys_of(job.id), *later]))
-        number.creates.extend(children)
-        number.creates.extend(writes.creates)
-        number.saves.extend(writes.saves)
-        number.announces.extend(writes.announces)
-        number.later.extend(later)
-        outs = [*children, *writes.creates, *writes.announces, *(saved.out for saved in writes.saves)]
-        self._engine.wrote(len(outs), sum(len(out.value or b"") for out in outs))
+        if writes.later and _came_before(job):
+            keys = dict.fromkeys([*number.live.keys_of(job.id), *writes.later])
+            writes = writes._replace(later=list(keys))
+        number.outbox.add(writes, children)
 
     @staticmethod
     def takes_up(number: QueuePartition, job: Job) -> None:
         """A job begins to save again: what was to be buried of an earlier hop or life is written over instead."""
-        if _came_before(job) and (number.burials or number.later):
-            mine = set(number.live.keys_of(job.id))
-            number.burials = [key for key in number.burials if key not in mine]
-            number.later = [key for key in number.later if key not in mine]
+        if _came_before(job) and (number.outbox.burials or number.outbox.later):
+            number.outbox.keep_from_burial(set(number.live.keys_of(job.id)))
 
     def note_failure(self, attempt: Attempt, error: ErrorInfo, now: int) -> Job:
         """An attempt failed, and its job waits here: count it in the job's own record."""

@@ -137,10 +137,9 @@ class Operators:
             StatusRecord(job_id, order.life, order.type, order.queue, State.CANCELLED, now, 0, worker, note=note)
         )
         key = self._key_of(number, job_id)
-        number.creates.append(engine.completer.mark(number.topics, mark))
-        number.announces.append(OutRecord(number.topics.status, job_id.encode(), status))
-        number.later.extend(number.live.keys_of(job_id))
-        engine.wrote(2, len(status))
+        number.outbox.create(engine.completer.mark(number.topics, mark))
+        number.outbox.announce(OutRecord(number.topics.status, job_id.encode(), status))
+        number.outbox.later.extend(number.live.keys_of(job_id))
         if key is not None:
             self._dispatch.release_key(number, key, job_id)
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from processor import events
 from processor.broker.base import OutRecord, TopicPartition
 from processor.core.checkpoint import NUMBER_KEY
-from processor.core.live import step_key
 from processor.engine.batch import FlushBatch, FlushResult, Part
 from processor.engine.dispatch import Dispatch
 from processor.engine.outcomes import Outcomes
+from processor.engine.partition_outbox import Contents
 from processor.engine.queue_partition import PartitionPhase, QueuePartition
 from processor.engine.refusals import Refusals, Refused
 from processor.engine.state import EngineState
@@ -64,13 +64,10 @@ class Outbox:
                 fence.froze()
             except Exception as error:  # noqa: BLE001  (the owner's guard)
                 engine.guard.number(number, "its flush was being made", error)
-        engine.outbox_records = engine.outbox_bytes = 0
-        engine.oldest_record_at = None
-        engine.urgent = False
+        engine.outbox_load.freeze(number.outbox.held() for number in left)
         engine.group_commit.began()
-        for number in left:
-            engine.wrote(*number.outbox_load())
         if not parts:
+            engine.outbox_load.committed()
             return None
         return FlushBatch(
             parts=parts,
@@ -83,31 +80,25 @@ class Outbox:
     def _has_work(number: QueuePartition) -> bool:
         if number.phase not in FLUSHABLE:
             return False
-        return number.touched or number.has_records or any(lane.changed for lane in number.lanes.values())
+        return bool(number.touched or number.outbox) or any(lane.changed for lane in number.lanes.values())
 
     def _part(self, number: QueuePartition, group: str) -> Part:
-        for attempt in number.news:
+        for attempt in number.outbox.news:
             if not attempt.settled and attempt.assignment == number.assignment:
-                mark = number.outbox_mark()
+                mark = number.outbox.mark()
                 try:
                     self._outcomes.write_news(attempt)
                 except Exception as error:  # noqa: BLE001  (as above)
                     self._engine.guard.job(attempt, error, mark, runs=True)
-        number.news.clear()
+        number.outbox.news.clear()
         topics = number.topics
         carried = self._carried(number)
-        saves, number.saves = number.saves, []
-        step_burials, number.step_burials = number.step_burials, []
-        # A job that came back from the retry chain writes over what was to be buried of its earlier hop.
-        anew = {saved.out.key for saved in saves} if number.burials else ()
-        burials = [key for key in number.burials if key not in anew]
-        burials += [step_key(job_id, name) for job_id, name in step_burials]
-        number.burials = []
+        waiting = number.outbox.freeze()
         creates = [OutRecord(topics.checkpoints, key, value, None, number.partition) for key, value in carried]
-        creates += [saved.out for saved in saves]
-        creates += number.creates
-        announces = number.announces
-        announces += [OutRecord(topics.checkpoints, key, None, None, number.partition) for key in burials]
+        creates += [saved.out for saved in waiting.saves]
+        creates += waiting.creates
+        announces = waiting.announces
+        announces += [OutRecord(topics.checkpoints, key, None, None, number.partition) for key in waiting.burials]
         offsets = number.offsets(all_lanes=number.touched or number.cautious is not None)
         seals = [record for record in creates if record.topic == topics.dedupe]
         if seals:
@@ -122,21 +113,19 @@ class Outbox:
             creates=creates,
             announces=announces,
             seals=seals,
-            saves=saves,
+            saves=waiting.saves,
             carried=[key for key, _ in carried],
-            burials=burials,
-            step_burials=step_burials,
-            later=number.later,
-            syncs=number.syncs,
+            burials=waiting.burials,
+            step_burials=waiting.step_burials,
+            later=waiting.later,
+            syncs=waiting.syncs,
             offsets=offsets,
             marked=marked is not None,
             marks=[] if number.cautious is None else [(n, n.window.read_mark) for n in number.lanes.values()],
-            named=number.named,
-            ending=number.ending,
+            named=waiting.named,
+            ending=waiting.ending,
             checkpoint_end=number.checkpoint_end,
         )
-        number.named, number.ending = [], {}
-        number.creates, number.announces, number.later, number.syncs = [], [], [], []
         number.touched = False
         return part
 
@@ -170,6 +159,7 @@ class Outbox:
         engine = self._engine
         self._watch_all = False
         self._internal = 0
+        engine.outbox_load.committed()
         engine.counters.events["flush.committed"] += 1
         engine.counters.sample(engine.counters.flush_seconds, result.seconds)
         engine.counters.sample(engine.counters.flush_records, result.batch.records)
@@ -199,7 +189,7 @@ class Outbox:
             live.remove(key)
         if part.marked:
             number.mark_bound = part.checkpoint_end
-        number.burials.extend(part.later)
+        number.outbox.burials.extend(part.later)
         if part.marks:
             self._dispatch.read_durably(number, part.marks)
         if part.named:
@@ -235,7 +225,7 @@ class Outbox:
                 self._put_back(part, refused)
             except Exception as error:  # noqa: BLE001  (as above)
                 engine.guard.number(part.number, "its flush had failed", error)
-        engine.wrote(result.batch.records, 0)
+        engine.outbox_load.put_back()
 
     def _put_back(self, part: Part, refused: Refused) -> None:
         number, refusals = part.number, self._refusals
@@ -263,25 +253,24 @@ class Outbox:
                     announces.append(refusals.without_result(record, refused[id(record)]))
                 else:
                     creates.append(refusals.small_letter(number, record, refused[id(record)]))
-        number.creates[:0] = creates
-        number.announces[:0] = announces
-        number.saves[:0] = saves
-        self._put_back_rest(part)
+        number.outbox.put_back(
+            Contents(
+                creates=creates,
+                saves=saves,
+                announces=announces,
+                burials=part.burials,
+                step_burials=part.step_burials,
+                later=part.later,
+                syncs=part.syncs,
+                named=part.named,
+                ending=part.ending,
+            )
+        )
+        if part.marked:
+            number.mark_at = 0.0
+        number.touched = True
+        self._engine.group_commit.waits(len(part.syncs))
         for job_id, (record, error) in culprits.items():
             attempt = refusals.attempt(part, job_id)
             if attempt is not None:
                 refusals.fail(part, attempt, record, error)
-
-    def _put_back_rest(self, part: Part) -> None:
-        number = part.number
-        if part.marked:
-            number.mark_at = 0.0
-        steps = {step_key(job_id, name) for job_id, name in part.step_burials}
-        number.burials[:0] = [key for key in part.burials if key not in steps]
-        number.step_burials[:0] = part.step_burials
-        number.later[:0] = part.later
-        number.syncs[:0] = part.syncs
-        number.named[:0] = part.named
-        number.ending = {**part.ending, **number.ending}
-        self._engine.group_commit.waits(len(part.syncs))
-        number.touched = True

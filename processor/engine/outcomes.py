@@ -76,19 +76,19 @@ class Outcomes:
                 or attempt.lost
                 or number.assignment != attempt.assignment
             ):
-                mark = number.outbox_mark()
+                mark = number.outbox.mark()
                 try:
                     self.reported(attempt)
                 except Exception as error:  # noqa: BLE001  (the owner's guard)
                     engine.guard.job(attempt, error, mark)
                 continue
             attempt.settled = True
-            before = len(number.announces)
+            before = len(number.outbox.announces)
             try:
                 ended(attempt)
                 job = attempt.job
                 out = succeeded(number.topics, job, outcome, now)
-                number.announces.append(out)
+                number.outbox.announces.append(out)
                 records += 1
                 size += len(out[2])  # type: ignore[arg-type]  # a status has a value
                 lane = attempt.lane
@@ -100,9 +100,9 @@ class Outcomes:
                 counters.ran(job.type, attempt.run_seconds)
                 self.leave(attempt)
             except Exception as error:  # noqa: BLE001  (as above)
-                engine.guard.job(attempt, error, number.outbox_mark()._replace(announces=before))
+                engine.guard.job(attempt, error, number.outbox.mark()._replace(announces=before))
         if records:
-            engine.wrote(records, size)
+            engine.outbox_load.wrote(records, size)
 
     def reported(self, attempt: Attempt) -> None:
         """An attempt was posted: it has ended, or it has news for the next flush."""
@@ -110,8 +110,8 @@ class Outcomes:
             self._dispatch.give_back(attempt)  # it was ended without its handler
             return
         if attempt.outcome is None:
-            attempt.number.news.append(attempt)
-            self._engine.wrote(0, 0)
+            attempt.number.outbox.news.append(attempt)
+            self._engine.outbox_load.request_flush()
             return
         attempt.settled = True
         self._dispatch.ended(attempt)
@@ -139,7 +139,7 @@ class Outcomes:
         self._apply(attempt)
 
     def _apply(self, attempt: Attempt) -> None:
-        mark = attempt.number.outbox_mark()
+        mark = attempt.number.outbox.mark()
         try:
             self._handlers[type(attempt.outcome)](attempt)
         except Exception as error:  # noqa: BLE001  (as above)
@@ -157,8 +157,8 @@ class Outcomes:
             attempt.lost = attempt.interrupted = True
             sync.release()
             return
-        attempt.number.syncs.append(sync)
-        self._engine.wrote(0, 0)
+        attempt.number.outbox.syncs.append(sync)
+        self._engine.outbox_load.request_flush()
         self._engine.group_commit.waits()
 
     def park_unknown(self, attempt: Attempt) -> None:
@@ -182,30 +182,23 @@ class Outcomes:
         if not attempt.saved and (progress is not None or drained.steps):
             self.moving.takes_up(number, job)
         completer, topics = engine.completer, number.topics
-        size = 0
         if progress is not None:
-            saved = self._progress(attempt, progress)
-            number.saves.append(saved)
+            number.outbox.save(self._progress(attempt, progress))
             attempt.saved = True
-            size += len(saved.out.value or b"")
             engine.counters.events["checkpoints"] += 1
         if drained.steps:
             names = attempt.step_names
             if names is None:
                 names = attempt.step_names = {}
             for step in drained.steps:
-                saved = completer.step(topics, job, step, number.version(job))
-                number.saves.append(saved)
+                number.outbox.save(completer.step(topics, job, step, number.version(job)))
                 names[step.name] = step
-                size += len(saved.out.value or b"")
             engine.counters.events["steps"] += len(drained.steps)
         for name in drained.forgotten:
             if attempt.step_names is not None and attempt.step_names.pop(name, None) is not None:
-                number.step_burials.append((job.id, name))
-        number.creates.extend(drained.children)
-        records = len(drained.steps) + len(drained.children) + (progress is not None)
-        if records:
-            engine.wrote(records, size + sum(len(child.value or b"") for child in drained.children))
+                number.outbox.step_burials.append((job.id, name))
+        if drained.children:
+            number.outbox.create(*drained.children)
 
     def end(self, attempt: Attempt) -> None:
         """The job is over: everything that this writes, in one flush with the completion of its offset."""
@@ -229,7 +222,7 @@ class Outcomes:
             number.marks.put(end_mark(job, now, attempt.origin))
         tell_of_end(engine, attempt, now)
         self.moving.put(number, job, writes, children)
-        number.ending[job.id] = attempt
+        number.outbox.ending[job.id] = attempt
         self.complete(attempt)
         attempt.over = True
         counters = engine.counters
@@ -279,8 +272,7 @@ class Outcomes:
         record = self.promote(attempt, parked).record
         number.parkings[job.id] = (record.epoch, record.sequence)
         status = engine.completer.status(job, parked.state, now, note=parked.reason, attempt=job.attempt)
-        number.announces.append(OutRecord(number.topics.status, job.id.encode(), status))
-        engine.wrote(1, len(status))
+        number.outbox.announce(OutRecord(number.topics.status, job.id.encode(), status))
         number.parked[job.id] = look_again_at(job, parked.until)
         if engine.gate.control.concerns(job.id, job.type):
             number.looked_for.add(job.id)
@@ -293,29 +285,28 @@ class Outcomes:
     def promote(self, attempt: Attempt, parked: Parked | None = None) -> SavedOut:
         """Move a job into the checkpoint topic: its lane offset completes with the flush that carries its record."""
         engine, number = self._engine, attempt.number
-        number.ending[attempt.job.id] = attempt
+        number.outbox.ending[attempt.job.id] = attempt
         was_promoted, attempt.promoted = attempt.promoted, True
-        saves = number.saves
+        outbox = number.outbox
         if not attempt.saved:
             self.moving.takes_up(number, attempt.job)
             latest = attempt.latest or Progress()
             attempt.written = attempt.latest
-            saves.append(self._progress(attempt, latest))
+            outbox.save(self._progress(attempt, latest))
         elif not was_promoted:
             # Its home is the checkpoint topic now.
-            saves.append(self._progress(attempt, attempt.written or Progress()))
+            outbox.save(self._progress(attempt, attempt.written or Progress()))
         attempt.saved = True
         version = number.version(attempt.job)
         promotion = engine.completer.promotion(
             number.topics, attempt.job, attempt.raw, attempt.origin, version, engine.clock.now_ms(), parked
         )
-        saves.append(promotion)
-        engine.wrote(2, len(promotion.out.value or b""))
+        outbox.save(promotion)
         if not was_promoted:
             self.complete(attempt)
             if attempt.derived:
                 mark = move_mark(attempt.job, engine.clock.now_ms(), attempt.origin)
-                number.creates.append(engine.completer.mark(number.topics, mark))
+                outbox.create(engine.completer.mark(number.topics, mark))
                 number.marks.put(mark)
             engine.counters.events["promoted"] += 1
         return promotion
@@ -351,7 +342,7 @@ class Outcomes:
     def _moves(self, attempt: Attempt, error: ErrorInfo, delay: float, *, deaths: int) -> None:
         """It is tried again later, from a copy of its record."""
         attempt.moved = self.moving.out(attempt, error, delay, deaths=deaths)
-        attempt.number.ending[attempt.job.id] = attempt
+        attempt.number.outbox.ending[attempt.job.id] = attempt
         self.complete(attempt)
         attempt.over = True
         self._engine.counters.ran(attempt.job.type, attempt.run_seconds)
@@ -362,8 +353,7 @@ class Outcomes:
         """The offset of its record is done, if it has one."""
         lane = attempt.lane
         if lane is not None:
-            lane.window.complete(attempt.origin.offset)
-            lane.changed = True
+            lane.complete(attempt.origin.offset)
             attempt.lane = None
 
     def leave(self, attempt: Attempt) -> None:
@@ -385,7 +375,7 @@ class Outcomes:
         if (successor.job.life, successor.job.hop) <= over:
             self._engine.counters.events["dropped_copies"] += 1
             self.complete(successor)
-            self._engine.wrote(0, 0)
+            self._engine.outbox_load.request_flush()
             return
         self._engine.take(successor)
         key = successor.job.key

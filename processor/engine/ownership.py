@@ -153,8 +153,7 @@ class Ownership:
             engine.keep_unreadable(number, *unreadable)
         number.phase = PartitionPhase.CLAIMING
         number.touched = True
-        engine.urgent = True
-        engine.wrote(0, 0)
+        engine.outbox_load.request_flush(urgent=True)
         engine.counters.sample(engine.counters.restore_seconds, found.seconds)
         engine.counters.events["restores"] += 1
         engine.counters.events["takeovers"] += found.unclean
@@ -188,8 +187,7 @@ class Ownership:
                 saved = engine.completer.promotion(
                     number.topics, job, encode(job), origin, number.version(job), engine.clock.now_ms(), waits
                 )
-                number.saves.append(saved)
-                engine.wrote(1, len(saved.out.value or b""))
+                number.outbox.save(saved)
 
     def claimed(self, number: QueuePartition) -> None:
         """The claim is committed: live jobs go on, then the lanes are read from where the last owner stopped."""
@@ -303,7 +301,7 @@ class Ownership:
         if number.take_up_at is None or self.leaving:
             return
         if number.phase is PartitionPhase.YIELDING:
-            written = not (number.touched or number.has_records or number.running)
+            written = not (number.touched or number.outbox or number.running)
             if written or now >= number.take_up_at:
                 self._rest(number)
         elif number.phase is PartitionPhase.HELD and now >= number.take_up_at:
@@ -379,10 +377,10 @@ class Ownership:
         windows = {lane.topic: lane.window for lane in number.lanes.values()}
         live = number.live
         for job_id in {*live.ended(windows), *live.homeless(windows), *live.orphans()}:
-            number.burials.extend(live.keys_of(job_id))
-        if number.burials:
+            number.outbox.bury(live.keys_of(job_id))
+        if number.outbox.burials:
             number.touched = True
-            self._engine.wrote(len(number.burials), 0)
+            self._engine.outbox_load.request_flush()
 
 
 def _names(numbers: Sequence[QueuePartition]) -> str:

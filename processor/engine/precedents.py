@@ -214,4 +214,4 @@ def answered(
     engine.counters.events["dropped_copies"] += 1
     log.info("job.repeat_dropped", extra={"job_id": attempt.job.id})
     outcomes.leave(attempt)
-    engine.wrote(0, 0)
+    engine.outbox_load.request_flush()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from processor.broker.base import OffsetCommit, OutRecord, TopicPartition
+from processor.broker.base import OffsetCommit, TopicPartition
 from processor.core.dedupe import DedupeMarks
 from processor.core.live import LiveTable
 from processor.core.offset_metadata import BUDGET, OffsetMetadata, encode
 from processor.core.ordering import KeyOrder
 from processor.core.process_deaths import Death, noted
 from processor.core.window import Window, packed
-from processor.core.write_set import SavedOut, Topics
+from processor.core.write_set import Topics
+from processor.engine.partition_outbox import OutboxLoad, PartitionOutbox
 from processor.job import Lane, Version
 from processor.wire.records import LaneMark, NumberMark
 
@@ -29,14 +30,6 @@ MARK_NUMBERS = 200_000
 """Numbers of a lane's ranges in a mark at most: some 400 KB. Ranges beyond that are done again."""
 RECENT = 1000
 """Ended jobs of a number that are remembered at least."""
-
-
-class OutboxMark(NamedTuple):
-    """How much lay in the outbox of a number at a moment."""
-
-    creates: int
-    saves: int
-    announces: int
 
 
 class PartitionPhase(StrEnum):
@@ -78,6 +71,11 @@ class LaneState:
         self.durable_mark = 0
         """The read mark as last committed, while the number is cautious."""
         self.changed = False
+
+    def complete(self, offset: int) -> None:
+        """What its record was to do is in the outbox: the next flush commits it."""
+        self.window.complete(offset)
+        self.changed = True
 
 
 class Recent:
@@ -150,8 +148,9 @@ class QueuePartition:
         assignment: int,
         topics: Topics,
         slot: str,
-        load: QueueLoad,
         dedupe_ms: int,
+        load: QueueLoad,
+        outbox_load: OutboxLoad,
     ) -> None:
         self.queue = queue
         self.partition = partition
@@ -173,47 +172,14 @@ class QueuePartition:
         self.looked_for: set[str] = set()
         """Parked jobs that are to be looked at now: an operator wants something of them."""
 
-        self.ending: dict[str, Attempt] = {}
-        """Jobs whose end, move or promotion is in the outbox, by id: if a record of it is refused, all of it is."""
-        self.named: list[Attempt] = []
-        """Suspects that start once their promotion is committed."""
-
+        self.outbox: PartitionOutbox[Attempt, Sync] = PartitionOutbox(outbox_load)
         self.recent = Recent()
         """The jobs that ended last: a repeated enqueue whose first record did arrive finds it here."""
         self.successors: dict[str, Attempt] = {}
         """A later life of a job that is still live waits here for its end."""
 
-        self.creates: list[OutRecord] = []
-        self.saves: list[SavedOut] = []
-        """Creating records of the checkpoint topic, in order."""
-        self.announces: list[OutRecord] = []
-        self.later: list[bytes] = []
-        """Keys to bury once everything now in `saves` is committed."""
-        self.burials: list[bytes] = []
-        """Keys to bury with the next flush."""
-        self.step_burials: list[tuple[str, str]] = []
-        """Steps (job id, name) whose item is done, as the progress now in `saves` says."""
-        self.news: list[Attempt] = []
-        """Attempts with something to drain at the next freeze."""
-        self.syncs: list[Sync] = []
-
     def __repr__(self) -> str:
         return f"<number {self.queue.name}-{self.partition} assignment {self.assignment} {self.phase}>"
-
-    def outbox_mark(self) -> OutboxMark:
-        """To be able to take back what comes."""
-        return OutboxMark(len(self.creates), len(self.saves), len(self.announces))
-
-    def outbox_load(self) -> tuple[int, int]:
-        """Records that wait in its outbox, and bytes of their values."""
-        records = [*self.creates, *self.announces, *(saved.out for saved in self.saves)]
-        return len(records), sum(len(record.value or b"") for record in records)
-
-    def roll_back(self, mark: OutboxMark) -> None:
-        """Take back what was put into the outbox since."""
-        del self.creates[mark.creates :]
-        del self.saves[mark.saves :]
-        del self.announces[mark.announces :]
 
     @property
     def checkpoints(self) -> TopicPartition:
@@ -263,7 +229,3 @@ class QueuePartition:
         """Where a restore must start reading the checkpoint partition."""
         bounds = [bound for bound in (self.live.hint, self.mark_bound) if bound is not None]
         return min(bounds, default=self.checkpoint_end)
-
-    @property
-    def has_records(self) -> bool:
-        return bool(self.saves or self.announces or self.creates or self.news or self.syncs)

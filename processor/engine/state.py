@@ -19,6 +19,7 @@ from processor.engine.config import QueueConfig, WorkerConfig
 from processor.engine.counters import Counters
 from processor.engine.fence import Fence
 from processor.engine.gate import Gate
+from processor.engine.partition_outbox import OutboxLoad
 from processor.engine.queue_load import QueueLoad
 from processor.engine.queue_partition import LaneState, PartitionPhase, QueuePartition
 from processor.errors import RecordError
@@ -75,12 +76,7 @@ class EngineState:
             queue.name: QueueLoad(config.inflight_max_records // share, config.inflight_max_bytes // share)
             for queue in config.queues
         }
-        self.outbox_records = 0
-        self.outbox_bytes = 0
-        self.oldest_record_at: float | None = None
-        """When the oldest record of the outbox was put there (monotonic seconds)."""
-        self.urgent = False
-        """A flush is wanted at once: nothing of a number can start before it is claimed."""
+        self.outbox_load = OutboxLoad(runtime.clock)
         self.group_commit = GroupCommit()
         """Of those who wait for durability."""
         self.guard: Guard
@@ -100,8 +96,8 @@ class EngineState:
         )
         self._assignments += 1
         dedupe_ms = int(self.config.dedupe_window * 1000)
-        load = self.loads[queue.name]
-        number = QueuePartition(queue, partition, self._assignments, topics, self.config.slot, load, dedupe_ms)
+        slot, load, outbox = self.config.slot, self.loads[queue.name], self.outbox_load
+        number = QueuePartition(queue, partition, self._assignments, topics, slot, dedupe_ms, load, outbox)
         for lane in queue.lanes:
             number.lanes[lane] = LaneState(number, lane, jobs_topic(ns, queue.name, lane), partition)
         self.numbers[queue.name, partition] = number
@@ -123,15 +119,15 @@ class EngineState:
         for attempt in number.attempts.values():
             attempt.lost = attempt.interrupted = True
             self._forget_load(attempt)
-        for attempt in number.named:
+        for attempt in number.outbox.named:
             if attempt.ready_queue is not None:
                 attempt.ready_queue.pool.submit([attempt])  # it comes back as lost, and its slot is free
-        number.named.clear()
+        number.outbox.named.clear()
         number.attempts.clear()
         number.order.drop_all()
-        for sync in number.syncs:
+        for sync in number.outbox.syncs:
             sync.release()
-        number.syncs.clear()
+        number.outbox.syncs.clear()
 
     def take(self, attempt: Attempt) -> None:
         """An attempt now weighs on the worker."""
@@ -161,13 +157,6 @@ class EngineState:
         attempt.job, attempt.raw = job, encode(job)
         load.size += len(attempt.raw)
 
-    def wrote(self, records: int, size: int) -> None:
-        """Records went into the outbox."""
-        self.outbox_records += records
-        self.outbox_bytes += size
-        if self.oldest_record_at is None:
-            self.oldest_record_at = self.clock.monotonic()
-
     def keep_unreadable(
         self, number: QueuePartition, topic: str, offset: int, key: bytes, value: bytes, error: RecordError
     ) -> None:
@@ -175,8 +164,7 @@ class EngineState:
         origin = Origin(topic, number.partition, offset)
         now = self.clock.now_ms()
         out = self.completer.undecodable(number.topics.dlq, origin, key, value, error.code, str(error), now)
-        number.creates.append(out)
-        self.wrote(1, len(value))
+        number.outbox.create(out)
         self.counters.events[f"dead_letter.{error.code}"] += 1
         log.error(
             "checkpoint.unreadable",
@@ -196,12 +184,12 @@ class EngineState:
     @property
     def has_room(self) -> bool:
         """Whether the worker may take more from the log."""
-        config = self.config
+        config, outbox = self.config, self.outbox_load
         return (
             self.inflight_records < config.inflight_max_records
             and self.inflight_bytes < config.inflight_max_bytes
-            and self.outbox_records < config.outbox_max_records
-            and self.outbox_bytes < config.outbox_max_bytes
+            and outbox.records + outbox.flushed_records < config.outbox_max_records
+            and outbox.size + outbox.flushed_size < config.outbox_max_bytes
         )
 
     def active(self) -> Iterator[QueuePartition]:

@@ -68,7 +68,7 @@ class Timers:
         running = [attempt for ready_queue in self._dispatch.ready_queues.values() for attempt in ready_queue.running]
         for attempt in running:
             if attempt.started_at is not None and attempt.outcome is None and not attempt.lost:
-                mark = attempt.number.outbox_mark()
+                mark = attempt.number.outbox.mark()
                 try:
                     self._look_at_attempt(attempt, now - attempt.started_at, now, now_ms)
                 except Exception as error:  # noqa: BLE001  (the owner's guard)
@@ -117,7 +117,7 @@ class Timers:
             for attempt in list(ready_queue.running):
                 number, begun = attempt.number, attempt.started_at is not None
                 if begun and number.assignment == attempt.assignment and not (attempt.settled or attempt.lost):
-                    mark = number.outbox_mark()
+                    mark = number.outbox.mark()
                     try:
                         self._outcomes.write_news(attempt, final=True)
                     except Exception as error:  # noqa: BLE001  (the owner's guard)
@@ -156,8 +156,7 @@ class Timers:
         timed = attempt.runnable.options.attempt_timeout is not None
         told = {"done": done, "total": total, "note": note, "ends_at": attempt.ends_at if timed else None}
         value = self._engine.completer.status(job, State.RUNNING, self._engine.clock.now_ms(), **told)
-        number.announces.append(OutRecord(number.topics.status, job.id.encode(), value))
-        self._engine.wrote(1, len(value))
+        number.outbox.announce(OutRecord(number.topics.status, job.id.encode(), value))
 
     def _promote_oldest(self, number: QueuePartition) -> None:
         """The window's ranges nearly fill the offset metadata: let the jobs that hold it open move house."""
@@ -171,13 +170,13 @@ class Timers:
         if idle >= self._engine.config.refresh_every:
             # Brokers expire offsets of topics that a group does not subscribe to; the hint gets fresh as well.
             number.touched = True
-            self._engine.wrote(0, 0)
+            self._engine.outbox_load.request_flush()
         elif number.mark_behind and now >= number.mark_at:
             number.touched = True
-            self._engine.wrote(0, 0)
-        elif number.burials or any(lane.changed for lane in number.lanes.values()):
-            number.touched = number.touched or bool(number.burials)
-            self._engine.wrote(0, 0)
+            self._engine.outbox_load.request_flush()
+        elif number.outbox.burials or any(lane.changed for lane in number.lanes.values()):
+            number.touched = number.touched or bool(number.outbox.burials)
+            self._engine.outbox_load.request_flush()
 
 
 def _fields(attempt: Attempt) -> dict[str, object]:

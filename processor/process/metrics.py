@@ -100,8 +100,8 @@ class Scrape:
             gauge("numbers_owned", queue.name).set(len(own))
             gauge("numbers_held", queue.name).set(sum(number.phase is PartitionPhase.HELD for number in own))
             gauge("window_width", queue.name).set(_widest(own))
-        gauge("outbox_records").set(engine.outbox_records)
-        gauge("outbox_bytes").set(engine.outbox_bytes)
+        gauge("outbox_records").set(engine.outbox_load.records)
+        gauge("outbox_bytes").set(engine.outbox_load.size)
         ready_queues = list(worker.dispatch.ready_queues.values())
         gauge("slots").set(sum(ready_queue.pool.slots for ready_queue in ready_queues))
         gauge("slots_used").set(

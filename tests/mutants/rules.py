@@ -88,11 +88,11 @@ MUTANTS = [
     ),
     _mutant(
         "what was aborted goes to the end",
-        "engine/outbox.py",
+        "engine/partition_outbox.py",
         "test_aborted_flush_returns_to_the_front_in_order",
-        ("number.creates[:0] =", "number.creates +="),
-        ("number.announces[:0] =", "number.announces +="),
-        ("number.saves[:0] =", "number.saves +="),
+        ("self.creates[:0] =", "self.creates +="),
+        ("self.announces[:0] =", "self.announces +="),
+        ("self.saves[:0] =", "self.saves +="),
     ),
     _mutant(
         "an ended job is not known",
@@ -196,11 +196,11 @@ MUTANTS = [
     ),
     _mutant(
         "tombstones leave with the end",
-        "engine/outbox.py",
+        "engine/partition_outbox.py",
         "test_ended_job_seen_again_runs_no_step",
         (
-            "        anew = {saved.out.key for saved in saves} if number.burials else ()\n",
-            "        number.burials += number.later\n        number.later = []\n        anew = ()\n",
+            "        anew = {saved.out.key for saved in self.saves} if self.burials else ()\n",
+            "        self.burials += self.later\n        self.later = []\n        anew = ()\n",
         ),
     ),
     _mutant(
