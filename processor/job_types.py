@@ -297,7 +297,8 @@ class JobType(Generic[P, R]):
 
     def decode_result(self, data: bytes | None) -> R:
         """The result of a succeeded job, by the handler's return annotation."""
-        return self._result_codec().decode("null" if data is None else data.decode())  # type: ignore[no-any-return]  # restored through the annotation
+        result: R = self._result_codec().decode("null" if data is None else data.decode())
+        return result
 
     def child_record(self, payload: P, *, child_id: str, parent: Job, now_ms: int, max_bytes: int) -> OutRecord:
         """The record of a job that a job starts (`ctx.spawn`).

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Set
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -88,12 +88,13 @@ class PayloadCodec(Generic[P]):
         """
         if self._model is None:
             if value is None:
-                return value  # type: ignore[return-value]  # without a model, P is None
+                return cast("P", None)
             raise PayloadInvalid(f"job type {self._job_type} takes no payload", hint="leave the payload out")
         try:
-            return self._json().check(value)  # type: ignore[no-any-return]  # as the model's
+            payload: P = self._json().check(value)
         except ValidationError as error:
             raise self._refused(_said(error)) from error
+        return payload
 
     def encode(self, payload: P, max_bytes: int) -> bytes:
         """JSON of a payload, as a worker will accept it.
@@ -124,13 +125,15 @@ class PayloadCodec(Generic[P]):
                 hint="deploy the new code to all workers; the job waits for it",
             )
         if self._model is None:
-            return None  # type: ignore[return-value]  # without a model, P is None
+            return cast("P", None)
         try:
             if version == self._version:
-                return (self._known or self._json()).load(data)  # type: ignore[no-any-return]  # as the model's
-            return self._json().check(self._upgraded(data, version))  # type: ignore[no-any-return]  # as above
+                payload: P = (self._known or self._json()).load(data)
+            else:
+                payload = self._json().check(self._upgraded(data, version))
         except ValueError as error:  # pydantic's ValidationError and json's are ValueErrors
             raise self._refused(_said(error)) from error
+        return payload
 
     def _upgraded(self, data: bytes, version: int) -> object:
         value: Any = json.loads(data)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from processor.errors import ExtraMissing
 
-F = TypeVar("F", bound=Callable[..., Any])
+Command = Callable[..., Any]
 
 
-def needs_sql(extra: str, purpose: str) -> Callable[[F], F]:
+def needs_sql(extra: str, purpose: str) -> Callable[[Command], Command]:
     """Of a command that needs SQLAlchemy: say that `purpose` needs `extra`, and how to install it."""
 
-    def decorate(command: F) -> F:
+    def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def run(*args: Any, **kwargs: Any) -> Any:
             try:
@@ -23,6 +23,6 @@ def needs_sql(extra: str, purpose: str) -> Callable[[F], F]:
                 raise ExtraMissing(extra, purpose) from error
             return command(*args, **kwargs)
 
-        return run  # type: ignore[return-value]  # click calls it with the parameters it has collected, whatever they are
+        return run
 
     return decorate

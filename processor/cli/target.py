@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from processor.broker.base import Broker
     from processor.wire.settings import Settings
 
-F = TypeVar("F", bound=Callable[..., Any])
+Command = Callable[..., Any]
 
 
-def app_option(command: F) -> F:
+def app_option(command: Command) -> Command:
     """`--app MODULE:APP`, also from PROCESSOR_APP; pass the value to `load_app`."""
     return click.option(
         "--app", "app_name", envvar="PROCESSOR_APP", metavar="MODULE:APP", help="The app, for example shop.jobs:app."
@@ -65,7 +65,7 @@ class Target:
         return app
 
 
-def target_options(command: F) -> F:
+def target_options(command: Command) -> Command:
     """`--app`, `--namespace` and `--bootstrap`; the command gets a `Target` as `target`."""
 
     @app_option
@@ -82,7 +82,7 @@ def target_options(command: F) -> F:
             raise click.UsageError("give --app or --namespace, not both: an app has its namespace")
         return command(*args, target=target, **kwargs)
 
-    return run  # type: ignore[return-value]  # click calls it with the parameters it has collected, whatever they are
+    return run
 
 
 def load_app(name: str | None) -> App:

@@ -56,7 +56,8 @@ class Context(ContextBase):
         """
         call = self._rules.ask_step(name, function)
         if call.found:
-            return call.value  # type: ignore[no-any-return]  # restored through the function's annotation
+            saved: T = call.value  # restored through the function's annotation
+            return saved
         token = running_step.set(call)
         try:
             result = function(*args, **kwargs)
@@ -78,7 +79,8 @@ class Context(ContextBase):
         """
         call = self._rules.ask_once(name, function)
         if call.found:
-            return call.value  # type: ignore[no-any-return]  # restored through the function's annotation
+            saved: T = call.value  # restored through the function's annotation
+            return saved
         call.start()
         try:
             self._port.sync()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from processor.broker.base import OutRecord
 from processor.clock import Clock
@@ -69,6 +69,16 @@ class Observer(Protocol):
     def item_done(self, job: Job, loop: str, items: int) -> None:
         """The next one was asked for; `items` are done, over all attempts."""
         ...
+
+
+class Forgotten(NamedTuple):
+    """Steps that an attempt needs no more: their item is done."""
+
+    names: Sequence[str]
+
+
+Reported = Step | OutRecord | Forgotten
+"""What an attempt reports, in its order: a step, a child's record, steps to forget."""
 
 
 class StopWish:

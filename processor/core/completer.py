@@ -7,6 +7,8 @@ A crash, or a torn transaction, between any two of these records leaves a log fr
 
 from __future__ import annotations
 
+from typing import Any
+
 from processor.broker.base import ANY_PARTITION, OutRecord
 from processor.core.checkpoint import job_key, progress_key, step_key
 from processor.core.dedupe import end_mark, move_mark
@@ -52,12 +54,12 @@ class Completer:
     def __init__(self, worker: str) -> None:
         self._worker = worker
 
-    def status(self, job: Job, state: State, now: int, **fields: object) -> bytes:
+    def status(self, job: Job, state: State, now: int, **fields: Any) -> bytes:
         """An encoded status record of this job."""
         record = StatusRecord(job.id, job.life, job.type, job.queue, state, now, job.attempt + 1, self._worker)
         if job.kill_at is not None and state not in TERMINAL:
             fields["kill_at"] = job.kill_at
-        return encode(record._replace(**fields) if fields else record)  # type: ignore[arg-type]  # checked by name at run time
+        return encode(record._replace(**fields) if fields else record)  # checked by name at run time
 
     def succeeded(self, topics: Topics, job: Job, outcome: Succeeded, now: int) -> OutRecord:
         """The hot path: a job without saved progress needs its status record and nothing else."""

@@ -16,14 +16,14 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from processor.context.port import StopWish
+from processor.broker.base import OutRecord
+from processor.context.port import Forgotten, Reported, StopWish
 from processor.core.deadlines import ends_at
 from processor.errors import JobLost, UnknownJobType
-from processor.job import CHILDREN_NAMED, Progress
+from processor.job import CHILDREN_NAMED, Progress, Step
 from processor.wire.headers import JOB_ID, header
 
 if TYPE_CHECKING:
-    from processor.broker.base import OutRecord
     from processor.clock import Clock
     from processor.context.port import ContextLimits, Observer
     from processor.core.outcome import Outcome
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from processor.engine.queue_partition import LaneState, QueuePartition
     from processor.engine.ready_queue import ReadyQueue
     from processor.engine.registry import RunnableJob
-    from processor.job import Job, Step
+    from processor.job import Job
     from processor.runtime import Inbox, Signal
 
 
@@ -147,7 +147,7 @@ class Attempt(StopWish):
     """Where its handler was when it was ended by force, as a traceback."""
     deaths = 0
     """Of processes that ran it, in a row and without progress."""
-    _ops: deque[tuple[str, object]] | None = None
+    _ops: deque[Reported] | None = None
     _forgettable: list[str] | None = None
     children: list[str] | None = None
     """Ids of the first children that it started, as of the last drain (owner only)."""
@@ -247,14 +247,14 @@ class Attempt(StopWish):
             self.shared.inbox.post(self)
 
     def save_step(self, step: Step) -> None:
-        self._report("step", step)
+        self._report(step)
 
     def forget_steps(self, names: Sequence[str]) -> None:
         if names:
-            self._report("forget", names)
+            self._report(Forgotten(names))
 
     def spawn(self, record: OutRecord, child_id: str) -> None:
-        self._report("child", record)
+        self._report(record)
 
     def progressed(self, done: float, total: float | None, note: str | None) -> None:
         self.reported = (done, total, note)
@@ -286,11 +286,11 @@ class Attempt(StopWish):
         if self.lost:
             raise JobLost(self.job.id)
 
-    def _report(self, kind: str, value: object) -> None:
+    def _report(self, value: Reported) -> None:
         ops = self._ops
         if ops is None:
             ops = self._ops = deque()
-        ops.append((kind, value))
+        ops.append(value)
         if self.watched:
             self.beat_at = self.shared.clock.monotonic()
         if not self.news:
@@ -307,14 +307,14 @@ class Attempt(StopWish):
         forgettable = self._forgettable or []
         ops = self._ops
         while ops:
-            kind, value = ops.popleft()
-            if kind == "step":
-                steps.append(value)  # type: ignore[arg-type]  # tagged by kind
-            elif kind == "child":
-                children.append(value)  # type: ignore[arg-type]  # tagged by kind
-                self._name_child(value)  # type: ignore[arg-type]  # tagged by kind
+            value = ops.popleft()
+            if isinstance(value, Step):
+                steps.append(value)
+            elif isinstance(value, OutRecord):
+                children.append(value)
+                self._name_child(value)
             else:
-                forgettable.extend(value)  # type: ignore[arg-type]  # tagged by kind
+                forgettable.extend(value.names)
         progress: Progress | None = None
         if self.want_progress or forgettable or final:
             self.want_progress = False

@@ -26,7 +26,7 @@ from typing import NoReturn
 from processor import events
 from processor.broker.base import OutRecord
 from processor.clock import Clock, SystemClock
-from processor.context.port import ContextLimits, StopWish
+from processor.context.port import ContextLimits, Forgotten, Reported, StopWish
 from processor.core.deadlines import ends_at
 from processor.core.failures import error_info
 from processor.core.outcome import Failed, Outcome, Parked
@@ -74,7 +74,7 @@ class ChildPort(StopWish):
         """Something that the handler reported could not be sent: how the attempt ends."""
         self.job_type: RunnableJob | None = None
         self._wake = wake
-        self._ops: deque[tuple[str, object]] = deque()
+        self._ops: deque[Reported] = deque()
         self._latest = self.resumed
         self._sent = self.resumed
         self._save = False
@@ -107,15 +107,15 @@ class ChildPort(StopWish):
             self._wake()
 
     def save_step(self, step: Step) -> None:
-        self._ops.append(("step", step))
+        self._ops.append(step)
         self._wake()
 
     def forget_steps(self, names: Sequence[str]) -> None:
         if names:
-            self._ops.append(("forget", tuple(names)))
+            self._ops.append(Forgotten(tuple(names)))
 
     def spawn(self, record: OutRecord, child_id: str) -> None:
-        self._ops.append(("child", record))
+        self._ops.append(record)
         self._wake()
 
     def progressed(self, done: float, total: float | None, note: str | None) -> None:
@@ -152,13 +152,13 @@ class ChildPort(StopWish):
         children: list[OutRecord] = []
         forgotten: list[str] = []
         for _ in range(len(self._ops)):
-            kind, value = self._ops.popleft()
-            if kind == "step":
-                steps.append(value)  # type: ignore[arg-type]  # tagged by kind
-            elif kind == "child":
-                children.append(value)  # type: ignore[arg-type]  # tagged by kind
+            value = self._ops.popleft()
+            if isinstance(value, Step):
+                steps.append(value)
+            elif isinstance(value, OutRecord):
+                children.append(value)
             else:
-                forgotten.extend(value)  # type: ignore[arg-type]  # tagged by kind
+                forgotten.extend(value.names)
         beat, self._beat = self._beat, False
         reported, self._reported = self._reported, None
         save, self._save = self._save, False

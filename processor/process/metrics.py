@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib import metadata
@@ -48,7 +48,7 @@ class Scrape:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._registry = Registry()
-        self._seen: Counter[tuple[str, ...]] = Counter()
+        self._seen: defaultdict[tuple[str, ...], float] = defaultdict(float)
         self._lock = threading.Lock()
         self._queue_of = {name: getattr(kind, "queue", OTHER) for name, kind in worker.state.registry.items()}
         queues = worker.config.queues
@@ -70,7 +70,7 @@ class Scrape:
         more = total - self._seen[key]
         if more > 0:
             self._registry.counter(name, *labels).inc(more)
-            self._seen[key] = total  # type: ignore[assignment]  # a Counter holds floats as well
+            self._seen[key] = total
 
     def _count(self) -> None:
         counters = self._worker.state.counters

@@ -248,7 +248,7 @@ def _printable(value: Any) -> Any:
     if type(value) is str:
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, tuple):
-        return type(value)._make(map(_printable, value))  # type: ignore[attr-defined]  # every tuple here is named
+        return cast("type[NamedTuple]", type(value))._make(map(_printable, value))
     if type(value) is list:
         return [_printable(item) for item in value]
     if type(value) is dict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from processor.admin.dead_letters import LetterFilter, LetterRow
     from processor.app import App
 
-F = TypeVar("F", bound=Callable[..., Any])
+Command = Callable[..., Any]
 
 ALL = "all"
 STATES = click.Choice(["open", "redriven", "discarded", ALL])
@@ -58,7 +58,7 @@ class Wanted:
         )
 
 
-def filter_options(command: F) -> F:
+def filter_options(command: Command) -> Command:
     """The filters; the command gets a `Wanted` as `wanted`."""
 
     @click.option("--type", "types", multiple=True, metavar="TYPE", help="Only this job type; several times for more.")
@@ -73,7 +73,7 @@ def filter_options(command: F) -> F:
         fields = ("reasons", "types", "queues", "fingerprints", "since")
         return command(*args, wanted=Wanted(**{name: kwargs.pop(name) for name in fields}), **kwargs)
 
-    return run  # type: ignore[return-value]  # click calls it with the parameters it has collected, whatever they are
+    return run
 
 
 def chosen(app: App, names: Sequence[str], wanted: Wanted, all_open: bool) -> list[LetterRow]:

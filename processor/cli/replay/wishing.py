@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -12,7 +12,7 @@ from processor.core.replay.spec import STATES, Spec, parse_test
 from processor.errors import ReplayError
 from processor.job import Lane
 
-F = TypeVar("F", bound=Callable[..., Any])
+Command = Callable[..., Any]
 
 _LANES = click.Choice([lane.value for lane in Lane])
 
@@ -66,7 +66,7 @@ _OPTIONS = (
 )
 
 
-def wish_options(command: F) -> F:
+def wish_options(command: Command) -> Command:
     """All of them; the command gets a function `wish(namespace) -> Spec`, and the `name`."""
 
     @functools.wraps(command)
@@ -80,10 +80,10 @@ def wish_options(command: F) -> F:
 
         return command(*args, wish=wish, **kwargs)
 
-    made: Any = run
+    made: Command = run
     for option in reversed(_OPTIONS):
         made = option(made)
-    return made  # type: ignore[no-any-return]  # click calls it with the parameters it has collected, whatever they are
+    return made
 
 
 _FIELDS = (
