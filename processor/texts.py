@@ -101,3 +101,8 @@ def _told(ask: Callable[[object], object], value: object, limit: int) -> str:
     except BaseException as error:  # noqa: BLE001  (the value's own code)
         return f"<{name_of_class(type(value))} that cannot be shown: {name_of_class(type(error))}>"
     return plain(text, limit) if isinstance(text, str) else f"<{name_of_class(type(value))} that is not shown as text>"
+
+
+def count(amount: int, noun: str) -> str:
+    """`1 broker`, `3 brokers`."""
+    return f"{amount} {noun}{'' if amount == 1 else 's'}"

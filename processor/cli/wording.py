@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from processor.cli.output import moment, show
+from processor.texts import count as count
 from processor.wire.durations import span as span
 
 if TYPE_CHECKING:
@@ -57,11 +58,6 @@ def progress(done: float | None, total: float | None) -> str:
     if not total:
         return number(done)
     return f"{number(done)} of {number(total)} ({100 * min(1.0, max(0.0, done / total)):.0f} %)"
-
-
-def count(amount: int, noun: str) -> str:
-    """`1 broker`, `3 brokers`."""
-    return f"{amount} {noun}{'' if amount == 1 else 's'}"
 
 
 def number(value: float) -> str:

@@ -36,6 +36,8 @@ PAGES = (
     ("Queues", "/queues"),
     ("Workers", "/workers"),
     ("Schedules", "/schedules"),
+    ("Replay", "/replay"),
+    ("Doctor", "/doctor"),
     ("Audit", "/audit"),
     ("Care", "/care"),
 )
@@ -47,6 +49,8 @@ KEYS = {
     "/queues": "q",
     "/workers": "w",
     "/schedules": "s",
+    "/replay": "r",
+    "/doctor": "h",
     "/audit": "a",
     "/care": "c",
 }

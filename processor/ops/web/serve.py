@@ -22,13 +22,16 @@ from processor.ops.login import Login
 from processor.ops.projector import Projector
 from processor.ops.queries import Queries
 from processor.ops.store import Store
-from processor.ops.web import api, events, forms, overview, pages, schedules, workers
+from processor.ops.web import api, doctor, events, forms, overview, pages, replays, schedules, workers
 from processor.ops.web.answers import error_answer
 from processor.ops.web.desk import Desk
 from processor.ops.web.events import Feed
 from processor.ops.web.gate import Gate
 
 _HERE = Path(__file__).parent
+# The events of a job before the job: a path takes all that follows.
+APIS = (events.router, api.router, overview.api, schedules.api, replays.api, doctor.api)
+SITE = (forms, overview, workers, schedules, replays, doctor, pages)
 
 
 def create(
@@ -72,18 +75,7 @@ def create(
     made.state.desk = Desk(
         app=app, queries=queries, actions=Actions(app, queries, clock), clock=clock, live=live, feed=Feed(live)
     )
-    # The events of a job before the job: a path takes all that follows.
-    for router in (
-        events.router,
-        api.router,
-        overview.api,
-        schedules.api,
-        forms.router,
-        overview.router,
-        workers.router,
-        schedules.router,
-        pages.router,
-    ):
+    for router in (*APIS, *(each.router for each in SITE)):
         made.include_router(router)
     made.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     made.add_exception_handler(ProcessorError, _answer)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from processor.admin.doctor import DoctorContext, Verdict
+from processor.admin.doctor import checks as doctor_checks
 from processor.broker.base import Membership, OffsetCommit, OutRecord, TopicPartition
-from processor.cli.doctor import checks as doctor_checks
 from processor.cli.doctor import doctor
-from processor.cli.doctor.subject import DoctorContext, Verdict
 from processor.job import Job
 from processor.states import State
 from tests.unit.cli.shop import AT, Shop

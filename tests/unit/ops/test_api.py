@@ -12,8 +12,7 @@ from fastapi.routing import APIRoute
 from processor.errors import SettingsError
 from processor.ops.login import BasicLogin, Login, NoLogin, ProxyLogin, networks, new_user, read_users
 from processor.ops.roles import MASK, Role, User, shown_payload
-from processor.ops.web import api, overview, schedules
-from processor.ops.web.serve import create
+from processor.ops.web.serve import APIS, create
 from tests.unit.ops.client import Client
 from tests.unit.ops.conftest import Desk
 from tests.unit.ops.shop import order
@@ -159,6 +158,9 @@ ROUTES: dict[str, dict[str, bool]] = {
     "GET /api/v1/letters": {"viewer": True, "care": False, "operator": True, "admin": True},
     "GET /api/v1/queues": {"viewer": True, "care": False, "operator": True, "admin": True},
     "GET /api/v1/rates": {"viewer": True, "care": False, "operator": True, "admin": True},
+    "GET /api/v1/doctor": {"viewer": True, "care": False, "operator": True, "admin": True},
+    "POST /api/v1/replays/plan": {"viewer": True, "care": False, "operator": True, "admin": True},
+    "POST /api/v1/replays/run": {"viewer": False, "care": False, "operator": True, "admin": True},
     "GET /api/v1/schedules": {"viewer": True, "care": False, "operator": True, "admin": True},
     "GET /api/v1/audit": {"viewer": True, "care": False, "operator": True, "admin": True},
     "GET /api/v1/jobs/{job_id:path}": {"viewer": True, "care": True, "operator": True, "admin": True},
@@ -180,8 +182,7 @@ ROUTES: dict[str, dict[str, bool]] = {
 
 def routes() -> list[str]:
     """All routes of the API."""
-    routers = (api.router, overview.api, schedules.api)
-    found = [route for each in routers for route in each.routes if isinstance(route, APIRoute)]
+    found = [route for each in APIS[1:] for route in each.routes if isinstance(route, APIRoute)]
     return [f"{method} {route.path}" for route in found for method in route.methods or ()]
 
 

@@ -17,7 +17,7 @@ from processor.ops import web
 from processor.ops.live import Live
 from processor.ops.login import BasicLogin
 from processor.ops.roles import Role
-from processor.ops.web import forms, overview, pages, schedules, workers
+from processor.ops.web.serve import SITE
 from tests.unit.ops.conftest import Desk
 from tests.unit.ops.shop import order
 from tests.unit.ops.test_api import Web, failed, users
@@ -32,6 +32,9 @@ ROUTES: dict[str, set[str]] = {
     "GET /": CARE,
     "GET /overview": SEE,
     "GET /workers": SEE,
+    "GET /doctor": SEE,
+    "GET /replay": SEE,
+    "POST /do/replay": OPERATE,
     "GET /schedules": SEE,
     "POST /do/schedules/{name:path}/pause": OPERATE,
     "POST /do/schedules/{name:path}/resume": OPERATE,
@@ -54,7 +57,6 @@ ROUTES: dict[str, set[str]] = {
     "POST /do/jobs/{job_id:path}/redrive": RETRY,
 }
 """Every page and button, and who may use it."""
-ROUTERS = (pages.router, forms.router, overview.router, workers.router, schedules.router)
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ def press(site: Web, path: str, role: str = "operator", status: int = 303, **fie
 
 def test_every_page_and_button_is_open_to_those_roles_and_to_nobody_else(desk: Desk, site: Web) -> None:
     (job_id,) = failed(desk)
-    found = [route for each in ROUTERS for route in each.routes if isinstance(route, APIRoute)]
+    found = [route for each in SITE for route in each.router.routes if isinstance(route, APIRoute)]
     assert sorted(f"{min(route.methods or ['-'])} {route.path}" for route in found) == sorted(ROUTES)
     for name, allowed in ROUTES.items():
         method, _, path = name.partition(" ")
@@ -276,3 +278,36 @@ def test_a_schedule_is_paused_resumed_and_started(desk: Desk, site: Web) -> None
     ]
     body = {"reason": "again"}
     assert site.client("operator").post("/api/v1/schedules/none/pause", json=body).json()["code"] == "order_refused"
+
+
+def test_a_replay_is_planned_and_then_exactly_that_is_sent(desk: Desk, site: Web) -> None:
+    failed(desk, 3)
+    desk.bed.enqueue(desk.shop.charge, order(7))
+    desk.bed.drain()
+    asked = "/replay?queue=orders&since=1h&state=dead"
+    page = text_of(site, asked)
+    assert "Send 3 again" in page
+    assert "Send 3 again" not in text_of(site, asked, "viewer")
+    hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
+    assert (hidden["queue"], hidden["state"], hidden["expected"]) == ("orders", "dead", "3")
+    fields = {**hidden, "reason": "the shop is mended"}
+    assert "3 jobs are meant now, and 2 were" in press(site, "/do/replay", status=409, **{**fields, "expected": "2"})
+    desk.shop.fixed = True
+    press(site, "/do/replay", **fields)
+    desk.bed.drain()
+    assert desk.look().states() == {"dead": 3, "succeeded": 4}
+    assert {(row["by"], row["reason"]) for row in desk.queries.audit().rows} == {
+        ("operator@dashboard", "the shop is mended")
+    }
+    assert "there is no state" in text_of(site, "/replay?queue=orders&state=lost")
+    assert 'role="alert"' in text_of(site, "/replay?queue=orders&since=never")
+
+
+def test_the_doctor_says_what_is_wrong(desk: Desk, site: Web) -> None:
+    assert "Examining" in text_of(site, "/doctor")
+    failed(desk)
+    page = text_of(site, "/doctor?run=true")
+    assert "Examining" not in page
+    assert "1 job given up" in page
+    checks = {row["check"] for row in site.client("viewer").get("/api/v1/doctor").json()}
+    assert {"broker", "topics", "workers", "dead letters"} <= checks

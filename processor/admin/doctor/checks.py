@@ -1,4 +1,4 @@
-"""The checks of `processor doctor`, in the order in which they run. They read and change nothing.
+"""The checks of the doctor, in the order in which they run. They read and change nothing.
 
 What can be seen from outside is what the log and the group say: a number that a worker holds back is seen by its
 oldest job, an open transaction by the records behind it that stay hidden. Clocks can only be compared with timestamps
@@ -10,21 +10,18 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from processor import admin
 from processor.admin import LaneLag
+from processor.admin.doctor.subject import DoctorContext, Finding, Verdict
 from processor.broker.base import Broker, Isolation, TopicPartition
-from processor.cli.doctor.subject import DoctorContext, Finding, Verdict
-from processor.cli.target import Target
-from processor.cli.wording import count, span
 from processor.core.topic_plan import Severity, compare
+from processor.errors import ProcessorError
 from processor.job import Lane
+from processor.texts import count
 from processor.wire import topics
+from processor.wire.durations import span
 from processor.wire.groups import slot_of
-
-if TYPE_CHECKING:
-    from processor.app import App
 
 OLD = 300.0
 """Seconds after which an unstarted job makes a warning. Running ones leave their lane after seconds: they do not count.
@@ -41,17 +38,6 @@ _PEEK = 5.0
 """Seconds to read the oldest waiting records."""
 _NAMED = 5
 """How many names a line lists."""
-
-
-def check_settings(app: App, target: Target) -> Finding:
-    """Whether the settings can be read."""
-    from processor.wire.settings_sources import origins
-
-    changed = [row.name for row in origins(app.settings()) if row.origin != "default"]
-    code = f"app {target.app_name}" if target.has_code else f"namespace {target.namespace}"
-    bootstrap = target.bootstrap or app.settings().kafka.bootstrap
-    text = f"{code}, {count(len(changed), 'setting')} changed, bootstrap {bootstrap}"
-    return Finding(check="settings", verdict=Verdict.OK, text=text, details={"changed": changed})
 
 
 def check_broker(patient: DoctorContext) -> Iterator[Finding]:
@@ -382,3 +368,15 @@ CHECKS: dict[str, Callable[[DoctorContext], Iterator[Finding]]] = {
     "transactions": check_transactions,
 }
 """In the order of the report."""
+
+
+def examine(patient: DoctorContext) -> Iterator[Finding]:
+    """All checks, each finding as soon as it is made. Without a broker the others are useless and are not made."""
+    for name, check in CHECKS.items():
+        try:
+            findings = list(check(patient))
+        except ProcessorError as error:
+            findings = [Finding.of(name, error)]
+        yield from findings
+        if name == "broker" and any(finding.verdict is Verdict.FAIL for finding in findings):
+            return

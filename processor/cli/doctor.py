@@ -1,6 +1,6 @@
 """`processor doctor`: ordered checks of settings, cluster, topics and workers, each with what to do about it.
 
-It only reads. Each check is a function in `cli.doctor_checks`; the first that fails in a way that makes the rest
+It only reads. Each check is a function in `admin.doctor`; the first that fails in a way that makes the rest
 useless (no settings, no broker) ends the examination.
 """
 
@@ -14,10 +14,12 @@ import click
 
 from processor.cli.output import Output, output_options, show
 from processor.cli.target import Target, target_options
+from processor.cli.wording import count
 from processor.errors import ProcessorError
 
 if TYPE_CHECKING:
-    from processor.cli.doctor.subject import Finding
+    from processor.admin.doctor import Finding
+    from processor.app import App
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "unknown": "bright_black"}
 
@@ -47,24 +49,27 @@ def doctor(out: Output, target: Target) -> None:
 
 
 def _examine(target: Target) -> Iterator[Finding]:
-    from processor.cli.doctor.checks import CHECKS, check_settings
-    from processor.cli.doctor.subject import DoctorContext, Finding, Verdict
+    from processor.admin.doctor import DoctorContext, Finding, examine
 
     try:
         app = target.app()
-        yield check_settings(app, target)
+        yield _check_settings(app, target)
     except ProcessorError as error:
         yield Finding.of("settings", error)
         return
-    patient = DoctorContext(app=app, has_code=target.has_code)
-    for name, check in CHECKS.items():
-        try:
-            findings = list(check(patient))
-        except ProcessorError as error:
-            findings = [Finding.of(name, error)]
-        yield from findings
-        if name == "broker" and any(finding.verdict is Verdict.FAIL for finding in findings):
-            return
+    yield from examine(DoctorContext(app=app, has_code=target.has_code))
+
+
+def _check_settings(app: App, target: Target) -> Finding:
+    """Whether the settings can be read."""
+    from processor.admin.doctor import Finding, Verdict
+    from processor.wire.settings_sources import origins
+
+    changed = [row.name for row in origins(app.settings()) if row.origin != "default"]
+    code = f"app {target.app_name}" if target.has_code else f"namespace {target.namespace}"
+    bootstrap = target.bootstrap or app.settings().kafka.bootstrap
+    text = f"{code}, {count(len(changed), 'setting')} changed, bootstrap {bootstrap}"
+    return Finding(check="settings", verdict=Verdict.OK, text=text, details={"changed": changed})
 
 
 def _print(out: Output, finding: Finding) -> None:
