@@ -9,12 +9,14 @@ the log as long as `client.enqueue_timeout` says, and raises.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from processor import events
-from processor.client.backlog import PASS
+from processor.broker.base import BulkProducer, OutRecord
+from processor.client.outlet import failure_of, keep_for_ever
 from processor.client.spool import Spool, Spooled
 from processor.errors import BrokerError, EnqueueError, EnqueueUnconfirmed, ProcessorError
 from processor.job import Job, Lane
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 log = events.logger(__name__)
 
+_SLICE = 0.1
+_LAST_WAIT = 2.0
+"""Seconds that a close gives the spool's jobs that are on their way, if the log answers."""
 MOST_WAITING = 10_000
 """Jobs on their way beyond which a non-critical one is dropped: the local buffer is bounded, and nobody waits."""
 
@@ -49,6 +54,8 @@ class Reliability:
         self._lock = threading.Lock()
         self.not_sent: Counter[str] = Counter()
         """Non-critical jobs that were dropped, by job type."""
+        self._producer: BulkProducer | None = None
+        """Of the spool's thread."""
         self._spool = Spool(Path(folder), client.namespace, self._send) if folder else None
         if self._spool is not None:
             self._spool.open()
@@ -80,11 +87,14 @@ class Reliability:
             else:
                 return
         try:
-            spool.append(job, lane, until)
+            kept = spool.append(job, lane, until)
         except OSError as error:
             raise SpoolFailed(
                 f"job {job.id} was not enqueued: {error}", hint="is client.spool_dir writable?"
             ) from error
+        if not kept:
+            # The client was closed meanwhile. Using it opens it anew, and its spool takes over what this one has left.
+            self._client.reliability.send_critical(job, lane, derived=True, until=until)
 
     def offer(self, job: Job, lane: Lane, *, derived: bool, until: str | None) -> None:
         """Send a job that may be dropped: returns at once, and raises nothing that comes from the log."""
@@ -104,11 +114,46 @@ class Reliability:
             missed()
 
     def _send(self, jobs: list[Spooled]) -> None:
-        """Jobs of the spool: each may have been sent before."""
-        self._client.send_many([(job, lane, True, until) for job, lane, until in jobs], PASS)
+        """Jobs of the spool, each of which may have been sent before: by a producer that nothing else waits for, so
+        that a close can leave them to their file.
+
+        Raises:
+            EnqueueUnconfirmed, EnqueueError: as `Client.send_many`.
+        """
+        client = self._client
+        records = [client.record(job, lane, derived=True, until=until) for job, lane, until in jobs]
+        if self._producer is None:
+            self._producer = client.new_bulk()
+        for record in records:
+            self._producer.append(record)
+        began = time.monotonic()
+        refused: list[tuple[OutRecord, BrokerError]] = []
+        left = 1
+        while left and not self._gives_up(began):
+            left, more = self._producer.flush(_SLICE)
+            refused += more
+        waited = f"{time.monotonic() - began:.1f} s"
+        if left:
+            # Sent later and once more by the same producer, the log would get them twice.
+            self._close_producer()
+        if left or refused:
+            raise failure_of([job.id for job, _, _ in jobs], left, refused, waited)
+
+    def _gives_up(self, began: float) -> bool:
+        """Whether to wait no longer for the log: when the client is being closed, only if it answers, and not long."""
+        waited = time.monotonic() - began
+        if self._spool is not None and self._spool.closing:
+            return waited > _LAST_WAIT or not self._client.broker().answers
+        return waited > self._client.config.enqueue_timeout
+
+    def _close_producer(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close()
 
     def forget(self) -> None:
         """In the child of a fork."""
+        keep_for_ever(self._producer)
         if self._spool is not None:
             self._spool.forget()
 
@@ -116,6 +161,7 @@ class Reliability:
         """Stop sending from the spool."""
         if self._spool is not None:
             self._spool.close()
+        self._close_producer()
 
 
 def _kept() -> None:

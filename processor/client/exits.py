@@ -20,7 +20,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 _LAST = -1_000_000
@@ -32,6 +32,8 @@ class Ticket(Protocol):
 
     id: str
     done: threading.Event
+    missed: Callable[[], None] | None
+    """Who is told that it did not arrive; None: it is named at the end."""
 
 
 class Sending(Protocol):
@@ -107,7 +109,7 @@ def _close_all() -> None:
         except KeyboardInterrupt as caught:
             interrupt = caught
         if interrupt is not None:
-            left = [ticket.id for ticket in pending if not ticket.done.is_set()]
+            left = [ticket.id for ticket in pending if ticket.missed is None and not ticket.done.is_set()]
         _name(client.namespace, left)
     _over = True
     if interrupt is not None:

@@ -123,7 +123,7 @@ class Client:
             EnqueueUnconfirmed: not acknowledged in time; sending it again with its id is safe.
             EnqueueError: the broker can never take this record.
         """
-        record = self._record(job, lane, derived=derived, until=until)
+        record = self.record(job, lane, derived=derived, until=until)
         ticket = Ticket(job.id, missed)
         outlet = self._opened()
         outlet.pending[ticket] = None
@@ -155,7 +155,7 @@ class Client:
                             self._confirm_many(producer, sent)
                             count += len(sent)
                         self.gates.admit(job.queue, when_full)
-                    producer.append(self._record(job, lane, derived=derived, until=until))
+                    producer.append(self.record(job, lane, derived=derived, until=until))
                     ids.append(job.id)
                     if len(ids) >= CHUNK:
                         self._confirm_many(producer, ids)
@@ -172,21 +172,24 @@ class Client:
     def _confirm_many(self, producer: BulkProducer, ids: Sequence[str]) -> None:
         self._unconfirmed = ids
         left, refused = producer.flush(self.config.enqueue_timeout)
-        if not left and not refused:
-            self._unconfirmed = ()
-            return
         if not left:
             self._unconfirmed = ()
-        raise failure_of(ids, left, refused, f"{self.config.enqueue_timeout:g} s{self._whom()}")
+        if left or refused:
+            raise failure_of(ids, left, refused, f"{self.config.enqueue_timeout:g} s{self._whom()}")
 
     def _bulk_opened(self) -> BulkProducer:
         if self._bulk is None:
             with self._lock:
-                exits.guard()
-                self._bulk = self.broker().bulk_producer()
+                self._bulk = self.new_bulk()
         return self._bulk
 
-    def _record(self, job: Job, lane: Lane, *, derived: bool, until: str | None) -> OutRecord:
+    def new_bulk(self) -> BulkProducer:
+        """A producer of many records, for whoever closes it."""
+        exits.guard()
+        return self.broker().bulk_producer()
+
+    def record(self, job: Job, lane: Lane, *, derived: bool, until: str | None) -> OutRecord:
+        """A job as it is sent to its lane, or to the retry chain if it is delayed (EnqueueError: there is no queue)."""
         if job.due_at is not None:
             numbered = job._replace(number=self._number_of(job))
             return on_its_way(self.config.namespace, numbered, job.due_at, self.clock.now_ms(), until)

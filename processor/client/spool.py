@@ -271,13 +271,20 @@ class Spool:
         own = self._own
         return bool(self._left) or (own is not None and own.waiting)
 
-    def append(self, job: Job, lane: Lane, until: str | None) -> None:
-        """Keep a job until the log can be reached.
+    @property
+    def closing(self) -> bool:
+        """Whether nobody is to wait for the log any more: what it does not have stays in the file."""
+        return self._stop.is_set()
+
+    def append(self, job: Job, lane: Lane, until: str | None) -> bool:
+        """Keep a job until the log can be reached; False: this was closed, its files are free for the next one.
 
         Raises:
             OSError: it could not be written.
         """
         with self._lock:
+            if self.closing:
+                return False
             if self._own is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 name = f"{self._namespace}.{os.getpid()}-{time.time_ns()}.spool"
@@ -286,16 +293,18 @@ class Spool:
                     raise OSError(f"{self._folder / name} cannot be locked")
             self._own.append(job, lane, until)
             self._start()
+            return True
 
     def close(self) -> None:
-        """Stop sending. What waits stays in its file."""
+        """Stop sending. What waits stays in its file. Who appends meanwhile waits, and then finds it closed."""
         self._stop.set()
         self._wake.set()
-        if self._thread is not None:
-            self._thread.join()
-        for file in [*self._left, *([] if self._own is None else [self._own])]:
-            file.close()
-        self._left, self._own = [], None
+        with self._lock:
+            if self._thread is not None:
+                self._thread.join()
+            for file in [*self._left, *([] if self._own is None else [self._own])]:
+                file.close()
+            self._left, self._own = [], None
 
     def forget(self) -> None:
         """In the child of a fork: the files, and the jobs in them, are the parent's."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from processor.errors import BrokerUnavailable, DefinitionError, EnqueueError
 from processor.job import Job, Lane
 from processor.policies import ENDLESS, Backoff, Discard, Retry
 from processor.wire.headers import DERIVED, header
+from processor.wire.settings_sources import load_settings
 from tests.waiting import eventually
 
 
@@ -241,3 +245,52 @@ def test_a_non_critical_enqueue_raises_nothing_and_counts() -> None:
     assert app.client().flush(0) == []
     assert hint.not_sent == 3
     assert app.close() == []
+
+
+def test_a_close_is_not_held_up_by_what_the_spool_holds(tmp_path: Path) -> None:
+    """Nobody answers: the jobs are in the file, so nobody waits for them, and they are not told as left."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        nowhere = f"127.0.0.1:{taken.getsockname()[1]}"
+    told = {"kafka.bootstrap": nowhere, "client.spool_dir": str(tmp_path), "client.critical_timeout": "300ms"}
+    app = App("shop", settings=load_settings(told, env={}))
+    pay = app.job("pay", critical=True)(lambda ctx: None)
+    for _ in range(3):
+        pay.enqueue()
+    thread = next(thread for thread in threading.enumerate() if thread.name == "processor-spool")
+    began = time.monotonic()
+    assert app.close() == []
+    assert time.monotonic() - began < app.settings().client.close_timeout / 2, "30 s, twice, if it waits for them"
+    assert not thread.is_alive()
+    (file,) = tmp_path.glob("*.spool")
+    assert len(file.read_bytes().splitlines()) == 3
+
+
+def test_a_job_enqueued_while_the_client_closes_is_kept_by_the_next_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a thread that has the old spool in its hands, and looked for the log when that was away."""
+    clock = ManualClock()
+    broker = MemoryBroker(clock, lambda ready, timeout: ready())
+    broker.admin().create_topics([TopicSpec(name="shop.jobs.default", partitions=1)])
+    client = Client(ClientConfig(namespace="shop", spool_dir=str(tmp_path)), lambda: broker, clock=clock)
+    closing = client.reliability
+    monkeypatch.setattr(MemoryBroker, "answers", False)
+    assert client.close() == []
+    closing.send_critical(a_job(1)._replace(queue="default"), Lane.NORMAL, derived=False, until=None)
+    assert client.reliability is not closing
+    monkeypatch.undo()
+    reader = broker.reader()
+    place = TopicPartition("shop.jobs.default", 0)
+    reader.assign({place: 0})
+    eventually(lambda: reader.fetch(10, 0.0).records, 60, "the next spool sends it")
+    reader.close()
+    assert client.close() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_spool_takes_nothing(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "ns", Log().send)
+    assert spool.append(a_job(1), Lane.NORMAL, None)
+    spool.close()
+    assert not spool.append(a_job(2), Lane.NORMAL, None)
