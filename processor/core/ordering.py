@@ -126,6 +126,19 @@ class KeyOrder(Generic[E]):
         self._wait(line, _Waiting(job_id, entry, size, parent), place)
         return False
 
+    def queue(self, key: str, job_id: str, entry: E, place: Spilled, size: int) -> None:
+        """As `offer` for a later life of a job that holds the key or waits for it: it waits behind that in any case."""
+        self._wait(self._lines[key], _Waiting(job_id, entry, size, None), place)
+
+    def replace(self, key: str, old: E, new: E) -> bool:
+        """An entry that waits whole becomes another one; whether it was there."""
+        line = self._lines.get(key)
+        for waiting in (line.waiting if line is not None else None) or ():
+            if waiting.entry is old:
+                waiting.entry = new
+                return True
+        return False
+
     def block(self, key: str, holder: str) -> None:
         """A restored live job holds its key. Before fetching resumes; a lender before the children it lent to."""
         line = self._lines.get(key)

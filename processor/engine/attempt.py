@@ -121,6 +121,8 @@ class Attempt(StopWish):
     derived = False
     repeated = False
     """Perhaps an earlier record of the same enqueue lies in its lane: that is looked for before it starts."""
+    in_line = False
+    """A later life of a job that is live: it has its place among the jobs that wait for its key."""
     saved = False
     """Something of this job is, or is about to be, in the checkpoint topic."""
     promoted = False

@@ -231,8 +231,7 @@ class Dispatch:
 
     def offer_key(self, attempt: Attempt, key: str) -> bool:
         """Whether the attempt holds its key now and may start; else it waits for it, whole or as its place only."""
-        number, origin = attempt.number, attempt.origin
-        order = number.order
+        origin, order = attempt.origin, attempt.number.order
         spilled = order.spilled_count
         place = Spilled(origin.topic, origin.offset)
         if order.offer(key, attempt.job.id, attempt, place, len(attempt.raw), attempt.job.parent):
@@ -242,6 +241,13 @@ class Dispatch:
             self._engine.forget(attempt)
         return False
 
+    def queue_for_key(self, attempt: Attempt) -> bool:
+        """A later life of a job that has its key, or waits for it, waits behind it; False: as its place only."""
+        origin, order = attempt.origin, attempt.number.order
+        spilled, place = order.spilled_count, Spilled(origin.topic, origin.offset)
+        order.queue(attempt.job.key or "", attempt.job.id, attempt, place, len(attempt.raw))
+        return order.spilled_count == spilled
+
     def release_key(self, number: QueuePartition, key: str | None, holder: str | None) -> None:
         """A job is done with its ordering key: the next of that key may start."""
         if key is None:
@@ -249,6 +255,8 @@ class Dispatch:
         order = number.order
         try:
             follower = order.finished(key, holder)
+            while isinstance(follower, Attempt) and follower.settled:
+                follower = order.finished(key, follower.job.id)  # it ran out of its turn
         except Exception as error:  # noqa: BLE001  (the owner's guard)
             # Who is next is not known any more; the log knows.
             self._engine.guard.number(number, "a key was freed", error)

@@ -140,22 +140,52 @@ class Intake:
         if again is Again.WAITS and job.id in number.attempts:
             return  # behind its own earlier life: it stays spilled until its turn
         resume(attempt, view)
+        self._move_in(attempt, view)
         attempt.repeated = attempt.repeated and view is None
         attempt.deaths = job.deaths
         if lane.deaths:
             attempt.deaths += deaths_of(lane.deaths, offset, number.live.saved_in(job.id))
         if job.id in number.attempts:
-            waits = number.successors.get(job.id)
-            if waits is not None:
-                if (waits.job.life, waits.job.hop) >= (job.life, job.hop):
-                    self._drop(lane, offset, job, None)
-                    return
-                self._drop_waiting(waits)
-            number.successors[job.id] = attempt
-            if again is Again.NEXT:
-                self._dispatch.release_key(number, job.key, None)
+            self._follow(lane, attempt, again)
             return
         self._admit(attempt, again)
+
+    def _move_in(self, attempt: Attempt, view: LiveView | None) -> None:
+        """What was saved names another record of the same job as its home, in another lane. That one completes as a
+        copy of this one: then the next restore would take what was saved for that of a job that is over, and bury it.
+        """
+        home, origin = view and view.home, attempt.origin
+        if home is None or home.offset < 0 or home == (origin.topic, origin.offset):
+            return
+        if not attempt.saved or attempt.promoted:
+            return
+        engine, number, job = self._engine, attempt.number, attempt.job
+        progress, version = attempt.written or Progress(), number.version(job)
+        saved = engine.completer.checkpoint(number.topics, job, origin, False, progress, version, engine.clock.now_ms())
+        number.outbox.save(saved)
+
+    def _follow(self, lane: LaneState, attempt: Attempt, again: Again | None) -> None:
+        """A later life of a job that is live waits for its end, at its own place among the jobs of its key."""
+        number, job = lane.number, attempt.job
+        waits = number.successors.get(job.id)
+        if waits is not None:
+            if (waits.job.life, waits.job.hop) >= (job.life, job.hop):
+                self._drop(lane, attempt.origin.offset, job, None)
+                return
+            self._drop_waiting(waits)
+            attempt.in_line = waits.in_line and number.order.replace(waits.job.key or "", waits, attempt)
+        elif again is None and self._has_line(number, job):
+            attempt.in_line = self._dispatch.queue_for_key(attempt)
+            if not attempt.in_line:
+                return  # kept as its place only: it is read again when its turn comes
+        number.successors[job.id] = attempt
+        if again is Again.NEXT:
+            self._dispatch.release_key(number, job.key, None)
+
+    @staticmethod
+    def _has_line(number: QueuePartition, job: Job) -> bool:
+        """Whether an earlier life of a job holds the same key, or waits for it."""
+        return job.key is not None and number.attempts[job.id].job.key == job.key and number.order.is_held(job.key)
 
     def _admit(self, attempt: Attempt, again: Again | None) -> None:
         self._engine.take(attempt)

@@ -222,6 +222,9 @@ class Outcomes:
             number.marks.put(end_mark(job, now, attempt.origin))
         tell_of_end(engine, attempt, now)
         self.moving.put(number, job, writes, children)
+        if job.life > 1 and not writes.later:
+            # The mark of an earlier life that waited for its retry, which this one made pointless.
+            number.outbox.later.extend(number.live.keys_of(job.id))
         number.outbox.ending[job.id] = attempt
         self.complete(attempt)
         attempt.over = True
@@ -362,22 +365,25 @@ class Outcomes:
         hop = FINAL_HOP if attempt.moved is None else job.hop
         self._engine.forget(attempt)
         number.recent.add(job.id, job.life, hop)
-        if job.key is not None and (attempt.moved is None or not self.moving.keeps_key(attempt)):
+        after = self._successor(number, job.id, (job.life, hop)) if number.successors else None
+        frees = job.key is not None and (attempt.moved is None or not self.moving.keeps_key(attempt))
+        if frees:
             self._dispatch.release_key(number, job.key, job.id)
-        if number.successors:
-            self._start_successor(number, job.id, (job.life, hop))
+        if after is not None and not (after.in_line and frees):
+            key = after.job.key
+            if key is None or self._dispatch.offer_key(after, key):
+                self._dispatch.ready(after)
 
-    def _start_successor(self, number: QueuePartition, job_id: str, over: tuple[int, int]) -> None:
-        """A later record of a job that was live has waited; `over`: (life, hop) up to which nothing is to run."""
+    def _successor(self, number: QueuePartition, job_id: str, over: tuple[int, int]) -> Attempt | None:
+        """A later record of a job that was live and has waited; `over`: (life, hop) up to which nothing is to run."""
         successor = number.successors.pop(job_id, None)
         if successor is None:
-            return
+            return None
         if (successor.job.life, successor.job.hop) <= over:
             self._engine.counters.events["dropped_copies"] += 1
+            successor.settled = True
             self.complete(successor)
             self._engine.outbox_load.request_flush()
-            return
+            return None
         self._engine.take(successor)
-        key = successor.job.key
-        if key is None or self._dispatch.offer_key(successor, key):
-            self._dispatch.ready(successor)
+        return successor
