@@ -16,18 +16,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from processor import events
-from processor.broker.base import Broker, GroupConsumer, Membership, OutRecord, Reader, Record, TopicPartition
-from processor.engine.batch import FlushBatch, FlushResult
-from processor.engine.fence import Fence
+from processor.broker.base import Broker, OutRecord, Reader, Record, TopicPartition
 from processor.engine.flush import Flusher
 from processor.engine.orphan_transactions import DeadSlots
-from processor.engine.pace import Pace
+from processor.engine.role import IDLE, Refused, Role
 from processor.engine.rungs import Load, Rung, offset_of
 from processor.engine.upkeep import Upkeep
 from processor.engine.way_home import WayHome
-from processor.errors import BrokerError, MemberFenced, StaleMembership
-from processor.runtime import Inbox, Runtime
-from processor.wire.groups import instance_name
+from processor.errors import BrokerError
+from processor.runtime import Runtime
 from processor.wire.topics import RETRY_DELAYS, parse_topic, retry_topic
 
 if TYPE_CHECKING:
@@ -42,110 +39,50 @@ AHEAD_KBYTES = 2_048
 FLUSH_RECORDS = 4_000
 """Records of one flush at most: larger ones do not move more a second, and hold others up."""
 FLUSH_BYTES = 16 * 1024 * 1024
-IDLE = 0.05
-"""Seconds between two looks at most."""
-AGAIN = 0.2
-"""Seconds after an error of the cluster."""
 LAZY_COMMIT = 1.0
 """Seconds after which the end of a drained rung is committed, so that its lag is zero."""
-LET_GO = 5.0
-"""Seconds that a revoke waits for the flush under way."""
 
 
-class Forwarder:
-    """Moves due records of the retry chain on, on a thread of its own. Implements `RebalanceListener`."""
+class Forwarder(Role[Load]):
+    """Moves due records of the retry chain on."""
+
+    name = "forwarder"
 
     def __init__(self, runtime: Runtime, broker: Broker, config: WorkerConfig, counters: Counters) -> None:
-        self._runtime = runtime
-        self._clock = runtime.clock
-        self._broker = broker
-        self._config = config
-        self._counters = counters
-        self._inbox: Inbox[FlushResult[Load]] = Inbox(runtime)
+        super().__init__(runtime, broker, config, counters, config.forwarders)
         self._dead_slots = DeadSlots(broker, config, config.forwarders, config.forwarder_id)
-        self._fence = Fence(config.forwarders)
-        self._assignments = 0
         self._rungs: dict[TopicPartition, Rung] = {}
         self._new: list[Rung] = []
         """Assigned, and not read yet."""
-        self._pace = Pace(config.membership_proof)
-        self._in_flight: FlushBatch[Load] | None = None
-        self._watch_all = False
         self._way_home = WayHome(broker, config, runtime.clock, counters)
         self._lazy_at = 0.0
-        self._prepared = False
-        self._stopping = False
-        self._actor = runtime.start("forwarder", self._run)
+        self.start()
 
-    def stop(self, timeout: float) -> bool:
-        """End the thread in good order; whether it ended in time."""
-        self._stopping = True
-        self._inbox.wake()
-        return self._actor.join(timeout)
+    def _topics(self) -> Sequence[str]:
+        return [retry_topic(self._config.namespace, delay) for delay in RETRY_DELAYS]
 
-    # --- the thread ----------------------------------------------------------------------------------------------
+    def _open(self) -> None:
+        runtime, broker, config = self._runtime, self._broker, self._config
+        self._flush.begin(Flusher(runtime, broker, config.forwarder_id(), self._inbox.post, name="forward-flusher"))
+        self._upkeep = Upkeep(runtime, broker, config, lambda _: None)
+        self._reader: Reader = broker.reader(ahead_kbytes=AHEAD_KBYTES)
 
-    def _run(self) -> None:
-        config = self._config
-        self._flusher: Flusher[Load] = Flusher(
-            self._runtime, self._broker, config.forwarder_id(), self._inbox.post, name="forward-flusher"
-        )
-        self._upkeep = Upkeep(self._runtime, self._broker, config, lambda _: None)
-        self._reader: Reader = self._broker.reader(ahead_kbytes=AHEAD_KBYTES)
-        instance = instance_name(config.forwarders, config.slot) if config.static else None
-        self._member: GroupConsumer = self._broker.group_consumer(config.forwarders, instance_id=instance)
-        try:
-            self._serve()
-        except MemberFenced as error:
-            # Another process has this slot: the engine hears of it as well, and ends the process.
-            log.error("forwarder.fenced", extra={"error": str(error)})
-        finally:
-            self._close()
+    @property
+    def _may_subscribe(self) -> bool:
+        return self._flush.prepared
 
-    def _serve(self) -> None:
-        self._flusher.prepare()
-        subscribed = False
-        while not self._stopping:
-            if self._prepared and not subscribed:
-                topics = [retry_topic(self._config.namespace, delay) for delay in RETRY_DELAYS]
-                self._member.subscribe(topics, self)
-                subscribed = True
-            try:
-                if not self._turn(subscribed=subscribed):
-                    self._inbox.wait(self._pause())
-            except MemberFenced:
-                raise
-            except BrokerError as error:
-                log.warning("forwarder.retrying", extra={"error": str(error)})
-                self._inbox.wait(AGAIN)
-            except Exception:
-                # The chain of a whole namespace waits for it: it goes on, and says so.
-                log.exception("forwarder.failed")
-                self._counters.events["internal_errors"] += 1
-                self._inbox.wait(AGAIN)
-        if subscribed:
-            self._leave()
+    @property
+    def _owns(self) -> bool:
+        return bool(self._rungs)
 
-    def _turn(self, *, subscribed: bool) -> int:
-        """One round; how much happened."""
-        now = self._clock.monotonic()
-        busy = self._take_results()
-        if self._flusher.is_stuck(now):
-            self._flusher, result = self._flusher.replaced()
-            self._flushed(result)
-            if not result.batch.parts:
-                self._flusher.prepare()
-        if subscribed:
-            self._member.poll(0.0)
-            self._begin_new()
-            busy += self._read()
-            busy += self._flush_due(now)
-            self._upkeep.turn(now, lambda: {self._config.forwarders: list(self._rungs)})
+    def _work(self, now: float) -> int:
+        self._begin_new()
+        busy = self._read() + self._flush_due(now)
+        self._upkeep.turn(now, lambda: {self._config.forwarders: list(self._rungs)})
         return busy
 
     def _pause(self) -> float:
-        """Seconds until there may be something to do."""
-        if self._in_flight is not None:
+        if self._flush.in_flight is not None:
             return IDLE
         heads = [rung.leaves for rung in self._rungs.values() if rung.leaves is not None]
         if not heads:
@@ -154,27 +91,12 @@ class Forwarder:
 
     # --- the group -----------------------------------------------------------------------------------------------
 
-    def on_assigned(self, partitions: Sequence[TopicPartition], membership: Membership) -> None:
-        self._fence.heard(membership)
-        for place in partitions:
-            name = parse_topic(place.topic)
-            if name is None or name.delay is None:
-                continue
-            self._assignments += 1
-            rung = self._rungs[place] = Rung(place, name.delay, self._assignments)
-            self._new.append(rung)
-
-    def on_revoked(self, partitions: Sequence[TopicPartition], membership: Membership) -> None:
-        self._fence.heard(membership)
-        deadline = self._clock.monotonic() + LET_GO
-        while self._in_flight is not None and self._clock.monotonic() < deadline:
-            if not self._take_results():
-                self._inbox.wait(0.01)
-        self._drop(partitions)
-
-    def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
-        self._fence.heard(None)
-        self._drop(partitions)
+    def _take(self, place: TopicPartition, assignment: int) -> None:
+        name = parse_topic(place.topic)
+        if name is None or name.delay is None:
+            return
+        rung = self._rungs[place] = Rung(place, name.delay, assignment)
+        self._new.append(rung)
 
     def _drop(self, partitions: Sequence[TopicPartition]) -> None:
         gone = [rung for place in partitions if (rung := self._rungs.pop(place, None)) is not None]
@@ -253,8 +175,8 @@ class Forwarder:
     # --- moving on -----------------------------------------------------------------------------------------------
 
     def _flush_due(self, now: float) -> int:
-        membership = self._fence.snapshot(now)
-        if self._in_flight is not None or membership is None or not self._pace.allows(now):
+        membership = self._flush.membership(now)
+        if membership is None:
             return 0
         loads = self._due_loads()
         if not loads and now >= self._lazy_at:
@@ -262,16 +184,9 @@ class Forwarder:
             loads = self._idle_loads()
         if not loads:
             return 0
-        batch = FlushBatch(
-            parts=loads,
-            memberships={self._fence.group: membership},
-            watch_all=self._watch_all,
-            records=sum(len(load.creates) for load in loads),
-        )
-        self._in_flight = batch
-        self._fence.froze()
-        self._flusher.submit(batch)
-        return batch.records
+        records = sum(len(load.creates) for load in loads)
+        self._flush.submit(loads, membership, records)
+        return records
 
     def _due_loads(self) -> list[Load]:
         now_ms = self._clock.now_ms()
@@ -306,7 +221,7 @@ class Forwarder:
         announces: list[OutRecord] = []
         return Load(
             rung=rung,
-            group=self._fence.group,
+            group=self._flush.fence.group,
             assignment=rung.assignment,
             records=records,
             creates=[self._way_home.onward(record, now_ms, announces) for record in records],
@@ -317,36 +232,10 @@ class Forwarder:
 
     # --- results -------------------------------------------------------------------------------------------------
 
-    def _take_results(self) -> int:
-        results = self._inbox.take()
-        for result in results:
-            self._flushed(result)
-        return len(results)
+    def _committed(self, load: Load) -> None:
+        load.rung.committed = load.offsets[0].offset
 
-    def _flushed(self, result: FlushResult[Load]) -> None:
-        if not result.batch.parts:
-            self._prepared = result.error is None
-            if result.error is not None:
-                raise result.error
-            return
-        if result.batch is not self._in_flight:
-            return
-        self._in_flight = None
-        now = self._clock.monotonic()
-        self._pace.ended(result.error, now)
-        if isinstance(result.error, StaleMembership):
-            self._fence.refused(now)
-        refused = {id(failure.record): failure.error for failure in result.acks.failures}
-        self._watch_all = result.error is not None and not refused
-        for load in result.batch.parts:
-            if not load.wanted:
-                continue
-            if result.error is None:
-                load.rung.committed = load.offsets[0].offset
-            else:
-                self._put_back(load, refused)
-
-    def _put_back(self, load: Load, refused: dict[int, BrokerError]) -> None:
+    def _failed(self, load: Load, refused: Refused) -> None:
         """It was not moved: try again. What the broker will never take becomes a dead letter next time."""
         for record, out in zip(load.records, load.creates, strict=True):
             if id(out) in refused:
@@ -355,15 +244,6 @@ class Forwarder:
 
     # --- the end -------------------------------------------------------------------------------------------------
 
-    def _leave(self) -> None:
-        deadline = self._clock.monotonic() + 2.0
-        self._member.unsubscribe()
-        while self._rungs and self._clock.monotonic() < deadline:
-            self._member.poll(0.0)
-            self._inbox.wait(0.005)
-
-    def _close(self) -> None:
-        self._flusher.stop(1.0)
+    def _shut(self) -> None:
         self._upkeep.stop(0.5)
         self._reader.close()
-        self._member.close()
