@@ -16,5 +16,7 @@ class AlertKind(StrEnum):
     SCHEDULE_MISSED = "schedule_missed"
     BACKLOG = "backlog"
     WAITS_LONG = "waits_long"
+    UNDELIVERED = "undelivered"
+    """A recipient refused alerts and was given up."""
     TEST = "test"
     """Sent by `processor alerts test`."""

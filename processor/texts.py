@@ -104,5 +104,5 @@ def _told(ask: Callable[[object], object], value: object, limit: int) -> str:
 
 
 def count(amount: int, noun: str) -> str:
-    """`1 broker`, `3 brokers`."""
-    return f"{amount} {noun}{'' if amount == 1 else 's'}"
+    """`1 broker`, `3 brokers`, `12,000 brokers`."""
+    return f"{amount:,} {noun}{'' if amount == 1 else 's'}"

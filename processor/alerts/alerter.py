@@ -6,6 +6,7 @@ arrived is committed afterwards: an alerter that dies in between delivers once m
 1. The owner of the partition goes on at the committed offset; a new rule begins with what comes from now on.
 2. It reads what has come, leaves out what does not concern the rule, and folds the rest.
 3. It delivers to every address, ever more seldom while one does not answer; those that took it do not get it again.
+   One that keeps refusing is given up after a while, and other rules are told: what it refuses holds nobody else up.
 4. It commits, and waits until the fold time is over: so whoever is told hears at most once in that time, and of the
    first alert after a quiet while at once.
 """
@@ -18,21 +19,23 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from processor import events
-from processor.alerts.delivery import AlertUndelivered, deliver
-from processor.alerts.routing import concerns, folded
+from processor.alert_kinds import AlertKind
+from processor.alerts.delivery import AlertRefused, AlertUndelivered, deliver, shown
+from processor.alerts.routing import concerns, folded, subject_of
 from processor.broker.base import (
     Broker,
     GroupConsumer,
     Membership,
     OffsetCommit,
+    OutRecord,
     PartitionFault,
     Reader,
     TopicPartition,
     TransactionalProducer,
 )
 from processor.clock import Clock, SystemClock
-from processor.errors import BrokerError, ProcessorError, RecordError
-from processor.wire.codec import decode_alert
+from processor.errors import BrokerError, BrokerUnavailable, ProcessorError, RecordError
+from processor.wire.codec import decode_alert, encode
 from processor.wire.records import AlertRecord
 from processor.wire.settings import AlertRule
 from processor.wire.topics import alerts_topic
@@ -46,6 +49,8 @@ IDLE = 0.2
 AGAIN = (1.0, 2.0, 5.0, 15.0, 60.0)
 """Seconds until an address that did not answer is tried again."""
 CALL = 10.0
+PATIENCE = 900.0
+"""Seconds that a recipient may refuse (a deploy of its own, a lost permission) before it is given up."""
 
 
 class Pending(NamedTuple):
@@ -66,13 +71,21 @@ class Alerter:
     """One rule. `run` on a thread of its own. Implements `RebalanceListener`."""
 
     def __init__(
-        self, broker: Broker, namespace: str, rule: AlertRule, *, clock: Clock | None = None, pause: float = IDLE
+        self,
+        broker: Broker,
+        namespace: str,
+        rule: AlertRule,
+        *,
+        clock: Clock | None = None,
+        pause: float = IDLE,
+        patience: float = PATIENCE,
     ) -> None:
         self._broker = broker
         self._namespace = namespace
         self._rule = rule
         self._clock = clock or SystemClock()
         self._pause = pause
+        self._patience = patience
         self._group = alerter_group(namespace, rule.name)
         self._place = TopicPartition(alerts_topic(namespace), 0)
         self._member: GroupConsumer | None = None
@@ -81,6 +94,10 @@ class Alerter:
         self._pending: Pending | None = None
         self._arrived: set[str] = set()
         """Addresses that took it, while others have not."""
+        self._refused_since: dict[str, float] = {}
+        """Addresses that refuse, and since when (monotonic seconds), until they take something."""
+        self.given_up = 0
+        """Alerts that a recipient did not get since it refused them."""
         self._wait_until = 0.0
 
     @property
@@ -221,13 +238,50 @@ class Alerter:
                     delivery=pending.delivery,
                     secret=secret,
                 )
+            except AlertRefused as error:
+                if not self._is_over(address):
+                    failed = error
+                    continue
+                self._give_up(address, pending, error)
+                self._arrived.add(address)
             except AlertUndelivered as error:
                 failed = error
             else:
                 self._arrived.add(address)
+                self._refused_since.pop(address, None)
                 log.info("alerts.delivered", extra={"rule": rule.name, "alerts": len(pending.alerts)})
         if failed is not None:
             raise failed
+
+    def _is_over(self, address: str) -> bool:
+        """Whether an address that refuses again has done so for too long. Then it is asked once per delivery."""
+        now = self._clock.monotonic()
+        return now - self._refused_since.setdefault(address, now) >= self._patience
+
+    def _give_up(self, address: str, pending: Pending, error: AlertRefused) -> None:
+        """The others of the rule, and what comes next, wait no longer for this address."""
+        count, name = len(pending.alerts), self._rule.name
+        told = {"rule": name, "delivery": pending.delivery, "alerts": count, "given_up": self.given_up + count}
+        log.error("alerts.given_up", extra={**told, "error": str(error)})
+        if any(alert.kind != AlertKind.UNDELIVERED for alert in pending.alerts):
+            # Not of such alerts alone: two rules that refuse would tell each other for ever.
+            text = f"{shown(address)}, of alert rule {name}, does not get {count} alerts: {error}"
+            alert = AlertRecord(AlertKind.UNDELIVERED, subject_of(name), self._clock.now_ms(), "", text)
+            self._tell(OutRecord(self._place.topic, name.encode(), encode(alert)))
+        self.given_up += count
+
+    def _tell(self, record: OutRecord) -> None:
+        answers: list[BrokerError | None] = []
+        producer = self._broker.producer()
+        try:
+            producer.append(record, answers.append)
+            producer.flush(CALL)
+            producer.poll(0)
+        finally:
+            producer.close()
+        if answers != [None]:
+            # The delivery is tried again with it.
+            raise answers[0] if answers and answers[0] is not None else BrokerUnavailable("an alert was not confirmed")
 
     def _commit(self, offset: int, membership: Membership) -> None:
         producer: TransactionalProducer = self._broker.transactional_producer(self._group)

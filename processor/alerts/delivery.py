@@ -32,6 +32,14 @@ class AlertUndelivered(ProcessorError):
     code = "alert_undelivered"
 
 
+class AlertRefused(AlertUndelivered):
+    """A recipient answered that it does not take it; most likely it will not later either: look at its address."""
+
+    code = "alert_refused"
+
+
+LATER = frozenset({408, 425, 429})
+"""Answers of 4xx that ask for another try."""
 TIMEOUT = 10.0
 """Seconds that an address has to answer."""
 
@@ -48,6 +56,7 @@ def deliver(address: str, digests: Sequence[Digest], *, namespace: str, rule: st
         secret: signs a webhook; empty: it is not signed.
 
     Raises:
+        AlertRefused: it arrived and is not wanted (an answer of 3xx or 4xx), or the address is none.
         AlertUndelivered: it did not arrive, or nobody said so; trying again is right.
         ExtraMissing: `apprise` is needed and not installed.
     """
@@ -86,23 +95,24 @@ def _post(address: str, body: bytes, delivery: str, secret: str) -> None:
             answer.read(1024)
     except urllib.error.HTTPError as error:
         error.close()
-        raise AlertUndelivered(f"{_shown(address)} answers {error.code} {error.reason}") from error
+        kind = AlertRefused if error.code < 500 and error.code not in LATER else AlertUndelivered
+        raise kind(f"{shown(address)} answers {error.code} {error.reason}") from error
     except (OSError, ValueError, HTTPException) as error:
         # HTTPException: what answers there speaks no HTTP.
-        raise AlertUndelivered(f"{_shown(address)}: {message_of(error, 200)}") from error
+        raise AlertUndelivered(f"{shown(address)}: {message_of(error, 200)}") from error
 
 
 def _notify(address: str, digests: Sequence[Digest], namespace: str) -> None:
     try:
         import apprise
     except ModuleNotFoundError as error:
-        raise ExtraMissing("alerts", f"an alert to {_shown(address)}") from error
+        raise ExtraMissing("alerts", f"an alert to {shown(address)}") from error
     sender = apprise.Apprise()
     if not sender.add(address):
-        raise AlertUndelivered(f"{_shown(address)} is no address that apprise knows")
+        raise AlertRefused(f"{shown(address)} is no address that apprise knows")
     title = digests[0].title if len(digests) == 1 else f"{len(digests)} kinds of alerts"
     if not sender.notify(title=f"[{namespace}] {title}", body=text_of(digests)):
-        raise AlertUndelivered(f"{_shown(address)} did not take it")
+        raise AlertUndelivered(f"{shown(address)} did not take it")
 
 
 def text_of(digests: Sequence[Digest]) -> str:
@@ -120,7 +130,7 @@ def _moment(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def _shown(address: str) -> str:
+def shown(address: str) -> str:
     """An address without what may be secret in it."""
     scheme, _, rest = address.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2].partition('/')[0].partition('?')[0]}"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from processor.alert_kinds import AlertKind
 from processor.wire.records import AlertRecord
 from processor.wire.settings import AlertRule
 
@@ -34,8 +35,15 @@ class Digest(NamedTuple):
         return f"{self.kind.replace('_', ' ')}: {what}{times}"
 
 
+def subject_of(rule: str) -> str:
+    """What an alert about a rule is about."""
+    return f"rule:{rule}"
+
+
 def concerns(rule: AlertRule, alert: AlertRecord) -> bool:
     """Whether the rule's recipients hear of it. Names may be patterns: `import.*`."""
+    if alert.kind == AlertKind.UNDELIVERED and alert.subject == subject_of(rule.name):
+        return False  # its recipients are the ones that take nothing
     return all(
         not patterns or any(fnmatchcase(value, pattern) for pattern in patterns)
         for patterns, value in ((rule.kinds, alert.kind), (rule.types, alert.type), (rule.queues, alert.queue))

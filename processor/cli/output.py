@@ -87,7 +87,8 @@ class Output:
             return
         width = max((len(name) for name in values), default=0)
         for name, value in values.items():
-            click.echo(f"{click.style(name.ljust(width), dim=True)}  {show(value)}", color=self._colour())
+            shown = ("\n" + " " * (width + 2)).join(show_lines(value))
+            click.echo(f"{click.style(name.ljust(width), dim=True)}  {shown}", color=self._colour())
 
     def record(self, value: Mapping[str, Any], line: str) -> None:
         """One of many results that come one by one: a line, or one JSON object per line."""
@@ -198,6 +199,13 @@ def show(value: Any) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def show_lines(value: Any) -> list[str]:
+    """The same where there is room for more than one line. Whoever prints them indents all but the first."""
+    if not isinstance(value, str):
+        return [show(value)]
+    return [show(line) for line in value.replace("\r\n", "\n").split("\n")]
 
 
 def _plain(value: Any) -> Any:

@@ -109,7 +109,7 @@ class Completer:
             status = self.status(job, state, now, note=outcome.reason, attempt=job.attempt)
             creates = []
             if state is State.KILLED:
-                killed = Failed(ErrorInfo("killed", outcome.reason), DeadReason.KILLED)
+                killed = Failed(ErrorInfo("killed", outcome.reason), DeadReason.KILLED, tried=outcome.began)
                 creates = [self.dead_letter(topics, job, raw, origin, killed, saved=saved, version=version, now=now)]
         else:
             return WriteSet()
@@ -217,11 +217,11 @@ class Completer:
         )
         return SavedOut(OutRecord(topics.checkpoints, job_key(job.id), encode(record), None, topics.number), record)
 
-    def failures(self, job: Job, error: ErrorInfo, now: int) -> list[Failure]:
-        """Those of the life, this one included."""
+    def failures(self, job: Job, error: ErrorInfo, now: int, *, tried: bool = True) -> list[Failure]:
+        """Those of the life, this one included. `tried`: it is an attempt's; else it is of none, attempt 0."""
         before = job.carried.failures if job.carried is not None else []
         error = error._replace(traceback=error.traceback[-TRACEBACK_CHARS:])
-        return remembered(before, failed(error, attempt=job.attempt + 1, worker=self._worker, at=now))
+        return remembered(before, failed(error, attempt=job.attempt + 1 if tried else 0, worker=self._worker, at=now))
 
     @staticmethod
     def mark(topics: Topics, mark: DedupeMark) -> OutRecord:
@@ -292,7 +292,7 @@ class Completer:
         record = DeadLetterRecord(
             *(job.id, outcome.reason, now, self._worker, origin.topic, origin.partition, origin.offset),
             job=_whole(job, raw),
-            failures=self.failures(job, outcome.error, now),
+            failures=self.failures(job, outcome.error, now, tried=outcome.tried),
             progress=progress,
             steps=steps,
             children=_children(job),

@@ -28,6 +28,8 @@ class Failed(NamedTuple):
 
     error: ErrorInfo
     reason: str = DeadReason.DEAD
+    tried: bool = True
+    """It is the end of an attempt; else none was begun."""
 
 
 class Retried(NamedTuple):
@@ -48,6 +50,8 @@ class Ended(NamedTuple):
 
     state: State
     reason: str
+    began: bool = False
+    """An attempt was under way; else it was ended before its next one."""
 
 
 class Yielded(NamedTuple):

@@ -18,9 +18,9 @@ def stopped(attempt: Attempt, stop: Stop, now: int) -> Outcome:
     if isinstance(outcome, Parked) and outcome.state is State.IN_DOUBT:
         return outcome
     if stop.kind == "killed":
-        return Ended(State.KILLED, stop.reason)
+        return Ended(State.KILLED, stop.reason, began=True)
     if stop.kind == "cancelled":
-        return Ended(State.CANCELLED, stop.reason)
+        return Ended(State.CANCELLED, stop.reason, began=True)
     error = AttemptTimedOut(stop.reason)
     info = error_info(error)._replace(kind=stop.kind, traceback=attempt.stack)
     return judged(attempt.runnable.options.retry, attempt.job, error, now, info)

@@ -166,7 +166,7 @@ def pack_outcome(outcome: Outcome) -> Frame:
     if isinstance(outcome, Discarded):
         return ("Discarded", tuple(outcome.error))
     if isinstance(outcome, Ended):
-        return ("Ended", outcome.state.value, outcome.reason)
+        return ("Ended", outcome.state.value, outcome.reason, outcome.began)
     if isinstance(outcome, Parked):
         error = None if outcome.error is None else tuple(outcome.error)
         return ("Parked", outcome.state.value, outcome.reason, outcome.until, error)
@@ -183,7 +183,7 @@ def unpack_outcome(part: Frame) -> Outcome:
     if kind == "Discarded":
         return Discarded(ErrorInfo(*values[0]))
     if kind == "Ended":
-        return Ended(State(values[0]), values[1])
+        return Ended(State(values[0]), values[1], values[2])
     if kind == "Parked":
         error = None if values[3] is None else ErrorInfo(*values[3])
         return Parked(State(values[0]), values[1], values[2], error)

@@ -37,6 +37,7 @@ _PER_QUEUE = {
     "restores": "restores_total",
     "promoted": "promoted_total",
     "dropped_copies": "dropped_copies_total",
+    "keys_reused": "keys_reused_total",
     "takeovers": "takeovers_total",
 }
 """Counted for the whole process; with one queue the label is its name, else `_other`."""

@@ -112,6 +112,7 @@ CATALOGUE: tuple[Metric, ...] = (
     _counter("attempts_abandoned_total", "Attempts that could not be ended and were left behind; page on a rise."),
     _gauge("attempts_left_behind", "Of those, the ones that still run; at worker.abandoned_max the process restarts."),
     _counter("dropped_copies_total", "Copies completed without running, as the drop rule says.", ("queue",)),
+    _counter("keys_reused_total", "Enqueues with a known idempotency key and another content: not run.", ("queue",)),
     _counter("producer_rebuilds_total", "Transactional producers rebuilt, by cause.", ("cause",), REBUILD_CAUSES),
     _gauge("last_loop_timestamp_seconds", "When the owning thread last went round.", unit="seconds"),
     _counter("promoted_total", "Jobs moved into the checkpoint topic.", ("queue",)),

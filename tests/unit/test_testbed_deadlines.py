@@ -192,6 +192,7 @@ def test_a_kill_date_given_at_the_enqueue_goes_before_that_of_the_type(bed: Test
     (letter,) = bed.dead_letters()
     assert letter.reason == "killed"
     assert (letter.progress is not None) is (type_ == "rows"), "what it had saved is kept"
+    assert [failure.attempt for failure in letter.failures or []] == [1], "it was ended while it ran"
     longer = bed.enqueue(rows, Rows(count=1), kill_after="5h")
     bed.drain()
     assert bed.status(longer).state is State.SUCCEEDED
@@ -211,6 +212,9 @@ def test_a_job_that_waits_in_the_chain_is_killed_on_its_date_and_not_when_it_is_
     assert bed.status(job).state is State.RETRYING
     bed.advance("7s")
     assert bed.status(job).state is State.KILLED
+    (letter,) = bed.dead_letters()
+    tried = [(failure.kind, failure.attempt) for failure in letter.failures or []]
+    assert tried == [("builtins.ConnectionError", 1), ("killed", 0)], "no second attempt was begun"
 
 
 def test_a_child_never_outlives_the_kill_date_of_its_parent(bed: Testbed) -> None:

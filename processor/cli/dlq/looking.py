@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from processor.cli.dlq.choosing import ALL, STATES, Wanted, filter_options
-from processor.cli.output import Column, Output, moment, output_options, show
+from processor.cli.output import Column, Output, moment, output_options, show, show_lines
 from processor.cli.target import Target, target_options
 from processor.cli.wording import age, count
 
@@ -147,7 +147,7 @@ def show_(out: Output, target: Target, name: str) -> None:
         out.line("")
         attempt = f"attempt {failure['attempt']}" if failure["attempt"] else "failure"
         out.line(f"{attempt}, {moment(failure['at'])}, {show(failure['worker'] or '-')}", "dim")
-        out.line(show(f"{failure['kind']}: {failure['message']}"), "bad")
+        out.line("\n  ".join(show_lines(f"{failure['kind']}: {failure['message']}")), "bad")
         for line in failure["traceback"].rstrip().splitlines():
             out.line(show(line), "dim")
     others = [str(other.address) for other in rows if other.address != row.address]

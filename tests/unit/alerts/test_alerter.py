@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from processor.alerts.alerter import Alerter
-from processor.alerts.delivery import AlertUndelivered, deliver
+from processor.alerts.delivery import AlertRefused, AlertUndelivered, deliver
 from processor.alerts.routing import folded
 from processor.broker.base import Batch, OutRecord, PartitionFault, Reader, TopicPartition, TopicSpec
 from processor.broker.memory import MemoryBroker
@@ -30,12 +30,17 @@ class Receiver:
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
+        self.answer = 204
+        self.asked = 0
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                outer.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-                self.send_response(204)
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.asked += 1
+                if outer.answer < 300:
+                    outer.bodies.append(body)
+                self.send_response(outer.answer)
                 self.end_headers()
 
             def log_message(self, *_: Any) -> None:
@@ -82,9 +87,9 @@ def tell(broker: MemoryBroker, place: int) -> None:
 class Running:
     """An alerter on a thread of its own."""
 
-    def __init__(self, broker: MemoryBroker, url: str) -> None:
-        rule = AlertRule.model_validate({"name": "r", "to": [url], "fold": "0s"})
-        self.alerter = Alerter(broker, "shop", rule, pause=0.01)
+    def __init__(self, broker: MemoryBroker, *urls: str, name: str = "r", patience: float = 900.0) -> None:
+        rule = AlertRule.model_validate({"name": name, "to": list(urls), "fold": "0s"})
+        self.alerter = Alerter(broker, "shop", rule, pause=0.01, patience=patience)
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.alerter.run, args=(self.stop,), daemon=True)
         self.thread.start()
@@ -94,9 +99,9 @@ class Running:
         self.thread.join()
 
 
-def listening(broker: MemoryBroker) -> bool:
+def listening(broker: MemoryBroker, group: str = GROUP) -> bool:
     place = TopicPartition(TOPIC, 0)
-    return broker.admin().committed(GROUP, [place])[place].offset is not None
+    return broker.admin().committed(group, [place])[place].offset is not None
 
 
 def test_an_alerter_goes_on_when_another_one_comes_and_goes(broker: MemoryBroker, receiver: Receiver) -> None:
@@ -114,6 +119,50 @@ def test_an_alerter_goes_on_when_another_one_comes_and_goes(broker: MemoryBroker
     eventually(lambda: receiver.texts()[-1:] == ["alert 3"], 60, lambda: str(receiver.texts()))
     first.close()
     assert receiver.texts() == [f"alert {number}" for number in range(4)]
+
+
+def test_a_recipient_that_refuses_is_given_up_told_of_and_holds_nobody_up(
+    broker: MemoryBroker, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = Receiver()
+    gone.answer = 404
+    others = Receiver()
+    running = [
+        Running(broker, gone.url, receiver.url, patience=0.5),
+        Running(broker, others.url, name="ops"),
+    ]
+    for group in (GROUP, "shop.alerters.ops"):
+        eventually(lambda group=group: listening(broker, group), 60, "it begins")  # type: ignore[misc]  # no stub of it
+    tell(broker, 0)
+    eventually(lambda: others.texts()[-1:] != ["alert 0"] and len(others.texts()) == 2, 60, lambda: str(others.texts()))
+    assert others.texts()[1] == f"{gone.url.removesuffix('/hook')}, of alert rule r, does not get 1 alerts: " + (
+        f"{gone.url.removesuffix('/hook')} answers 404 Not Found"
+    )
+    assert receiver.texts() == ["alert 0"], "another recipient of the rule gets it once, and nothing about its own rule"
+    asked = gone.asked
+    assert asked >= 2, "it is tried again for a while"
+    tell(broker, 1)
+    eventually(lambda: receiver.texts()[-1:] == ["alert 1"], 60, "the rule goes on")
+    eventually(lambda: running[0].alerter.given_up == 2, 60, "both were given up")
+    assert gone.asked == asked + 1, "one that was given up is asked once"
+    gone.answer = 204
+    tell(broker, 2)
+    eventually(lambda: gone.texts() == ["alert 2"], 60, lambda: str(gone.texts()))
+    for each in running:
+        each.close()
+    assert receiver.texts() == ["alert 0", "alert 1", "alert 2"]
+    assert caplog.text.count("alerts.given_up") == 2
+    gone.close()
+    others.close()
+
+
+@pytest.mark.parametrize(("answer", "refused"), [(400, True), (302, True), (429, False), (503, False)])
+def test_an_answer_tells_whether_another_try_may_help(receiver: Receiver, answer: int, refused: bool) -> None:
+    receiver.answer = answer
+    digests = folded([AlertRecord("killed", "job-1", 1, "w", "x")])
+    with pytest.raises(AlertUndelivered) as raised:
+        deliver(receiver.url, digests, namespace="shop", rule="r", delivery="d", secret="")
+    assert isinstance(raised.value, AlertRefused) is refused
 
 
 class FaultyReader:

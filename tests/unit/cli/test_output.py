@@ -105,6 +105,11 @@ def test_what_a_job_carries_cannot_drive_the_terminal() -> None:
     assert [show(value) for value in (None, False, 0.5, State.DEAD, "ä")] == ["-", "no", "0.5", "dead", "ä"]
 
 
+def test_what_has_more_than_one_line_is_shown_so_and_indented_as_one_fact() -> None:
+    result = run(lambda out: out.facts({"id": "job-1", "error": "Boom: line one\r\nstate  succeeded\n\x1b[2J"}))
+    assert result.stdout == "id     job-1\nerror  Boom: line one\n       state  succeeded\n       \\x1b[2J\n"
+
+
 def test_moments_are_utc() -> None:
     assert moment(1_767_225_600_000) == "2026-01-01 00:00:00Z"
     assert moment(None) == "-"
