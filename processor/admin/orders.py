@@ -12,7 +12,7 @@ from processor.broker.base import Broker, OutRecord, Producer
 from processor.client.orders import cancelling, give, send
 from processor.clock import Clock, SystemClock
 from processor.core.audit import RESUME, noted
-from processor.core.control import JOB, PAUSE, QUEUE, RETRY, TYPE, Change, ControlTable
+from processor.core.control import JOB, PAUSE, QUEUE, RETRY, TYPE, ControlTable, change_of
 from processor.errors import OrderRefused, RecordError, UnknownQueue
 from processor.identity import operator
 from processor.job import Job, Lane
@@ -49,9 +49,8 @@ def orders_now(broker: Broker, namespace: str) -> ControlTable:
     """
     table = ControlTable()
     for record in read_to_end(broker, partitions_of(broker, [topics.control_topic(namespace)])):
-        key, value = record.key(), record.value()
         try:
-            table.apply(Change((key or b"").decode(), None if value is None else codec.decode_control(value)))
+            table.apply(change_of(record.key() or b"", record.value(), record.headers()))
         except (RecordError, UnicodeDecodeError):
             # One order of a newer version must not hide all others.
             continue

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 from processor import events
 from processor.broker.base import Broker, Reader, TopicPartition
-from processor.core.control import Change
+from processor.core.control import Change, change_of
 from processor.errors import BrokerError, RecordError
 from processor.runtime import Runtime
-from processor.wire.codec import decode_control
 from processor.wire.topics import control_topic
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def _change(record: Record) -> Change | None:
     if key is None:
         return None
     try:
-        return Change(key.decode(), None if value is None else decode_control(value))
+        return change_of(key, value, record.headers())
     except (RecordError, UnicodeDecodeError) as error:
         # One order that cannot be read must not keep the worker from all others.
         log.error("control.unreadable", extra={"offset": record.offset(), "error": str(error)})

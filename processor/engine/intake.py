@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from processor import events
 from processor.broker.base import OutRecord, Record
-from processor.core.idempotency import content_check, life_of
+from processor.core.idempotency import FINAL_HOP, content_check, life_of
 from processor.core.live import LiveView
 from processor.core.ordering import Again, Spilled
 from processor.core.process_deaths import deaths_of
@@ -16,6 +16,7 @@ from processor.engine.dispatch import Dispatch
 from processor.engine.precedents import may_be_second
 from processor.engine.queue_partition import LaneState, PartitionPhase, QueuePartition
 from processor.engine.refetch import Refetch
+from processor.engine.settled_orders import settle
 from processor.engine.state import EngineState
 from processor.errors import RecordError
 from processor.job import Job, Progress, Step, StepPhase
@@ -228,6 +229,8 @@ class Intake:
         engine = self._engine
         lane.complete(offset)
         engine.counters.events["dropped_copies"] += 1
+        if lane.number.marks.seen(job.id, job.life, FINAL_HOP):
+            settle(engine, lane.number, job.id, job.life)
         if view is not None and view.ended and view.progress is not None:
             final = decode_checkpoint(view.progress).final
             if final is not None:

@@ -173,6 +173,7 @@ class Worker:
         busy += self._fetch()
         self._flush_if_due(now, idle=not busy)
         self.timers.turn(now)
+        self.operators.burials.turn(now)
         if self.timers.too_many_abandoned:
             self.recycle()
         self.watchdog.turn(now)

@@ -18,6 +18,7 @@ from processor.core.idempotency import FINAL_HOP
 from processor.core.outcome import Ended
 from processor.engine.attempt import Stop
 from processor.engine.queue_partition import PartitionPhase
+from processor.engine.settled_orders import Burials, give_again
 from processor.job import Job
 from processor.states import State
 from processor.wire.codec import decode_job, decode_live_job, encode
@@ -44,6 +45,7 @@ class Operators:
         self._dispatch = dispatch
         self._outcomes = outcomes
         self._ownership = ownership
+        self.burials = Burials(engine)
         self.informed = False
         """Everything that operators wanted when this worker started is known."""
 
@@ -51,7 +53,8 @@ class Operators:
         """Fold what was read, and act on it."""
         gate = self._engine.gate
         for change in news.changes:
-            gate.control.apply(change)
+            if not gate.control.apply(change):
+                self._restore(change.target)
             log.info("control.heard", extra=_fields(change))
         self._rest(gate.control.paused_queues)
         self.informed = self.informed or news.caught_up
@@ -62,10 +65,16 @@ class Operators:
                 # It stays in the table, so the gate knows of it when the job's turn comes.
                 log.exception("control.not_done", extra=_fields(change))
 
+    def _restore(self, target: str) -> None:
+        """An order was given just when the one before it was buried: compaction would keep the tombstone alone."""
+        number, order = self.burials.number(), self._engine.gate.control.job_order(target.removeprefix(JOB))
+        if number is not None and order is not None:
+            give_again(self._engine, number, order)
+
     def _act_on(self, change: Change) -> None:
         if change.target.startswith(TYPE):
             self._type_changed(change.target[len(TYPE) :])
-        elif change.target.startswith(JOB) and change.record is not None:
+        elif change.target.startswith(JOB) and change.record is not None and not change.record.settled:
             self._job_ordered(change.target[len(JOB) :], change.record)
 
     def _rest(self, resting: frozenset[str]) -> None:

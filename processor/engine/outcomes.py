@@ -29,6 +29,7 @@ from processor.engine.dispatch import Dispatch
 from processor.engine.moving import Moving, with_children
 from processor.engine.parked import look_again_at
 from processor.engine.queue_partition import PartitionPhase, QueuePartition
+from processor.engine.settled_orders import settle
 from processor.engine.state import EngineState
 from processor.engine.stops import name_of, stopped
 from processor.job import ErrorInfo, Progress
@@ -221,6 +222,7 @@ class Outcomes:
         if attempt.derived:
             number.marks.put(end_mark(job, now, attempt.origin))
         tell_of_end(engine, attempt, now)
+        settle(engine, number, job.id, job.life)
         self.moving.put(number, job, writes, children)
         if job.life > 1 and not writes.later:
             # The mark of an earlier life that waited for its retry, which this one made pointless.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from processor.core.control import PAUSED_TYPE
 from processor.dead_reasons import DeadReason
+from processor.engine.settled_orders import settle
 from processor.job import Job
 from processor.states import State
 from processor.wire.codec import decode_job, decode_live_job
@@ -79,6 +80,7 @@ class ParkedJobs:
             return
         becomes = fate(self._engine, job, record, now_ms)
         if becomes is Fate.GOES_ON:
+            settle(self._engine, number, job.id, job.life)
             self._ownership.restart(number, job, record.job, view)
         elif becomes is Fate.GIVEN_UP:
             attempt = self._ownership.resumed(number, job, record.job, view)

@@ -201,6 +201,8 @@ class ControlRecord(NamedTuple):
     """Of a job that waits for its retry: its job type."""
     seen: int = 0
     """Of `retry`: when the job began to wait, as its status said (clock of its worker); later waits are not meant."""
+    settled: int = 0
+    """Of a job: when its owner did what the order says, milliseconds since the epoch; 0: not yet."""
 
 
 class ScheduleRecord(NamedTuple):

@@ -9,7 +9,12 @@ import pytest
 from processor.admin.jobs import list_jobs
 from processor.admin.orders import Operator, cancel, go_on, pause, resume, target_of
 from processor.admin.queues import list_queues, plan_seek, seek
+from processor.admin.reading import partitions_of, read_to_end
+from processor.client.orders import give
+from processor.core.control import KEPT_MS, change_of
 from processor.states import State
+from processor.wire.records import ControlRecord
+from processor.wire.topics import control_topic
 from tests.integration.fleet import Fleet
 from tests.integration.jobs_app import QUEUE
 from tests.waiting import eventually
@@ -129,6 +134,30 @@ def test_a_delayed_job_waits_in_the_chain(fleet: Fleet) -> None:
     assert status.state is State.SUCCEEDED
     assert status.at / 1000 - began >= 3.0, "never early"
     assert not [line for line in fleet.ledger() if line["job"] == never.id]
+
+
+def test_orders_about_jobs_are_settled_and_buried(fleet: Fleet) -> None:
+    topic = control_topic(fleet.namespace)
+
+    def orders() -> dict[str, ControlRecord | None]:
+        places = partitions_of(fleet.broker, [topic])
+        changes = (change_of(r.key() or b"", r.value(), r.headers()) for r in read_to_end(fleet.broker, places))
+        return {change.target: change.record for change in changes}
+
+    now = time.time_ns() // 1_000_000
+    old = ControlRecord("job:old", "cancel", now - 2 * KEPT_MS, "ada@desk", life=1, settled=now - KEPT_MS - 1)
+    producer = fleet.broker.producer()
+    give(producer, fleet.namespace, old, 10.0)
+    producer.close()
+    job = fleet.append("walk", {"items": 10, "pause": 0.01})
+    fleet.flush()
+    cancel(fleet.broker, fleet.namespace, job.id, WHO)
+    fleet.start_ready("a")
+    assert fleet.end_of(job.id).state is State.CANCELLED
+    eventually(lambda: orders()["job:old"] is None, 30, fleet.describe)
+    order = orders()[f"job:{job.id}"]
+    assert order is not None
+    assert order.settled >= now
 
 
 def test_seek_passes_over_what_waits(fleet: Fleet) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from processor import texts
 from processor.cli import wording
 from processor.job import LoopProgress
 
@@ -22,8 +23,8 @@ def test_progress_sizes_and_counts() -> None:
     assert wording.progress(2.5, None) == "2.5"
     assert wording.progress(12, 10) == "12 of 10 (100 %)"
     assert [wording.size(count) for count in (5, 3500, 5 * 2**20, 2**40)] == ["5 B", "3.4 KiB", "5.0 MiB", "1024.0 GiB"]
-    assert [wording.count(amount, "job") for amount in (0, 1, 2)] == ["0 jobs", "1 job", "2 jobs"]
-    assert wording.count(12_000, "job") == "12,000 jobs"
+    assert [texts.count(amount, "job") for amount in (0, 1, 2)] == ["0 jobs", "1 job", "2 jobs"]
+    assert texts.count(12_000, "job") == "12,000 jobs"
 
 
 def test_loops_on_one_line() -> None:

@@ -70,7 +70,9 @@ RECORDS: dict[type[Any], st.SearchStrategy[Any]] = {
         st.none() | errors, maybe_number, maybe_number, maybe_text, st.none() | moment, st.none() | count,
         st.none() | moment, st.none() | moment,
     ),
-    ControlRecord: st.builds(ControlRecord, text, text, moment, text, text, count, text, count, text, moment),
+    ControlRecord: st.builds(
+        ControlRecord, text, text, moment, text, text, count, text, count, text, moment, moment
+    ),
     AlertRecord: st.builds(AlertRecord, text, text, moment, text, text, text, text, text),
     AuditRecord: st.builds(AuditRecord, text, text, moment, text, text, text, count, text),
     DedupeMark: st.builds(DedupeMark, text, count, count, moment, moment, text, moment, count),
