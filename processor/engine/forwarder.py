@@ -135,7 +135,7 @@ class Forwarder(Role[Load]):
         if not self._rungs or ready > 2 * FLUSH_RECORDS:
             return 0
         now_ms = self._clock.now_ms()
-        moving = self._in_flight is not None or any(
+        moving = self._flush.in_flight is not None or any(
             rung.leaves is not None and rung.leaves <= now_ms for rung in self._rungs.values()
         )
         batch = self._reader.fetch(FETCH if moving else PEEK, 0.0)
