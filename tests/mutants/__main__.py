@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.mutants.rules import MUTANTS, Mutant
 
 ROOT = Path(__file__).parent.parent.parent
-WHERE = ("tests/unit/engine", "tests/unit/test_context.py", "tests/unit/test_replay.py", "tests/unit/test_schedules.py")
+WHERE = ("tests/unit/engine", "tests/unit/context", "tests/unit/admin", "tests/unit/testing")
 """Where the tests stand that bear the rules' names."""
 LIMIT = 300.0
 """Seconds; a mutant that hangs is noticed."""

@@ -49,7 +49,7 @@ from processor.wire.headers import is_derived
 from processor.wire.records import StatusRecord
 from processor.wire.settings import Settings
 from processor.wire.topics import jobs_topic, status_topic
-from tests.unit.recording_port import JOB, RecordingPort
+from tests.unit.context.recording_port import JOB, RecordingPort
 
 
 class Import(BaseModel):

@@ -36,7 +36,7 @@ from processor.testing.fleet import TestbedError
 from processor.wire.codec import decode_job, encode
 from processor.wire.names import ID_BYTES, KEY_BYTES, NAME_BYTES, fault_of_id, is_id
 from tests.unit.cli.shop import Shop as CliShop
-from tests.unit.recording_port import JOB, RecordingPort
+from tests.unit.context.recording_port import JOB, RecordingPort
 from tests.unit.test_app import Import, Shop, shop
 
 __all__ = ["shop"]  # the fixture

@@ -19,7 +19,7 @@ from processor import events
 from processor.context import Context
 from processor.logs import LINE, JsonLines, Lines, TextLines, configure
 from tests.integration.bad_jobs import RAISED, Chatty, Mute, Speechless
-from tests.unit.recording_port import RecordingPort
+from tests.unit.context.recording_port import RecordingPort
 
 
 class Cursed:

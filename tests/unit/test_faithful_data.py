@@ -43,7 +43,7 @@ from processor.payloads import PayloadCodec
 from processor.testing import Testbed
 from processor.testing.fleet import TestbedError
 from processor.typed_json import TypedJson, Unfaithful
-from tests.unit.recording_port import RecordingPort
+from tests.unit.context.recording_port import RecordingPort
 
 BERLIN = ZoneInfo("Europe/Berlin")
 

@@ -1,4 +1,4 @@
-"""The rules of one attempt, one by one. How they work together under interruptions: test_context_resume."""
+"""The rules of one attempt, one by one. How they work together under interruptions: test_resuming."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from processor.errors import (
     StepChanged,
 )
 from processor.job import Job, LoopProgress, Progress, Step, StepPhase
-from tests.unit.recording_port import JOB, Log, RecordingPort
+from tests.unit.context.recording_port import JOB, Log, RecordingPort
 
 
 class Tally(BaseModel):

@@ -15,7 +15,7 @@ from processor.clock import ManualClock
 from processor.context import AsyncContext, Context, StepInDoubt
 from processor.errors import JobYielded
 from processor.job import Step, StepPhase
-from tests.unit.recording_port import Crash, Log, RecordingPort
+from tests.unit.context.recording_port import Crash, Log, RecordingPort
 
 quick = settings(max_examples=150, derandomize=True, deadline=None)
 
