@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from processor.errors import ProcessorError
+from processor.cli.output import Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +60,7 @@ def broker() -> None:
 @_json
 def start(data_dir: Path, port: int, brokers: str | None, version: str | None, as_json: bool) -> None:
     """Start it in the background; an already running one is left alone."""
-    with _told():
+    with Output().errors():
         kafka = _cluster(data_dir, port, brokers, version)
         if not kafka.is_running():
             kafka.start(detached=True)
@@ -75,7 +73,7 @@ def stop(data_dir: Path) -> None:
     """Stop it. Its data stays."""
     from processor.broker.dev import DevBroker
 
-    with _told():
+    with Output().errors():
         kafka = DevBroker.at(data_dir)
         if kafka.is_running():
             kafka.stop()
@@ -91,7 +89,7 @@ def status(data_dir: Path, as_json: bool) -> None:
     """Say whether it runs, and where. Exit code 3 if it does not."""
     from processor.broker.dev import DevBroker
 
-    with _told():
+    with Output().errors():
         kafka = DevBroker.at(data_dir)
         _show(kafka, as_json=as_json)
         if not kafka.is_running():
@@ -106,7 +104,7 @@ def run(data_dir: Path, port: int, brokers: str | None, version: str | None) -> 
     import threading
 
     ended = threading.Event()
-    with _told(), _cluster(data_dir, port, brokers, version) as kafka:
+    with Output().errors(), _cluster(data_dir, port, brokers, version) as kafka:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
         _show(kafka, as_json=False)
@@ -152,15 +150,3 @@ def _show(kafka: DevBroker, *, as_json: bool) -> None:
         click.echo(f"Kafka {state['version']} at {state['bootstrap']}  (data: {state['data']})")
     else:
         click.echo(f"not running  (data: {state['data']})")
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Turn an error of ours into its message, its hint and its exit code, without a traceback."""
-    try:
-        yield
-    except ProcessorError as error:
-        click.echo(f"error: {error}", err=True)
-        if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
-        sys.exit(error.exit_code)

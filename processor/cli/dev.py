@@ -2,7 +2,8 @@
 installed; one Ctrl-C stops all.
 
 The worker is a process of its own, always in the same slot: a restart takes its numbers again at once, and its running
-jobs go on where they were. A module that does not import is told of, and tried again at the next save.
+jobs go on where they were. It tells which files it has loaded: a save of one of them restarts it, no other does. While
+it does not run, because a module does not import, any save below the folder of the app tries again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,23 +25,23 @@ import click
 
 from processor.cli.broker import DEFAULT_PORT, default_data_dir, show_fetch
 from processor.cli.output import Output
+from processor.cli.saves import Saves
 from processor.errors import DefinitionError
+from processor.process.starter import READY
 
 if TYPE_CHECKING:
     from processor.broker.dev import DevBroker
 
 SLOT = "dev"
 _LOOK_EVERY = 0.3
+SAY_EVERY = 3.0
+"""Seconds after which a start that goes on is told of again."""
 _STOP_SECONDS = 15.0
 _BOOTSTRAP = "PROCESSOR_KAFKA__BOOTSTRAP"
 _DASHBOARD = ("argon2", "fastapi", "jinja2", "sqlalchemy", "uvicorn")
 """What the dashboard needs: without them there is none."""
 _FOUND_ANYWAY = {f"localhost:{DEFAULT_PORT}", f"127.0.0.1:{DEFAULT_PORT}"}
 """Where clients look unless they are told."""
-_NOT_SOURCES = {"__pycache__", "node_modules", "site-packages", "build", "dist"}
-
-Stamps = dict[Path, int]
-"""When each file was changed, nanoseconds."""
 
 
 @click.command()
@@ -61,11 +63,11 @@ def dev(app_path: str, bootstrap: str | None, data_dir: Path, debug: bool, port:
     """Broker, topics and worker in one; the worker restarts when a file beside the module is saved."""
     with Output(debug=debug).errors(), contextlib.ExitStack() as stack:
         signal.signal(signal.SIGTERM, _interrupt)
-        folder = source_folder(app_path)
+        saves = Saves(source_folder(app_path))
         if bootstrap is None:
             bootstrap = stack.enter_context(_local_kafka(data_dir, port))
         _say(f"Kafka at {bootstrap}")
-        _say(f"watching {folder} for saves; Ctrl-C stops all")
+        _say("the worker restarts when a file that it has loaded is saved; Ctrl-C stops all")
         _say("in another terminal:")
         if bootstrap not in _FOUND_ANYWAY:
             _say(f"  export {_BOOTSTRAP}={bootstrap}")
@@ -79,7 +81,7 @@ def dev(app_path: str, bootstrap: str | None, data_dir: Path, debug: bool, port:
         else:
             stack.callback(dashboard.stop)
         with contextlib.suppress(KeyboardInterrupt):
-            run(worker, folder, dashboard)
+            run(worker, saves, dashboard)
         _say("stopping; Ctrl-C again stops at once")
 
 
@@ -92,8 +94,11 @@ class DevWorker:
         self._environment = {**os.environ, _BOOTSTRAP: bootstrap}
         self._app_path = app_path
         self._process: subprocess.Popen[bytes] | None = None
-        self._ready: int | None = None
-        """Becomes readable when the worker is ready, or gone."""
+        self._pipe: int | None = None
+        """What the worker tells (`processor.process.starter`)."""
+        self._told = b""
+        self._loaded: set[Path] = set()
+        self._is_new = False
 
     @property
     def program(self) -> str:
@@ -108,17 +113,18 @@ class DevWorker:
         from processor.demo.fleet import tied_command
 
         apply = tied_command(["topics", "apply", "--app", self._app_path])
-        code = subprocess.run(apply, env=self._environment, stdout=subprocess.DEVNULL, check=False).returncode
+        with patiently("the topics are made"):
+            code = subprocess.run(apply, env=self._environment, stdout=subprocess.DEVNULL, check=False).returncode
         if code:
             return code
-        arguments = ["worker", self._app_path, "--bootstrap", self._bootstrap, "--no-supervise", "--instance", SLOT]
+        arguments = ["worker", self._app_path, "--bootstrap", self._bootstrap, "--no-supervise", "--log-jobs"]
         self._listen_to(None)
         ready, tells = os.pipe()
         os.set_blocking(ready, False)
         try:
             # A session of its own: Ctrl-C is ours, and a second signal to the worker would end it at once.
             self._process = subprocess.Popen(
-                tied_command([*arguments, "--ready-fd", str(tells)]),
+                tied_command([*arguments, "--instance", SLOT, "--ready-fd", str(tells)]),
                 env=self._environment,
                 start_new_session=True,
                 pass_fds=[tells],
@@ -130,19 +136,30 @@ class DevWorker:
 
     def is_ready(self) -> bool:
         """Whether it has become ready since this was last asked."""
-        if self._ready is None:
-            return False
-        try:
-            told = os.read(self._ready, 1)
-        except BlockingIOError:
-            return False
-        self._listen_to(None)
-        return told == b"r"
+        became_ready = False
+        while self._pipe is not None:
+            try:
+                told = os.read(self._pipe, 65_536)
+            except BlockingIOError:
+                break
+            *lines, self._told = (self._told + told).split(b"\n")
+            became_ready = became_ready or READY in lines
+            files = {Path(os.fsdecode(line)) for line in lines if line != READY}
+            if files:
+                self._loaded = files | (set() if self._is_new else self._loaded)
+                self._is_new = False
+            if not told:
+                self._listen_to(None)
+        return became_ready
+
+    def loaded(self) -> set[Path] | None:
+        """The files that it has loaded; while it starts, those of the one before. None: it does not run."""
+        return None if self._process is None or not self._loaded else self._loaded
 
     def _listen_to(self, descriptor: int | None) -> None:
-        if self._ready is not None:
-            os.close(self._ready)
-        self._ready = descriptor
+        if self._pipe is not None:
+            os.close(self._pipe)
+        self._pipe, self._told, self._is_new = descriptor, b"", True
 
     def ended(self) -> int | None:
         """The exit code of a worker that ended by itself; None if it runs or was never started."""
@@ -208,9 +225,8 @@ def has_dashboard() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in _DASHBOARD)
 
 
-def run(worker: DevWorker, folder: Path, dashboard: DevDashboard | None = None) -> None:
+def run(worker: DevWorker, saves: Saves, dashboard: DevDashboard | None = None) -> None:
     """Restart the worker, and the dashboard, at every save, until interrupted."""
-    seen = stamps(folder)
     code: int | None = worker.start()
     if code:
         _say("that keeps the app from starting: mend it, and start again")
@@ -218,20 +234,23 @@ def run(worker: DevWorker, folder: Path, dashboard: DevDashboard | None = None) 
     if dashboard is not None:
         _say("the dashboard, for this machine alone, tells its address when it is there")
         dashboard.start()
+    starts = Patience("the worker starts")
     while True:
         time.sleep(_LOOK_EVERY)
         if worker.is_ready():
+            starts.over()
             _say(f"ready: now run `{worker.program}` in another terminal")
+        starts.look()
         code = worker.ended()
         if code is not None:
             _say(f"the worker ended with exit code {code}; the next save starts it again")
             worker.forget()
-        now = stamps(folder)
-        if now != seen:
-            changed = sorted(path for path in seen.keys() | now.keys() if seen.get(path) != now.get(path))
+            starts.over()
+        changed = saves.look(worker.loaded())
+        if changed:
             _say(f"{', '.join(path.name for path in changed[:3])} saved: the worker restarts")
-            seen = now
             worker.restart()
+            starts = Patience("the worker starts")
             if dashboard is not None:
                 dashboard.start()
 
@@ -256,25 +275,6 @@ def source_folder(app_path: str) -> Path:
     return Path(spec.origin).resolve().parent
 
 
-def stamps(folder: Path) -> Stamps:
-    """When each source file below a folder was last changed."""
-    found: Stamps = {}
-    for path in _sources(folder):
-        with contextlib.suppress(FileNotFoundError):  # an editor replaces files
-            found[path] = path.stat().st_mtime_ns
-    return found
-
-
-def _sources(folder: Path) -> Iterator[Path]:
-    for path in folder.iterdir():
-        if path.name.startswith(".") or path.name in _NOT_SOURCES:
-            continue
-        if path.is_dir() and not path.is_symlink() and not (path / "pyvenv.cfg").exists():
-            yield from _sources(path)
-        elif path.suffix == ".py":
-            yield path
-
-
 @contextlib.contextmanager
 def _local_kafka(data_dir: Path, port: int | None) -> Iterator[str]:
     """The local Kafka of `processor broker`: one that runs already is used and left running.
@@ -297,9 +297,51 @@ def _local_kafka(data_dir: Path, port: int | None) -> Iterator[str]:
     if kafka.is_running():
         yield kafka.bootstrap
         return
-    _say("a local Kafka starts")
-    with kafka:
+    try:
+        with patiently("a local Kafka starts"):
+            kafka.start()
         yield kafka.bootstrap
+    finally:
+        kafka.stop()
+
+
+class Patience:
+    """Says again and again that something is still under way, so that nobody sits before a silent screen."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._began = self._said = time.monotonic()
+        self._is_over = False
+        _say(text)
+
+    def look(self) -> None:
+        """Say so, if it is time."""
+        now = time.monotonic()
+        if not self._is_over and now - self._said >= SAY_EVERY:
+            self._said = now
+            _say(f"{self._text}: {now - self._began:.0f} s")
+
+    def over(self) -> None:
+        """It is done."""
+        self._is_over = True
+
+
+@contextlib.contextmanager
+def patiently(text: str) -> Iterator[None]:
+    """What is done here may take a while, and this thread waits for it."""
+    patience, over = Patience(text), threading.Event()
+
+    def look() -> None:
+        while not over.wait(_LOOK_EVERY):
+            patience.look()
+
+    looker = threading.Thread(target=look, name="patience", daemon=True)
+    looker.start()
+    try:
+        yield
+    finally:
+        over.set()
+        looker.join()
 
 
 def _say(text: str) -> None:

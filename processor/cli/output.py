@@ -145,7 +145,8 @@ class Output:
                 raise
             self.error(error)
             sys.exit(error.exit_code)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
+            self.note(str(interrupt) or "interrupted")
             sys.exit(INTERRUPTED)
         except BrokenPipeError:
             # The reader has seen enough (`| head`). Python would complain once more when it flushes at exit.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from processor.engine.config import WorkerConfig
     from processor.process.probes import Address
     from processor.process.slots import Slot
+    from processor.process.starter import Starter
     from processor.process.stop_signals import StopSignals
     from processor.wire.settings import Settings
 
@@ -35,10 +36,11 @@ class Flags:
     http: str | None
     grace: str | None
     log_format: str
+    log_jobs: bool
     bootstrap: str | None
     supervise: bool
     ready_fd: int | None = None
-    """A pipe of whoever started this: told once when the worker is ready."""
+    """A pipe of whoever started this: told when the worker is ready, and what it has loaded."""
 
     def overrides(self) -> dict[str, Any]:
         """The flags that are settings."""
@@ -64,6 +66,7 @@ class Flags:
 @click.option("--http", metavar="[HOST:]PORT", help="Probes and metrics; process i listens on PORT + i.")
 @click.option("--grace", metavar="TIME", help="How long a stop waits for running jobs to save and yield, e.g. 30s.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--log-jobs", is_flag=True, help="A log line for each job that ends, not only for those that fail.")
 @click.option("--bootstrap", metavar="HOST:PORT", help="Kafka brokers to ask first.")
 @click.option(
     "--supervise/--no-supervise", default=True, help="Start a worker that dies again (default), or end with it."
@@ -90,6 +93,7 @@ def _run(flags: Flags) -> int:
     from processor.process.probes import parse_address
     from processor.process.service import ServeOptions, worker_config
     from processor.process.slots import take_slots
+    from processor.process.starter import Starter
     from processor.process.stop_signals import StopSignals
     from processor.process.supervisor import Supervisor
     from processor.process.threads import warn_of_threads
@@ -103,6 +107,9 @@ def _run(flags: Flags) -> int:
     write_lines_at_once()
     app = load_app(flags.app_path)
     warn_of_threads(signals.thread)
+    starter = None if flags.ready_fd is None else Starter(flags.ready_fd)
+    if starter is not None:
+        starter.tell_of_files()
     # Before any fork, so that no child needs to: importing makes no client and no thread.
     importlib.import_module("processor.broker.kafka")
     settings = _settings(app, flags)
@@ -113,6 +120,7 @@ def _run(flags: Flags) -> int:
         app_path=app_path,
         folder=folder,
         http=http,
+        log_jobs=flags.log_jobs,
         log_format=flags.log_format,
     )
     count = settings.worker.processes if flags.supervise else 1
@@ -121,7 +129,7 @@ def _run(flags: Flags) -> int:
     config = worker_config(app, settings, slots[0].name, options)
     _summary(flags, settings, config, slots, http)
     if not forks:
-        return _serve(app, settings, config, flags.app_path, http, signals, lambda: _tell(flags.ready_fd))
+        return _serve(app, settings, config, flags.app_path, http, signals, _ready(starter))
 
     def serve(index: int, slot: Slot, on_ready: Callable[[], None], signals: StopSignals) -> int:
         address = None if http is None else http.plus(index)
@@ -157,10 +165,8 @@ def _serve(
     raise AssertionError("errors() exits or raises")
 
 
-def _tell(descriptor: int | None) -> None:
-    if descriptor is not None:
-        os.write(descriptor, b"r")
-        os.close(descriptor)
+def _ready(starter: Starter | None) -> Callable[[], None]:
+    return (lambda: None) if starter is None else starter.ready
 
 
 def _broker(settings: Settings) -> Broker:

@@ -113,7 +113,7 @@ def _close_all() -> None:
         _name(client.namespace, left)
     _over = True
     if interrupt is not None:
-        raise interrupt
+        sys.stderr.write("processor: interrupted\n")
 
 
 def _name(namespace: str, left: Sequence[str]) -> None:

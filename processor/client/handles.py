@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar, overload
 
 from processor.client.async_waits import LOOK
+from processor.client.interrupts import told_in_one_line
 from processor.client.status import StatusTail
 from processor.client.track import BEGINNING, Track
 from processor.errors import DefinitionError, JobFailed, JobNotFinished, OtherJobType, ResultUnavailable
@@ -205,7 +206,9 @@ class Handle(Generic[R]):
     def _ended(self, timeout: Duration | None) -> StatusRecord:
         seconds = _seconds(timeout)
         track = self._begun()
-        return self._last(track, track.tail.wait_end(track, seconds), seconds)
+        with told_in_one_line(f"job {self.id} goes on without being waited for"):
+            ended = track.tail.wait_end(track, seconds)
+        return self._last(track, ended, seconds)
 
     async def _async_ended(self, timeout: Duration | None) -> StatusRecord:
         """As `_ended`, without a thread of its own: many may wait, and a wait that is cancelled is over at once."""

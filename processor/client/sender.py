@@ -26,6 +26,7 @@ from processor.client.backlog import PASS, BacklogGates, Limit
 from processor.client.config import ClientConfig as ClientConfig
 from processor.client.config import Pause
 from processor.client.critical import Reliability
+from processor.client.interrupts import told_in_one_line
 from processor.client.orders import cancelling, give
 from processor.client.outlet import Outlet, Ticket, failure_of, id_of
 from processor.client.outlet import keep_for_ever as keep_for_ever
@@ -254,8 +255,9 @@ class Client:
             if left <= 0 or time.monotonic() >= gives_up_at():
                 ticket.told = True
                 raise EnqueueUnconfirmed(ticket.id, f"no acknowledgement within {timeout:g} s{self._whom()}")
-            self._pause(ticket.done, min(left, _SLICE))
-            producer.poll(0)
+            with told_in_one_line(f"job {ticket.id} is not confirmed; enqueue it again with this id"):
+                self._pause(ticket.done, min(left, _SLICE))
+                producer.poll(0)
         if ticket.error is None:
             return
         self._failed.pop(ticket.id, None)  # the caller hears of it now
@@ -368,7 +370,8 @@ class Client:
         outlet, tail, bulk = self._outlet, self._tail, self._bulk
         self._outlet = self._tail = self._bulk = None
         try:
-            left = self._flush(outlet, bulk, self.config.close_timeout)
+            with told_in_one_line("what was enqueued without waiting is perhaps not sent"):
+                left = self._flush(outlet, bulk, self.config.close_timeout)
         except BrokerError as error:
             _log.error("client.flush.failed", extra={"error": str(error)})
             left = [] if outlet is None else [ticket.id for ticket in list(outlet.pending)]

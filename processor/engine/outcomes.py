@@ -32,6 +32,7 @@ from processor.engine.queue_partition import PartitionPhase, QueuePartition
 from processor.engine.settled_orders import settle
 from processor.engine.state import EngineState
 from processor.engine.stops import name_of, stopped
+from processor.engine.tellings import tell_end
 from processor.job import ErrorInfo, Progress
 from processor.states import State
 
@@ -64,7 +65,7 @@ class Outcomes:
         """As `reported`, for many: those that succeeded and saved nothing, nearly all there are, go through at once."""
         engine, ended = self._engine, self._dispatch.ended
         succeeded, now = engine.completer.succeeded, engine.clock.now_ms()
-        counters = engine.counters
+        counters, tells = engine.counters, engine.config.log_jobs
         records = size = 0
         for attempt in attempts:
             outcome, number = attempt.outcome, attempt.number
@@ -100,6 +101,8 @@ class Outcomes:
                 counters.finished[number.queue.name, job.type, "succeeded"] += 1
                 counters.ran(job.type, attempt.run_seconds)
                 self.leave(attempt)
+                if tells:
+                    tell_end(attempt, outcome)
             except Exception as error:  # noqa: BLE001  (as above)
                 engine.guard.job(attempt, error, number.outbox.mark()._replace(announces=before))
         if records:
@@ -234,6 +237,8 @@ class Outcomes:
         counters.finished[number.queue.name, job.type, name_of(outcome)] += 1
         counters.ran(job.type, attempt.run_seconds)
         self.leave(attempt)
+        if engine.config.log_jobs:
+            tell_end(attempt, outcome)
 
     def _yielded(self, attempt: Attempt) -> None:
         """Save what was reached; the offset stays open. The next owner goes on, or this one once the pause is over."""

@@ -22,6 +22,7 @@ from processor.engine.groups import Listener
 from processor.engine.intake import resume
 from processor.engine.parked import Fate, fate, look_again_at
 from processor.engine.queue_partition import PartitionPhase, QueuePartition
+from processor.engine.tellings import RestoredNumbers, names
 from processor.job import Job, Lane, StepPhase
 from processor.states import State
 from processor.wire.codec import decode_job, decode_live_job, encode
@@ -63,6 +64,7 @@ class Ownership:
         self._readers = readers
         self._hand_over = hand_over
         """Waits (bounded) until the jobs of these numbers have yielded and their last flush is committed."""
+        self._restored = RestoredNumbers()
         self._holds: dict[tuple[str, int], tuple[float, float]] = {}
         """Numbers that were held: for how many seconds, and until when a new fault counts as the same one."""
         self.leaving = False
@@ -98,7 +100,7 @@ class Ownership:
             if queue is not None:
                 numbers.append(self._engine.new_number(queue, partition))
         if numbers:
-            log.info("numbers.assigned", extra={"numbers": _names(numbers)})
+            log.info("numbers.assigned", extra={"numbers": names(numbers)})
             self._restorer.submit(numbers)
 
     def on_revoked(self, fence: Fence, partitions: Sequence[TopicPartition], membership: Membership) -> None:
@@ -108,7 +110,7 @@ class Ownership:
         numbers = self._owned(partitions)
         if not numbers:
             return
-        log.info("numbers.revoked", extra={"numbers": _names(numbers)})
+        log.info("numbers.revoked", extra={"numbers": names(numbers)})
         try:
             self.yield_numbers(numbers)
             self._hand_over(numbers)
@@ -120,7 +122,7 @@ class Ownership:
         fence.heard(None)
         self._engine.counters.events["rebalance.lost"] += 1
         numbers = self._owned(partitions)
-        log.warning("numbers.lost", extra={"numbers": _names(numbers)})
+        log.warning("numbers.lost", extra={"numbers": names(numbers)})
         self._give_up(numbers)
 
     # --- the way in ----------------------------------------------------------------------------------------------
@@ -132,6 +134,7 @@ class Ownership:
             return
         if found.error is not None:
             self.hold(number, f"restore failed: {found.error}")
+            self._tell_restored()
             return
         number.epoch = found.epoch
         number.live, number.marks = found.live, found.marks
@@ -157,18 +160,12 @@ class Ownership:
         engine.counters.sample(engine.counters.restore_seconds, found.seconds)
         engine.counters.events["restores"] += 1
         engine.counters.events["takeovers"] += found.unclean
-        log.info(
-            "number.restored",
-            extra={
-                "queue": number.queue.name,
-                "number": number.partition,
-                "epoch": number.epoch,
-                "live": len(number.live),
-                "records": found.records,
-                "unclean": found.unclean,
-                "seconds": round(found.seconds, 3),
-            },
-        )
+        self._restored.add(found)
+        self._tell_restored()
+
+    def _tell_restored(self) -> None:
+        if not any(number.phase is PartitionPhase.RESTORING for number in self._engine.numbers.values()):
+            self._restored.tell()
 
     def _count_deaths(self, number: QueuePartition) -> None:
         """The promoted jobs that a process died with: in their records, with the claim."""
@@ -381,7 +378,3 @@ class Ownership:
         if number.outbox.burials:
             number.touched = True
             self._engine.outbox_load.request_flush()
-
-
-def _names(numbers: Sequence[QueuePartition]) -> str:
-    return ",".join(f"{number.queue.name}-{number.partition}" for number in numbers)

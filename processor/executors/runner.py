@@ -15,14 +15,16 @@ from processor.context import AsyncContext, Context
 from processor.context.port import AttemptPort, StepInDoubt
 from processor.core.deadlines import is_killed
 from processor.core.failures import error_info
-from processor.core.outcome import Ended, Failed, Lost, Outcome, Parked, Yielded, succeeded
+from processor.core.outcome import Discarded, Ended, Failed, Lost, Outcome, Parked, Retried, Yielded, succeeded
 from processor.core.verdict import judged
 from processor.dead_reasons import DeadReason
 from processor.engine.registry import RunnableJob
 from processor.errors import HandlerMistake, JobInterrupted, NewerRecord, ProcessEnded
+from processor.job import ErrorInfo
 from processor.signals import runs_here
 from processor.states import State
 from processor.texts import message_of, place_of, shown
+from processor.wire.durations import format_duration
 
 log = events.logger("processor.job")
 
@@ -127,7 +129,9 @@ def unread(attempt: Running, error: BaseException) -> Outcome:
     if isinstance(error, NewerRecord):
         until = attempt.clock.now_ms() + int(attempt.patience * 1000)
         return Parked(State.WAITING, message_of(error), until)
-    return Failed(error_info(error), DeadReason.BAD_PAYLOAD)
+    info = error_info(error)
+    _tell(attempt, info)
+    return Failed(info, DeadReason.BAD_PAYLOAD)
 
 
 def outcome_of(attempt: Running, error: BaseException) -> Outcome:
@@ -155,6 +159,21 @@ def _outcome_of(attempt: Running, error: BaseException) -> Outcome:
     if isinstance(error, StepInDoubt):
         return Parked(State.IN_DOUBT, message_of(error))
     info = error_info(error)
+    if isinstance(error, HandlerMistake):
+        _tell(attempt, info)
+        return Failed(info, DeadReason.HANDLER_MISTAKE)
+    outcome = judged(attempt.runnable.options.retry, attempt.job, error, attempt.clock.now_ms(), info)
+    _tell(attempt, info, outcome)
+    return outcome
+
+
+def _tell(attempt: Running, info: ErrorInfo, outcome: Outcome | None = None) -> None:
+    """One line: what, where, and what comes of it."""
+    then = "dead letter"
+    if isinstance(outcome, Retried):
+        then = f"retry in {format_duration(max(1, round(outcome.delay)))}"
+    elif isinstance(outcome, Discarded | Parked):
+        then = type(outcome).__name__.lower()
     log.warning(
         "job.failed",
         extra={
@@ -162,8 +181,6 @@ def _outcome_of(attempt: Running, error: BaseException) -> Outcome:
             "job_type": attempt.job.type,
             "error": f"{info.kind}: {info.message}"[:500],
             "at": place_of(info.traceback),
+            "then": then,
         },
     )
-    if isinstance(error, HandlerMistake):
-        return Failed(info, DeadReason.HANDLER_MISTAKE)
-    return judged(attempt.runnable.options.retry, attempt.job, error, attempt.clock.now_ms(), info)

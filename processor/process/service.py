@@ -57,6 +57,8 @@ class ServeOptions:
     """Working directory of those children; None: that of this process when they start."""
     http: Address | None = None
     """Where the probes listen; None: nowhere."""
+    log_jobs: bool = False
+    """A log line for each job that ends."""
     log_format: str = ""
     """For the logs of child processes: `text` or `json`."""
 
@@ -101,6 +103,7 @@ def worker_config(app: Application, settings: Settings, slot: str, options: Serv
         app_path=options.app_path,
         child_folder=options.folder,
         quarantine=options.app_path is not None,
+        log_jobs=options.log_jobs,
         child_log_format=options.log_format,
         child_env={"PROCESSOR_KAFKA__BOOTSTRAP": settings.kafka.bootstrap},
     )

@@ -79,7 +79,7 @@ def redrive(out: Output, /, target: Target, names: Sequence[str], wanted: Wanted
     where = "from zero" if how.from_zero else "from their checkpoints"
     if not _agreed(out, rows, f"Redrive {count(len(rows), 'letter')} {where}?", options["yes"]):
         return
-    with out.progress("redriving", len(rows)) as tick, _stoppable(out) as stop:
+    with out.progress("redriving", len(rows)) as tick, _stoppable() as stop:
         result = redrive_letters(app.broker(), app.namespace, rows, how, _ticking(order, tick, stop))
     _tell(out, "redriven", rows, result)
 
@@ -109,7 +109,7 @@ def discard(out: Output, /, target: Target, names: Sequence[str], wanted: Wanted
     if not _agreed(out, rows, f"Discard {count(len(rows), 'letter')}?", options["yes"]):
         return
     order = _order(app, options["reason"], None)
-    with out.progress("discarding", len(rows)) as tick, _stoppable(out) as stop:
+    with out.progress("discarding", len(rows)) as tick, _stoppable() as stop:
         result = discard_letters(app.broker(), app.namespace, rows, _ticking(order, tick, stop))
     _tell(out, "discarded", rows, result)
 
@@ -125,14 +125,13 @@ def _order(app: App, reason: str, rate: float | None) -> Order:
 
 
 @contextmanager
-def _stoppable(out: Output) -> Iterator[Stop]:
+def _stoppable() -> Iterator[Stop]:
     """Ctrl-C says what it means for the letters."""
     try:
         with between_batches() as stop:
             yield stop
     except KeyboardInterrupt:
-        out.note("stopped: what was done stays done; run it again for what is still open")
-        raise
+        raise KeyboardInterrupt("stopped: what was done stays done; run it again for what is still open") from None
 
 
 def _ticking(order: Order, tick: Any, stop: Stop) -> Order:

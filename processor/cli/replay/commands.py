@@ -79,7 +79,7 @@ def run(out: Output, /, target: Target, wish: Wish, name: str | None, **options:
         _ask(out, made)
     who = Operator(reason=options["reason"], clock=app.client().clock)
     order = Order(by=who.by, reason=who.reason, rate=options["rate"], clock=who.clock)
-    with out.progress("replaying", len(made.left)) as tick, _stoppable(out, made) as (stop, done):
+    with out.progress("replaying", len(made.left)) as tick, _stoppable(made) as (stop, done):
 
         def through(jobs: int) -> None:
             done(jobs)
@@ -169,7 +169,7 @@ def _ask(out: Output, made: Plan) -> None:
 
 
 @contextmanager
-def _stoppable(out: Output, made: Plan) -> Iterator[tuple[Stop, Callable[[int], None]]]:
+def _stoppable(made: Plan) -> Iterator[tuple[Stop, Callable[[int], None]]]:
     """Ctrl-C says where the replay stands, and how it goes on."""
     through = len(made.choice.jobs) - len(made.left)
 
@@ -182,8 +182,7 @@ def _stoppable(out: Output, made: Plan) -> Iterator[tuple[Stop, Callable[[int], 
             yield stop, done
     except KeyboardInterrupt:
         total = len(made.choice.jobs)
-        out.note(
+        raise KeyboardInterrupt(
             f"stopped: {through:,} of {total:,} jobs of replay {made.name} are through, {total - through:,} are not; "
             "the same command goes on with them, and sends none twice"
-        )
-        raise
+        ) from None

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from processor.cli import dev
+from processor.cli.saves import Saves, stamps
 from processor.errors import DefinitionError
 
 
@@ -45,7 +46,7 @@ class FakeWorker(dev.DevWorker):
 def play(worker: dev.DevWorker, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dev, "_LOOK_EVERY", 0.0)
     with pytest.raises(Interrupted):
-        dev.run(worker, folder)
+        dev.run(worker, Saves(folder))
 
 
 def test_a_save_restarts_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,6 +54,32 @@ def test_a_save_restarts_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     worker = FakeWorker(None, lambda: (tmp_path / "more.py").write_text("2"), None)
     play(worker, tmp_path, monkeypatch)
     assert worker.done == ["start", "restart"]
+
+
+class Loaded(FakeWorker):
+    """Has said what it has loaded."""
+
+    def __init__(self, files: set[Path], *acts: object) -> None:
+        super().__init__(*acts)
+        self.files = files
+
+    def loaded(self) -> set[Path] | None:
+        return self.files
+
+
+def test_only_a_loaded_file_restarts_a_worker_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, other, elsewhere = tmp_path / "app" / "jobs.py", tmp_path / "app" / "test_jobs.py", tmp_path / "lib.py"
+    jobs.parent.mkdir()
+    for path in (jobs, elsewhere):
+        path.write_text("1")
+    files = {jobs}
+    worker = Loaded(files, lambda: other.write_text("1"), None, lambda: files.add(elsewhere), None)
+    play(worker, jobs.parent, monkeypatch)
+    assert worker.done == ["start"]
+    saves = [None, lambda: elsewhere.write_text("22"), None, lambda: jobs.write_text("2"), None]
+    worker = Loaded({jobs, elsewhere}, *saves)
+    play(worker, jobs.parent, monkeypatch)
+    assert worker.done == ["start", "restart", "restart"]
 
 
 def test_a_worker_that_ends_waits_for_the_next_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +100,7 @@ def test_only_sources_are_watched(tmp_path: Path) -> None:
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
-    assert {path.relative_to(tmp_path).as_posix() for path in dev.stamps(tmp_path)} == {"jobs.py", "deep/er.py"}
+    assert {path.relative_to(tmp_path).as_posix() for path in stamps(tmp_path)} == {"jobs.py", "deep/er.py"}
 
 
 def test_a_package_is_watched_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +136,7 @@ def test_the_dashboard_starts_with_the_worker_and_knows_the_code_as_saved(
     worker, dashboard = FakeWorker(None, lambda: (tmp_path / "jobs.py").write_text("1"), None), NotedDashboard()
     monkeypatch.setattr(dev, "_LOOK_EVERY", 0.0)
     with pytest.raises(Interrupted):
-        dev.run(worker, tmp_path, dashboard)
+        dev.run(worker, Saves(tmp_path), dashboard)
     assert dashboard.done == ["start", "start"]
 
 
@@ -124,7 +151,7 @@ class Unloadable(FakeWorker):
 def test_an_app_that_cannot_be_loaded_at_the_start_ends_it(tmp_path: Path) -> None:
     worker = Unloadable()
     with pytest.raises(SystemExit) as end:
-        dev.run(worker, tmp_path)
+        dev.run(worker, Saves(tmp_path))
     assert end.value.code == 2
     assert worker.done == ["start"]
 

@@ -73,7 +73,8 @@ def test_ctrl_c_ends_with_the_shells_code() -> None:
     def interrupt(_: Output) -> None:
         raise KeyboardInterrupt
 
-    assert run(interrupt).exit_code == 130
+    result = run(interrupt)
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
 
 
 def test_other_errors_keep_their_traceback() -> None:

@@ -356,10 +356,10 @@ def test_idle_number_restores_in_o_live(monkeypatch: pytest.MonkeyPatch, caplog:
     assert sum(ledger.values()) == 120
     assert max(written.values()) > 300
     worker.kill()
-    with caplog.at_level(logging.INFO, "processor.engine.ownership"):
+    with caplog.at_level(logging.INFO, "processor.engine.tellings"):
         scene.start("w-0")
         scene.until(scene.active)
-    read = [record.__dict__["records"] for record in caplog.records if record.msg == "number.restored"]
+    read = [record.__dict__["records"] for record in caplog.records if record.msg == "numbers.restored"]
     assert read[-1] < 120
     scene.settle()
     scene.close()
