@@ -357,12 +357,11 @@ class Client:
                 ticket.missed()
         return [*failed, *(ticket.id for ticket in tickets if ticket.missed is None), *many]
 
+    @told_in_one_line("what was enqueued without waiting is perhaps not sent")
     def close(self) -> list[str]:
         """Flush and let go of the connections; ids of the jobs that may not have been sent. Using it again reopens.
 
-        1. Let nobody begin with what is open: who enqueues meanwhile opens anew, or waits for its confirmation.
-        2. Flush. 3. Close.
-        """
+        1. Let nobody begin with what is open: who enqueues meanwhile opens anew, or waits. 2. Flush. 3. Close."""
         self.gates.close()
         reliability, self._reliability = self._reliability, None
         if reliability is not None:
@@ -370,8 +369,7 @@ class Client:
         outlet, tail, bulk = self._outlet, self._tail, self._bulk
         self._outlet = self._tail = self._bulk = None
         try:
-            with told_in_one_line("what was enqueued without waiting is perhaps not sent"):
-                left = self._flush(outlet, bulk, self.config.close_timeout)
+            left = self._flush(outlet, bulk, self.config.close_timeout)
         except BrokerError as error:
             _log.error("client.flush.failed", extra={"error": str(error)})
             left = [] if outlet is None else [ticket.id for ticket in list(outlet.pending)]
