@@ -13,6 +13,7 @@ from processor.clock import Clock
 from processor.ops.actions import Actions, Why
 from processor.ops.errors import NotAllowed
 from processor.ops.filters import Filter, parse, quoted
+from processor.ops.kept import Kept
 from processor.ops.live import Live
 from processor.ops.payload_fields import secret_fields
 from processor.ops.queries import JobFacts, Queries
@@ -32,6 +33,7 @@ class Desk:
     actions: Actions
     clock: Clock
     live: Live
+    kept: Kept
     feed: Feed
 
     @property

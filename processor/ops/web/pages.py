@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,6 +89,7 @@ def _environment() -> Environment:
         "tone": lambda state: TONES.get(State(state), ""),
         "sign": lambda state: SIGNS[State(state)],
         "words": lambda state: WORDS[State(state)],
+        "shell": shlex.quote,
         "segment": lambda name: quote(name, safe=""),
         "job_path": lambda job_id: f"/jobs/{quote(job_id, safe='')}",
         "saved_path": lambda job_id: f"/saved/{quote(job_id, safe='')}",
@@ -137,7 +139,14 @@ def render(request: Request, template: str, **values: Any) -> HTMLResponse:
 def jobs(request: Request, q: Text = "", after: Text = "") -> Response:
     """Jobs that a filter means."""
     desk = desk_of(request)
-    values: dict[str, Any] = {"title": "Jobs", "q": q, "after": after, "names": [*NAMES, *desk.fields], "problem": ""}
+    values: dict[str, Any] = {
+        "title": "Jobs",
+        "q": q,
+        "after": after,
+        "names": [*NAMES, *desk.fields],
+        "problem": "",
+        "kept": desk.kept.all(),
+    }
     states = desk.queries.rough_states()
     values["states"] = [(state.value, _counted(states[state])) for state in State if state in states]
     try:

@@ -17,12 +17,13 @@ from processor.app import App
 from processor.clock import Clock, SystemClock
 from processor.errors import ProcessorError
 from processor.ops.actions import Actions
+from processor.ops.kept import Kept
 from processor.ops.live import Live
 from processor.ops.login import Login
 from processor.ops.projector import Projector
 from processor.ops.queries import Queries
 from processor.ops.store import Store
-from processor.ops.web import api, doctor, events, forms, overview, pages, replays, schedules, workers
+from processor.ops.web import api, doctor, events, forms, overview, pages, replays, saved_filters, schedules, workers
 from processor.ops.web.answers import error_answer
 from processor.ops.web.desk import Desk
 from processor.ops.web.events import Feed
@@ -30,8 +31,8 @@ from processor.ops.web.gate import Gate
 
 _HERE = Path(__file__).parent
 # The events of a job before the job: a path takes all that follows.
-APIS = (events.router, api.router, overview.api, schedules.api, replays.api, doctor.api)
-SITE = (forms, overview, workers, schedules, replays, doctor, pages)
+APIS = (events.router, api.router, overview.api, schedules.api, replays.api, doctor.api, saved_filters.api)
+SITE = (forms, overview, workers, schedules, replays, doctor, saved_filters, pages)
 
 
 def create(
@@ -73,7 +74,13 @@ def create(
         openapi_url="/api/v1/openapi.json",
     )
     made.state.desk = Desk(
-        app=app, queries=queries, actions=Actions(app, queries, clock), clock=clock, live=live, feed=Feed(live)
+        app=app,
+        queries=queries,
+        actions=Actions(app, queries, clock),
+        clock=clock,
+        live=live,
+        kept=Kept(store),
+        feed=Feed(live),
     )
     for router in (*APIS, *(each.router for each in SITE)):
         made.include_router(router)

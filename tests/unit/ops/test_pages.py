@@ -32,6 +32,8 @@ ROUTES: dict[str, set[str]] = {
     "GET /": CARE,
     "GET /overview": SEE,
     "GET /workers": SEE,
+    "POST /do/filters/save": OPERATE,
+    "POST /do/filters/delete": OPERATE,
     "GET /doctor": SEE,
     "GET /replay": SEE,
     "POST /do/replay": OPERATE,
@@ -91,7 +93,7 @@ def test_every_page_and_button_is_open_to_those_roles_and_to_nobody_else(desk: D
             # Without a reason nothing is done: what is tested here is who comes so far.
             answer = site.client(role).request(method, path, headers=OWN)
             assert (answer.status_code != 403) == (role.value in allowed), f"{name} as {role}: {answer.status_code}"
-            assert answer.status_code in (200, 303, 400, 403), f"{name} as {role}: {answer.text[-300:]}"
+            assert answer.status_code in (200, 303, 400, 403, 404), f"{name} as {role}: {answer.text[-300:]}"
     assert desk.look().audit().rows == []
 
 
@@ -311,3 +313,24 @@ def test_the_doctor_says_what_is_wrong(desk: Desk, site: Web) -> None:
     assert "1 job given up" in page
     checks = {row["check"] for row in site.client("viewer").get("/api/v1/doctor").json()}
     assert {"broker", "topics", "workers", "dead letters"} <= checks
+
+
+def test_a_filter_is_saved_used_and_deleted(desk: Desk, site: Web) -> None:
+    failed(desk)
+    press(site, "/do/filters/save", name="Jane's failures", q="order_id:100 state:dead", back="/jobs")
+    press(site, "/do/filters/save", status=400, name="bad", q="no_such:1", back="/jobs")
+    press(site, "/do/filters/save", status=400, name=" ", q="state:dead", back="/jobs")
+    page = text_of(site, "/jobs", "viewer")
+    assert "★ Jane&#39;s failures" in page
+    assert 'href="/jobs?q=order_id%3A100%20state%3Adead"' in page
+    desk.store.wipe()
+    desk.projector.close()
+    desk.look()
+    (kept,) = site.client("viewer").get("/api/v1/filters").json()
+    assert (kept["filter"], kept["by"]) == ("order_id:100 state:dead", "operator@dashboard"), "a rebuild leaves it"
+    assert "Delete the saved filter" in text_of(site, "/jobs?q=order_id%3A100%20state%3Adead")
+    press(site, "/do/filters/delete", name="Jane's failures", back="/jobs")
+    assert "★" not in text_of(site, "/jobs")
+    assert [row["action"] for row in desk.look().audit().rows] == ["forget_filter", "save_filter"]
+    missing = site.client("operator").post("/api/v1/filters/delete", json={"name": "none"})
+    assert missing.json()["code"] == "not_there"

@@ -15,8 +15,10 @@
     plot = new uPlot({
       width: place.clientWidth,
       height: 200,
-      scales: { y: { range: (self, low, high) => [0, Math.max(4, high * 1.1)] } },
-      axes: [axis, { ...axis, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000] }],
+      scales: { x: { range: (self, low, high) => [low - 30, high + 30] }, y: { range: (self, low, high) => [0, Math.max(4, high * 1.1)] } },
+      legend: { live: false },
+      tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
+      axes: [{ ...axis, values: (self, at) => at.map((each) => new Date(each * 1000).toISOString().slice(11, 16)) }, { ...axis, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000] }],
       series: [{ label: "minute" }, series("ended", "--good"), series("of them failed", "--bad")],
       cursor: { y: false },
     }, [shown.at, shown.succeeded.map((good, index) => good + shown.failed[index]), shown.failed], place);
