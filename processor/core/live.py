@@ -20,7 +20,7 @@ one. Steps alone, without progress, therefore belong to nobody (`orphans`).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -90,13 +90,23 @@ class LiveView(NamedTuple):
     """None: no progress record, or one of an older life."""
 
 
-class _Row:
-    __slots__ = ("bound", "value", "version")
+class Elsewhere(Protocol):
+    """A value that is not in memory."""
 
-    def __init__(self, version: Version, value: bytes, bound: int) -> None:
+    def read(self) -> bytes: ...
+
+
+class _Row:
+    __slots__ = ("bound", "kept", "version")
+
+    def __init__(self, version: Version, kept: bytes | Elsewhere, bound: int) -> None:
         self.version = version
-        self.value = value
+        self.kept = kept
         self.bound = bound
+
+    @property
+    def value(self) -> bytes:
+        return self.kept if isinstance(self.kept, bytes) else self.kept.read()
 
 
 class _Entry:
@@ -143,13 +153,19 @@ class _Entry:
 class LiveTable:
     """What a checkpoint partition holds now, as far as committed flushes (or a restore) have said."""
 
-    __slots__ = ("_jobs", "_rows", "_shadowed")
+    __slots__ = ("_jobs", "_keep", "_rows", "_shadowed")
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Callable[[bytes], bytes | Elsewhere] = bytes) -> None:
+        """`keep`: puts a value where it is kept; in memory, if nothing else is said."""
+        self._keep = keep
         self._rows: OrderedDict[bytes, _Row] = OrderedDict()
         """By bound, lowest first."""
         self._jobs: dict[str, _Entry] = {}
         self._shadowed: dict[bytes, None] = {}
+
+    def empty(self) -> LiveTable:
+        """A new table that keeps its values in the same way."""
+        return LiveTable(self._keep)
 
     def put(self, key: bytes, value: bytes, bound: int, record: SavedRecord | None = None) -> bool:
         """A record is in the topic, at offset `bound` or later. False: a newer one is known, this one changes nothing.
@@ -170,7 +186,7 @@ class LiveTable:
         if old and version < old.version:
             self._shadowed[key] = None
             return False
-        row = self._rows[key] = _Row(version, value, bound)
+        row = self._rows[key] = _Row(version, self._keep(value), bound)
         self._rows.move_to_end(key)
         self._shadowed.pop(key, None)
         entry = self._jobs.get(parsed.id)
@@ -239,11 +255,12 @@ class LiveTable:
             home=entry.home if progress else None,
         )
 
-    def promoted(self) -> list[LiveView]:
-        """Views of the jobs that live here: promoted or parked, and not ended."""
-        lived = [job_id for job_id, entry in self._jobs.items() if entry.job]
-        views = [view for job_id in lived if (view := self.view(job_id)) is not None]
-        return [view for view in views if view.job is not None and not view.ended]
+    def promoted(self) -> Iterator[LiveView]:
+        """Views of the jobs that live here: promoted or parked, and not ended. One at a time: they may be large."""
+        for job_id in [job_id for job_id, entry in self._jobs.items() if entry.job]:
+            view = self.view(job_id)
+            if view is not None and view.job is not None and not view.ended:
+                yield view
 
     def saved_in(self, job_id: str) -> int:
         """The last epoch in which a job saved progress or a step; 0: it never did. What its promotion wrote is none."""
@@ -256,17 +273,15 @@ class LiveTable:
             epochs.append(progress.version.epoch)
         return max(epochs, default=0)
 
-    def left_records(self) -> list[tuple[str, bytes]]:
+    def left_records(self) -> Iterator[tuple[str, bytes]]:
         """Own records (`id#job`) of jobs of which something newer is known, in the same life: (id, value). One may be
         the mark of a job that keeps its key while it waits for its retry.
         """
-        found = []
-        for job_id, entry in self._jobs.items():
+        for job_id, entry in list(self._jobs.items()):
             newest = entry.newest()
             left = entry.job
             if left and not entry.ended and left.version.life == newest[0] and entry.counted_job(newest) is None:
-                found.append((job_id, left.value))
-        return found
+                yield job_id, left.value
 
     def keys_of(self, job_id: str) -> list[bytes]:
         """Every key of a job, those that do not count too, in the order to destroy them: progress last."""

@@ -193,26 +193,36 @@ class Ownership:
         engine.claimed[number.queue.name, number.partition] = number.epoch
         number.progress_at = engine.clock.monotonic()
         self._bury_leftovers(number)
-        lived = [(decode_live_job(view.job), view) for view in number.live.promoted() if view.job is not None]
-        lived.sort(key=lambda pair: (pair[0].lane_topic, pair[0].lane_offset))
+        # Their places only: together their records may be far more than the memory holds.
+        records = (decode_live_job(view.job) for view in number.live.promoted() if view.job is not None)
+        lived = sorted((record.lane_topic, record.lane_offset, record.id) for record in records)
         self._keep_keys(number)
-        restarts = []
-        for record, view in lived:
+        restarts = [job_id for _, _, job_id in lived if self._takes_up(number, job_id)]
+        for job_id in restarts:
+            view = number.live.view(job_id)
+            if view is None or view.job is None:
+                continue
+            raw = decode_live_job(view.job).job
             try:
-                if self._takes_up(number, record):
-                    restarts.append((record, view))
-            except Exception as error:  # noqa: BLE001  (the owner's guard)
-                engine.guard.live(number, record.id, record.job, error)
-        for record, view in restarts:
-            try:
-                self.restart(number, decode_job(record.job), record.job, view)
+                self.restart(number, decode_job(raw), raw, view)
             except Exception as error:  # noqa: BLE001  (as above)
-                engine.guard.live(number, record.id, record.job, error)
+                engine.guard.live(number, job_id, raw, error)
         self._fetch(number)
 
-    def _takes_up(self, number: QueuePartition, record: LiveJobRecord) -> bool:
+    def _takes_up(self, number: QueuePartition, job_id: str) -> bool:
         """A live job has its key and its place again; whether it goes on now."""
-        engine, job = self._engine, decode_job(record.job)
+        view = number.live.view(job_id)
+        if view is None or view.job is None:
+            return False
+        record = decode_live_job(view.job)
+        try:
+            return self._goes_on(number, record, decode_job(record.job))
+        except Exception as error:  # noqa: BLE001  (the owner's guard)
+            self._engine.guard.live(number, job_id, record.job, error)
+            return False
+
+    def _goes_on(self, number: QueuePartition, record: LiveJobRecord, job: Job) -> bool:
+        engine = self._engine
         if job.key is not None:
             # Live jobs hold their keys before anything is fetched, so order survives a crash.
             number.order.block(job.key, job.id)

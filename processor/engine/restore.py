@@ -74,8 +74,8 @@ class Restored:
     number: QueuePartition
     assignment: int
     marks: DedupeMarks
+    live: LiveTable
     lanes: dict[Lane, LaneStart] = field(default_factory=dict)
-    live: LiveTable = field(default_factory=LiveTable)
     checkpoint_end: int = 0
     epoch: int = 1
     unclean: bool = False
@@ -139,7 +139,10 @@ class Restorer:
     def _restore_all(self, request: Sequence[tuple[QueuePartition, int]]) -> None:
         began = self._runtime.clock.monotonic()
         gone = 0
-        work = [Restored(number=n, assignment=assignment, marks=self._no_marks()) for n, assignment in request]
+        work = [
+            Restored(number=number, assignment=assignment, marks=self._no_marks(), live=number.live.empty())
+            for number, assignment in request
+        ]
         while not self._stopping and (work := [w for w in work if w.assignment == w.number.assignment]):
             error = self._tried(work)
             if error is None:
@@ -159,7 +162,7 @@ class Restorer:
                 self._take_turns(work)
                 return
             for found in work:
-                found.live, found.marks, found.unreadable = LiveTable(), self._no_marks(), []
+                found.live, found.marks, found.unreadable = found.number.live.empty(), self._no_marks(), []
                 found.mark = found.mark_bound = None
         for found in work:
             found.seconds = self._runtime.clock.monotonic() - began

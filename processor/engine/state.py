@@ -13,6 +13,7 @@ from processor.broker.base import Broker
 from processor.context.port import ContextLimits
 from processor.core.completer import Completer
 from processor.core.group_commit import GroupCommit
+from processor.core.live import LiveTable
 from processor.core.write_set import Origin, Topics
 from processor.engine.attempt import Attempt, AttemptShared
 from processor.engine.config import QueueConfig, WorkerConfig
@@ -22,6 +23,7 @@ from processor.engine.gate import Gate
 from processor.engine.partition_outbox import OutboxLoad
 from processor.engine.queue_load import QueueLoad
 from processor.engine.queue_partition import LaneState, PartitionPhase, QueuePartition
+from processor.engine.value_file import ValueFile
 from processor.errors import RecordError
 from processor.job import Job, Lane
 from processor.runtime import Inbox, Runtime
@@ -81,6 +83,8 @@ class EngineState:
         """Of those who wait for durability."""
         self.guard: Guard
         """Set by the loop: it needs the parts that end jobs and hold numbers."""
+        self.values = ValueFile()
+        """Large values of what lives in the checkpoint topics."""
         self._assignments = 0
 
     def new_number(self, queue: QueueConfig, partition: int) -> QueuePartition:
@@ -98,6 +102,7 @@ class EngineState:
         dedupe_ms = int(self.config.dedupe_window * 1000)
         slot, load, outbox = self.config.slot, self.loads[queue.name], self.outbox_load
         number = QueuePartition(queue, partition, self._assignments, topics, slot, dedupe_ms, load, outbox)
+        number.live = LiveTable(self.values.keep)
         for lane in queue.lanes:
             number.lanes[lane] = LaneState(number, lane, jobs_topic(ns, queue.name, lane), partition)
         self.numbers[queue.name, partition] = number

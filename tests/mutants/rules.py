@@ -237,7 +237,7 @@ MUTANTS = [
     _mutant(
         "one bad record ends the owner",
         "engine/outcomes.py",
-        "test_guard",
+        "(test_neighbours_finish_whatever_call_raises and plain)",
         ("except Exception as error:  # noqa: BLE001", "except ZeroDivisionError as error:  # noqa: BLE001"),
     ),
     _mutant(
