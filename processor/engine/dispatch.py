@@ -255,8 +255,6 @@ class Dispatch:
         order = number.order
         try:
             follower = order.finished(key, holder)
-            while isinstance(follower, Attempt) and follower.settled:
-                follower = order.finished(key, follower.job.id)  # it ran out of its turn
         except Exception as error:  # noqa: BLE001  (the owner's guard)
             # Who is next is not known any more; the log knows.
             self._engine.guard.number(number, "a key was freed", error)

@@ -191,3 +191,23 @@ def test_job_that_takes_its_worker_along_even_alone_is_given_up(scene: Scene) ->
     assert scene.dead_letters()[0].reason == "crash_loop"
     assert len(deaths) <= 9
     assert all(scene.state_of(job_id) is State.SUCCEEDED for job_id in ids)
+
+
+def test_one_poison_among_a_thousand_keeps_them_up_for_less_than_a_minute(scene: Scene) -> None:
+    """All of them were read, few of them had begun when the process died: each finishes, none is given up."""
+    process: list[Supervised] = []
+
+    def poison(ctx: Any, payload: Any) -> None:
+        scene.runtime.pass_time(0.05)
+        process[0].die(ctx)
+
+    scene.define("plain", lambda ctx, payload: scene.runtime.pass_time(0.01))
+    scene.define("poison", poison)
+    process.append(Supervised(scene))
+    scene.until(scene.active)
+    scene.enqueue("poison", "poison-1")
+    for index in range(999):
+        scene.enqueue("plain", f"plain-{index}")
+    process[0].until(lambda: scene.is_settled() and len(scene.ends()) == 1000, 60.0)
+    assert [letter.id for letter in scene.dead_letters()] == ["poison-1"]
+    assert sum(states == [State.SUCCEEDED] for states in scene.ends().values()) == 999

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from processor.broker.base import Member, OffsetCommit, OutRecord, TopicPartition, TopicSpec
+from processor.broker.memory import Frame
 from processor.engine.config import QueueConfig
 from processor.engine.fence import STALE_WAIT
 from processor.engine.orphan_transactions import DeadSlots
 from processor.engine.queue_partition import PartitionPhase
-from processor.errors import StaleMembership
+from processor.errors import AbortRequired, StaleMembership
 from processor.job import Job, Lane
 from processor.states import State
 from processor.wire import topics
@@ -21,7 +23,7 @@ from processor.wire.codec import encode
 from processor.wire.groups import former_group, forwarder_group, instance_name, queue_group, slot_of
 from processor.wire.headers import routing_headers
 from tests.unit.engine.scene import GROUP, NS, QUEUE, Scene, Simulated, config
-from tests.unit.engine.spy import Spy
+from tests.unit.engine.spy import Call, Spy
 from tests.waiting import eventually
 
 OTHER = "r"
@@ -146,6 +148,96 @@ def test_one_flush_commits_the_offsets_of_both_groups(scene: Scene) -> None:
     lanes = {name.removesuffix(".due") for found in topics_of for name in found}
     assert lanes == {topics.jobs_topic(NS, QUEUE), topics.jobs_topic(NS, OTHER)}
     assert spy.names().count("commit") < len(sent), "two groups, one transaction"
+
+
+def family_of_both(scene: Scene) -> Callable[[], None]:
+    """A job of three steps and two children in each queue, whose flushes hold both groups; all must be there once."""
+    ran: Counter[str] = Counter()
+    child = scene.define("child", lambda ctx, payload: None)
+
+    def step(name: str) -> None:
+        ran[name] += 1
+        scene.runtime.pass_time(0.2)
+
+    def parent(ctx: Any, payload: Any) -> None:
+        for row in range(3):
+            ctx.step(f"s{row}", step, f"{ctx.id}/s{row}")
+            ctx.spawn(child, {"row": row})
+
+    scene.define("parent", parent)
+    scene.enqueue("parent", scene.id_for(0))
+    append_other(scene, "r-0", "parent")
+
+    def verify() -> None:
+        scene.until(lambda: len(scene.ends()) == 8 and all(scene.ends().values()))
+        assert set(ran.values()) == {1}
+        assert len(ran) == 6
+        assert all(states == [State.SUCCEEDED] for states in scene.ends().values())
+        scene.until(lambda: not any(scene.lag().values()))
+
+    return verify
+
+
+@pytest.mark.parametrize("frame", list(Frame))
+def test_late_frame_of_two_groups_does_no_harm(scene: Scene, frame: Frame) -> None:
+    """It is released once both groups are in the next transaction, and meets a newer producer epoch."""
+    worker = start(scene, "w-0")
+    scene.until(lambda: fair(scene, 1))
+    held = scene.broker.faults.hold_next(f"{NS}.worker.w-0", frame)
+    if frame is Frame.ABORT:
+        scene.broker.faults.fail_next("send_offsets", AbortRequired("planned"), process=worker.name)
+    accepted: list[bool] = []
+    groups: set[str] = set()
+
+    def before(call: Call) -> None:
+        if call.name == "begin":
+            groups.clear()
+        if call.name == "send_offsets":
+            groups.update(commit.partition.topic.removesuffix(".due") for commit in call.offsets)
+        if call.name == "commit" and len(groups) == 2 and held.caught and not accepted:
+            accepted.append(held.release())
+
+    Spy(worker, before)
+    worker.worker.flusher._drop_producer()
+    verify = family_of_both(scene)
+    verify()
+    assert accepted == [False]
+
+
+@pytest.mark.parametrize("call", ["append", "wait_acks", "send_offsets", "commit"])
+def test_every_abort_of_two_groups_is_followed_by_a_new_producer_epoch(scene: Scene, call: str) -> None:
+    worker = start(scene, "w-0")
+    spy = Spy(worker)
+    scene.until(lambda: fair(scene, 1))
+    scene.broker.faults.fail_next(call, AbortRequired("planned"), process=worker.name)
+    verify = family_of_both(scene)
+    verify()
+    names = [made for made in spy.calls if made.name in ("abort", "begin", "init")]
+    aborts = [place for place, made in enumerate(names) if made.name == "abort"]
+    assert aborts
+    for place in aborts:
+        assert names[place + 1].name == "init"
+        assert names[place + 1].producer > names[place].producer
+
+
+@pytest.mark.parametrize("how", ["stop", "kill", "freeze"])
+def test_two_queues_change_hands_and_redo_nothing_that_was_saved(scene: Scene, how: str) -> None:
+    """Revoke, crash and zombie, with both groups in the last flush."""
+    first = start(scene, "w-0")
+    scene.until(lambda: fair(scene, 1))
+    verify = family_of_both(scene)
+    scene.runtime.pass_time(0.3)
+    getattr(first, how)()
+    start(scene, "w-1")
+    if how == "freeze":
+        scene.runtime.pass_time(4.0)
+        first.thaw()
+    if how == "stop":
+        verify()
+        return
+    scene.until(lambda: len(scene.ends()) == 8 and all(scene.ends().values()))
+    assert all(states == [State.SUCCEEDED] for states in scene.ends().values())
+    scene.until(lambda: not any(scene.lag().values()))
 
 
 def test_offsets_of_the_group_that_all_shared_are_taken_over_once(scene: Scene) -> None:
