@@ -27,17 +27,19 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs a browser:
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install --group browser")
 CHROMIUM = os.environ.get("PROCESSOR_TEST_CHROMIUM") or shutil.which("chromium") or ""
 pytestmark = [
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(not CHROMIUM, reason="needs chromium: apt install chromium, or set PROCESSOR_TEST_CHROMIUM"),
 ]
 LONG = 60_000
 """Milliseconds that the browser waits for something to appear: a machine may be busy."""
-FAILED, UNPAID, BAD = 100, 57, 1007
+FAILED, UNPAID, BAD = 500, 57, 1007
+ALL = FAILED + 30
 
 
 @pytest.fixture
-def url(fleet: Fleet) -> Iterator[str]:
-    """A dashboard, as `processor dashboard` prints it."""
+def url(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A dashboard, as `processor dashboard` prints it, of an app with a schedule."""
+    monkeypatch.setenv("JOBS_SCHEDULE", "30d")
     target = ["--app", f"{jobs_app.__file__}:app", "--bootstrap", fleet.bootstrap, "--json"]
     where = ["--no-login", "--port", "0", "--database", f"sqlite:///{fleet.folder}/projection.sqlite"]
     log = (fleet.folder / "dashboard.log").open("w")
@@ -94,7 +96,7 @@ def submit(page: Any, summary: str, button: str, reason: str) -> None:
 
 
 def orders(fleet: Fleet) -> str:
-    """Many orders, of which some fail in two ways; the id of one of them."""
+    """Many orders, of which 500 fail in two ways; the id of one of them."""
     fleet.start_ready("a")
     bad = fleet.append("order", {"order_id": BAD, "amount": -5})
     others = [fleet.append("order", {"order_id": 2000 + n, "amount": -1}) for n in range(FAILED - UNPAID - 1)]
@@ -105,10 +107,10 @@ def orders(fleet: Fleet) -> str:
     return bad.id
 
 
-def test_a_person_finds_a_failed_order_mends_it_and_watches_it_succeed(fleet: Fleet, url: str, page: Any) -> None:
-    job_id = orders(fleet)
+def mend(fleet: Fleet, url: str, page: Any, job_id: str) -> None:
+    """Find the order, read why it failed, send it back with another payload, and see it succeed."""
     page.goto(f"{url}/jobs")
-    wait_for(page, "130 jobs")
+    wait_for(page, f"{ALL} jobs")
     page.keyboard.press("/")
     page.keyboard.type(f"order_id:{BAD}")
     page.keyboard.press("Enter")
@@ -128,14 +130,20 @@ def test_a_person_finds_a_failed_order_mends_it_and_watches_it_succeed(fleet: Fl
     assert page.evaluate("window.stillHere"), "the page was not loaded again"
     assert fleet.ends()[job_id, 2][0].state is State.SUCCEEDED
     assert audit(fleet) == {("redrive", "the amount was wrong"): 1}
-    # Exactly the 57 that failed in one way, out of the 99 that are left.
+
+
+def send_57(fleet: Fleet, url: str, page: Any) -> None:
+    """Exactly the 57 that failed in one way, out of the 499 that are left."""
     page.goto(f"{url}/failures")
     page.get_by_role("row", name="the bank does not answer").get_by_role("link", name=str(UNPAID)).click()
     (fleet.folder / "gate-bank").touch()
     submit(page, f"All {UNPAID} of this error", f"Send all {UNPAID} back", "the bank is back")
     wait_for(page, f"{UNPAID} of {UNPAID} dead letters sent back")
     eventually(lambda: sum(life == 2 for _, life in fleet.ends()) == UNPAID + 1, 60, fleet.describe)
-    # A queue, paused and let go on.
+
+
+def rest(url: str, page: Any) -> None:
+    """A queue, paused and let go on; and a schedule, which is started as well."""
     page.goto(f"{url}/queues")
     queue = page.locator("section", has=page.get_by_role("heading", name=jobs_app.QUEUE, exact=True))
     queue.get_by_text("Pause", exact=True).click()
@@ -146,15 +154,95 @@ def test_a_person_finds_a_failed_order_mends_it_and_watches_it_succeed(fleet: Fl
     queue.get_by_label("Why?").fill("done")
     queue.get_by_role("button", name="Let it go on").click()
     wait_for(page, f"queue {jobs_app.QUEUE} goes on")
-    redrives = {("redrive", "the amount was wrong"): 1, ("redrive", "the bank is back"): UNPAID}
-    assert audit(fleet) == {**redrives, ("pause", "maintenance"): 1, ("resume", "done"): 1}
+    page.goto(f"{url}/schedules")
+    submit(page, "Pause", "Pause the schedule", "too loud")
+    wait_for(page, "too loud")
+    submit(page, "Let it go on", "Let it go on", "quiet now")
+    wait_for(page, "goes on with its next instant")
+    submit(page, "Run now", "Start a job now", "one more")
+    wait_for(page, "has started job")
+
+
+def discard_two(url: str, page: Any) -> None:
+    """Letters by tick."""
+    page.goto(f"{url}/letters")
+    for box in page.locator("input[name=address]").all()[:2]:
+        box.check()
+    page.get_by_text("Those that are ticked (2)").click()
+    page.locator("#chosen").get_by_label("Why?").fill("nobody needs them")
+    page.get_by_role("button", name="Discard").click()
+    wait_for(page, "2 of 2 dead letters")
+
+
+def test_a_person_finds_a_failed_order_mends_it_and_watches_it_succeed(fleet: Fleet, url: str, page: Any) -> None:
+    job_id = orders(fleet)
+    mend(fleet, url, page, job_id)
+    send_57(fleet, url, page)
+    rest(url, page)
+    discard_two(url, page)
+    # Each button has left its line.
+    done = {("redrive", "the amount was wrong"): 1, ("redrive", "the bank is back"): UNPAID, ("trigger", "one more"): 1}
+    done |= {("pause", "maintenance"): 1, ("resume", "done"): 1, ("discard", "nobody needs them"): 2}
+    assert audit(fleet) == {**done, ("pause", "too loud"): 1, ("resume", "quiet now"): 1}
+    # The same, on the page: the newest of them at the top.
+    page.goto(f"{url}/audit")
+    wait_for(page, "one more")
+
+
+def test_all_can_be_done_with_the_keyboard(fleet: Fleet, url: str, page: Any) -> None:
+    orders(fleet)
+    page.goto(f"{url}/overview")
+    keys = {"o": "overview", "f": "failures", "d": "letters", "q": "queues", "w": "workers", "s": "schedules"}
+    for key, path in {**keys, "r": "replay", "h": "doctor", "a": "audit", "c": "care", "j": "jobs"}.items():
+        page.keyboard.press("Escape")
+        page.keyboard.press("g")
+        page.keyboard.press(key)
+        page.wait_for_url(f"{url}/{path}")
+    wait_for(page, f"{ALL} jobs")
+    page.keyboard.press("?")
+    page.get_by_role("dialog").wait_for()
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    page.keyboard.type(f"order_id:{BAD}")
+    page.keyboard.press("Enter")
+    wait_for(page, "1 job for")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    wait_for(page, "It was given up")
+    summary = page.locator("details.act > summary").first
+    while not summary.evaluate("each => each === document.activeElement"):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    while not page.get_by_label("Why?").evaluate("each => each === document.activeElement"):
+        page.keyboard.press("Tab")
+    page.keyboard.type("it may work now")
+    page.keyboard.press("Enter")
+    wait_for(page, "is on its way again")
+    assert audit(fleet) == {("redrive", "it may work now"): 1}
 
 
 def test_every_page_can_be_used_by_everybody(fleet: Fleet, url: str, page: Any) -> None:
     job_id = orders(fleet)
     page.goto(f"{url}/jobs")
-    wait_for(page, "130 jobs")
-    paths = ["/jobs", f"/jobs/{job_id}", "/failures", "/letters", "/queues", "/audit", "/care", f"/care?q={BAD}"]
+    wait_for(page, f"{ALL} jobs")
+    paths = [
+        "/overview",
+        "/jobs",
+        "/jobs?q=state:dead",
+        f"/jobs/{job_id}",
+        "/failures",
+        "/letters",
+        "/queues",
+        "/workers",
+    ]
+    paths += [
+        "/schedules",
+        "/replay?queue=q&since=1h&state=dead",
+        "/doctor?run=true",
+        "/audit",
+        "/care",
+        f"/care?q={BAD}",
+    ]
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         for width in (1280, 390):

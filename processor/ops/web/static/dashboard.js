@@ -63,10 +63,21 @@
     missed = Boolean(busy(event.target));
     if (missed) event.preventDefault();
   });
+  // Whoever goes through the rows by keyboard stays where they are.
+  let kept = null;
+  const nameOf = (each) => each.getAttribute("href") ?? each.textContent;
   document.addEventListener("htmx:beforeSwap", (event) => {
-    if (event.target.id === "live" && busy(event.target)) event.detail.shouldSwap = !(missed = true);
+    if (event.target.id !== "live") return;
+    if (busy(event.target)) event.detail.shouldSwap = !(missed = true);
+    const focused = document.activeElement;
+    kept = event.target.contains(focused) ? { tag: focused.tagName, name: nameOf(focused) } : null;
   });
   document.addEventListener("htmx:afterSwap", () => {
+    if (kept) {
+      const same = [...(region()?.querySelectorAll(kept.tag) ?? [])].find((each) => nameOf(each) === kept.name);
+      same?.focus({ preventScroll: true });
+      kept = null;
+    }
     const live = document.querySelector("#live[data-title]");
     if (live) document.title = live.dataset.title;
     document.dispatchEvent(new CustomEvent("swapped"));
