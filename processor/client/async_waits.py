@@ -7,15 +7,13 @@ a thread cannot be cancelled, but a future can: whoever waits no longer is forgo
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, ExitStack, suppress
+from typing import Protocol
 
 from processor.client.track import Track
 from processor.clock import Clock
-
-if TYPE_CHECKING:
-    from processor.client.status import StatusTail
 
 LOOK = 0.2
 """Seconds between two looks at who waits no longer, at most."""
@@ -39,10 +37,18 @@ class _Wait:
         return self.future.cancelled() or self.track.ended or now >= self.deadline
 
 
+class SharedReader(Protocol):
+    """Reads for all who wait: `processor.client.status.StatusTail`. Deadlines in monotonic seconds."""
+
+    def asked(self, track: Track) -> AbstractContextManager[None]: ...
+    def catch_up_by(self, track: Track, deadline: float) -> bool: ...
+    def drive(self, done: Callable[[], bool], deadline: float) -> bool: ...
+
+
 class AsyncWaits:
     """The waits of event loops on one tail. Thread-safe."""
 
-    def __init__(self, tail: StatusTail, clock: Clock) -> None:
+    def __init__(self, tail: SharedReader, clock: Clock) -> None:
         self._tail = tail
         self._clock = clock
         self._guard = threading.Lock()

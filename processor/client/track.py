@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from concurrent.futures import Future
+from typing import Protocol
 
 from processor.job_ids import made_at
 from processor.states import TERMINAL, State
 from processor.wire.records import StatusRecord
-
-if TYPE_CHECKING:
-    from processor.client.status import StatusTail
 
 BEGINNING = 0
 MARGINS_MS = (30_000, 15 * 60_000)
 """How far the clock of who made an id may be ahead of the clocks of the workers, tried in this order. The first is what
 nearly all need, and keeps the stretch short that is read in vain; after the last the whole partition is read.
 """
+
+
+class Waits(Protocol):
+    """Waits of an event loop: `processor.client.async_waits.AsyncWaits`."""
+
+    def ended(self, track: Track, timeout: float) -> Future[bool]: ...
+
+
+class Tail(Protocol):
+    """Who reads the status topic for tracks: `processor.client.status.StatusTail`. Times in seconds."""
+
+    @property
+    def waits(self) -> Waits: ...
+    def catch_up(self, track: Track, timeout: float) -> bool: ...
+    def wait_end(self, track: Track, timeout: float) -> bool: ...
 
 
 class Track:
@@ -35,7 +48,7 @@ class Track:
         "tail",
     )
 
-    def __init__(self, tail: StatusTail, job_id: str, partition: int, start: int) -> None:
+    def __init__(self, tail: Tail, job_id: str, partition: int, start: int) -> None:
         self.tail = tail
         """Who reads for it: another one after a fork or a close."""
         self.id = job_id

@@ -115,3 +115,10 @@ def is_near(job: Job, now_ms: int) -> bool:
     given = (job.kill_at - job.enqueued_at) / 1000
     left = (job.kill_at - now_ms) / 1000
     return given >= NEAR_LEAST and 0 < left <= min(given * NEAR_SHARE, NEAR_MOST)
+
+
+def look_again_at(job: Job, until: int | None) -> int | None:
+    """When a parked job is to be looked at, milliseconds since the epoch: its patience ends, or its kill date comes."""
+    if until is None or job.kill_at is None:
+        return job.kill_at if until is None else until
+    return min(until, job.kill_at)

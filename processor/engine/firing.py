@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from processor import events
 from processor.alert_kinds import AlertKind
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from processor.core.schedules import Due, Turn
     from processor.engine.config import WorkerConfig
     from processor.engine.counters import Counters
-    from processor.engine.leadership import Leadership
     from processor.wire.records import ScheduleRecord
 
 log = events.logger(__name__)
@@ -42,11 +41,18 @@ ASK_AGAIN = 0.005
 """Seconds until it is asked again whether a run has ended."""
 
 
+class Leads(Protocol):
+    """The leadership that a load belongs to."""
+
+    assignment: int
+    """-1: it is over."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Load:
     """What one flush of the scheduler carries. Implements `processor.engine.batch.Cargo`."""
 
-    lead: Leadership
+    lead: Leads
     group: str
     assignment: int
     offsets: list[OffsetCommit]

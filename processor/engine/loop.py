@@ -25,10 +25,11 @@ from processor.engine.attempt import Attempt, Sync
 from processor.engine.batch import FlushBatch, FlushResult, Part
 from processor.engine.config import WorkerConfig
 from processor.engine.control_topic import ControlNews, ControlWatch
-from processor.engine.dispatch import Dispatch, Pool
+from processor.engine.dispatch import Dispatch
 from processor.engine.flush import Flusher
 from processor.engine.groups import Groups
 from processor.engine.guard import Guard
+from processor.engine.hold_back import HoldBack
 from processor.engine.intake import Intake
 from processor.engine.operators import Operators
 from processor.engine.orphans import OrphanWatch
@@ -36,8 +37,8 @@ from processor.engine.outbox import Outbox
 from processor.engine.outcomes import Outcomes
 from processor.engine.ownership import Ownership
 from processor.engine.pace import Pace
+from processor.engine.pool import Pool
 from processor.engine.precedents import Precedent, Precedents, answered
-from processor.engine.queue_load import HoldBack
 from processor.engine.queue_partition import PartitionPhase, QueuePartition
 from processor.engine.refetch import Refetch, Refetcher
 from processor.engine.registry import JobTypes
@@ -256,11 +257,8 @@ class Worker:
         elif isinstance(post, Refetch):
             self.intake.refetched(post, self.ownership.hold)
         elif isinstance(post, Precedent):
-            number, act = (
-                post.attempt.number,
-                partial(answered, engine, self.dispatch, self.outcomes, self.ownership.hold, post),
-            )
-            self.guard.number_act(number, "a repeat was looked for", act)
+            act = partial(answered, engine, self.dispatch, self.outcomes, self.ownership.hold, post)
+            self.guard.number_act(post.attempt.number, "a repeat was looked for", act)
         elif isinstance(post, ControlNews):
             self.operators.heard(post)
         elif isinstance(post, Members):
@@ -274,11 +272,13 @@ class Worker:
         engine = self.state
         if self.flusher.is_stuck(now):
             self._replace_flusher()
-        oldest = engine.outbox_load.oldest_at
+        outbox = engine.outbox_load
+        oldest = outbox.oldest_at
         if self._flushing or oldest is None or not self._pace.allows(now):
             return
         linger = self.config.linger
-        due = engine.outbox_load.urgent or engine.group_commit.due(now) or now - oldest >= linger or not engine.has_room
+        asked = outbox.urgent or outbox.group_commit.due(now)
+        due = asked or now - oldest >= linger or not engine.has_room
         # At low load a lone record need not wait for company.
         if due or (idle and now - self._flush_began >= linger):
             self._flush(now)

@@ -65,7 +65,7 @@ class Outbox:
             except Exception as error:  # noqa: BLE001  (the owner's guard)
                 engine.guard.number(number, "its flush was being made", error)
         engine.outbox_load.freeze(number.outbox.held() for number in left)
-        engine.group_commit.began()
+        engine.outbox_load.group_commit.began()
         if not parts:
             engine.outbox_load.committed()
             return None
@@ -164,7 +164,8 @@ class Outbox:
         engine.counters.sample(engine.counters.flush_seconds, result.seconds)
         engine.counters.sample(engine.counters.flush_records, result.batch.records)
         owned: list[QueuePartition] = []
-        engine.group_commit.let_go(sum(len(part.syncs) for part in result.batch.parts), engine.clock.monotonic())
+        released = sum(len(part.syncs) for part in result.batch.parts)
+        engine.outbox_load.group_commit.let_go(released, engine.clock.monotonic())
         for part in result.batch.parts:
             for sync in part.syncs:
                 sync.release()
@@ -269,7 +270,7 @@ class Outbox:
         if part.marked:
             number.mark_at = 0.0
         number.touched = True
-        self._engine.group_commit.waits(len(part.syncs))
+        self._engine.outbox_load.group_commit.waits(len(part.syncs))
         for job_id, (record, error) in culprits.items():
             attempt = refusals.attempt(part, job_id)
             if attempt is not None:

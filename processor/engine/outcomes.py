@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from processor import events
 from processor.broker.base import OutRecord
+from processor.core.deadlines import look_again_at
 from processor.core.dedupe import end_mark, move_mark
 from processor.core.idempotency import FINAL_HOP
 from processor.core.outcome import (
@@ -27,7 +28,6 @@ from processor.engine.alerting import tell_of_end
 from processor.engine.attempt import Attempt, Sync
 from processor.engine.dispatch import Dispatch
 from processor.engine.moving import Moving, with_children
-from processor.engine.parked import look_again_at
 from processor.engine.queue_partition import PartitionPhase, QueuePartition
 from processor.engine.settled_orders import settle
 from processor.engine.state import EngineState
@@ -163,7 +163,7 @@ class Outcomes:
             return
         attempt.number.outbox.syncs.append(sync)
         self._engine.outbox_load.request_flush()
-        self._engine.group_commit.waits()
+        self._engine.outbox_load.group_commit.waits()
 
     def park_unknown(self, attempt: Attempt) -> None:
         """No such job type here: perhaps the deploy that brings it is under way."""

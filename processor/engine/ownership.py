@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 
 from processor import events
 from processor.broker.base import Membership, Reader, TopicPartition
+from processor.core.deadlines import look_again_at
 from processor.core.idempotency import is_keyed
 from processor.core.outcome import Parked
 from processor.core.process_deaths import QUARANTINE, Death, noted
+from processor.core.verdict import Fate, fate
 from processor.core.window import Window
 from processor.core.write_set import Origin
 from processor.engine.alerting import tell_of_hold
 from processor.engine.groups import Listener
 from processor.engine.intake import resume
-from processor.engine.parked import Fate, fate, look_again_at
 from processor.engine.queue_partition import PartitionPhase, QueuePartition
 from processor.engine.tellings import RestoredNumbers, names
 from processor.job import Job, Lane, StepPhase
@@ -228,7 +229,8 @@ class Ownership:
             number.order.block(job.key, job.id)
         if record.state is State.RETRYING:
             return False  # it waits for its retry elsewhere; this is the mark that keeps its key
-        if fate(engine, job, record, engine.clock.now_ms(), anew=True) is Fate.GOES_ON:
+        known, now_ms = job.type in engine.registry, engine.clock.now_ms()
+        if fate(job, record, engine.gate.control, now_ms, known=known, anew=True) is Fate.GOES_ON:
             return True
         number.parked[job.id] = look_again_at(job, record.until)
         if engine.gate.control.concerns(job.id, job.type):

@@ -6,14 +6,12 @@ table when it is looked at: its time has come, an operator wants something, or i
 
 from __future__ import annotations
 
-from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from processor.core.control import PAUSED_TYPE
+from processor.core.deadlines import look_again_at
+from processor.core.verdict import Fate, fate
 from processor.dead_reasons import DeadReason
 from processor.engine.settled_orders import settle
-from processor.job import Job
-from processor.states import State
 from processor.wire.codec import decode_job, decode_live_job
 
 if TYPE_CHECKING:
@@ -22,22 +20,6 @@ if TYPE_CHECKING:
     from processor.engine.ownership import Ownership
     from processor.engine.queue_partition import QueuePartition
     from processor.engine.state import EngineState
-    from processor.wire.records import LiveJobRecord
-
-
-class Fate(Enum):
-    """What becomes of a parked job now."""
-
-    STAYS = auto()
-    GOES_ON = auto()
-    GIVEN_UP = auto()
-
-
-def look_again_at(job: Job, until: int | None) -> int | None:
-    """When a parked job is to be looked at, milliseconds since the epoch: its patience ends, or its kill date comes."""
-    if until is None or job.kill_at is None:
-        return job.kill_at if until is None else until
-    return min(until, job.kill_at)
 
 
 class ParkedJobs:
@@ -74,11 +56,12 @@ class ParkedJobs:
         number.parkings.pop(job_id, None)
         number.looked_for.discard(job_id)
         job = decode_job(record.job)
-        ended = self._engine.gate.ended(job, now_ms)
+        engine = self._engine
+        ended = engine.gate.ended(job, now_ms)
         if ended is not None:
             self._outcomes.end_unstarted(self._ownership.resumed(number, job, record.job, view), ended)
             return
-        becomes = fate(self._engine, job, record, now_ms)
+        becomes = fate(job, record, engine.gate.control, now_ms, known=job.type in engine.registry)
         if becomes is Fate.GOES_ON:
             settle(self._engine, number, job.id, job.life)
             self._ownership.restart(number, job, record.job, view)
@@ -87,18 +70,3 @@ class ParkedJobs:
             self._outcomes.give_up(attempt, DeadReason.UNKNOWN_TYPE, record.reason)
         else:
             number.parked[job_id] = look_again_at(job, record.until)
-
-
-def fate(engine: EngineState, job: Job, record: LiveJobRecord, now_ms: int, *, anew: bool = False) -> Fate:
-    """What becomes of a parked job. `anew`: its number has just been taken over."""
-    control = engine.gate.control
-    if control.retried(job.id, job.life, record.since) is not None:
-        return Fate.GOES_ON
-    if record.state is not State.WAITING:
-        return Fate.STAYS if record.state is State.IN_DOUBT else Fate.GOES_ON
-    if record.until is None:
-        paused = record.reason.startswith(PAUSED_TYPE)
-        return Fate.GOES_ON if paused and control.type_pause(job.type) is None else Fate.STAYS
-    if job.type in engine.registry and (anew or now_ms >= record.until):
-        return Fate.GOES_ON
-    return Fate.GIVEN_UP if now_ms >= record.until else Fate.STAYS

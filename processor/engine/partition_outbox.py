@@ -12,6 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from processor.broker.base import OutRecord
 from processor.clock import Clock
+from processor.core.group_commit import GroupCommit
 from processor.core.live import step_key
 from processor.core.write_set import SavedOut, WriteSet
 
@@ -32,10 +33,12 @@ class OutboxMark(NamedTuple):
 class OutboxLoad:
     """How much all outboxes of a worker hold, in records and bytes of their values, and since when."""
 
-    __slots__ = ("_clock", "flushed_records", "flushed_size", "oldest_at", "records", "size", "urgent")
+    __slots__ = ("_clock", "flushed_records", "flushed_size", "group_commit", "oldest_at", "records", "size", "urgent")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.group_commit = GroupCommit()
+        """Of those who wait for durability."""
         self.records = 0
         self.size = 0
         self.flushed_records = 0

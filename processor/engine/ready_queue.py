@@ -10,7 +10,7 @@ from processor.job import Lane
 
 if TYPE_CHECKING:
     from processor.engine.attempt import Attempt
-    from processor.engine.dispatch import Pool
+    from processor.engine.pool import Pool
 
 TURNS_OF_FOLLOWERS = 3
 """While others wait too, so many followers of a key start for each of those."""

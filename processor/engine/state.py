@@ -5,14 +5,13 @@ Everything here is touched by the owning thread alone; other threads reach it th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
 
 from processor import events
-from processor.broker.base import Broker
+from processor.broker.base import Broker, Record
 from processor.context.port import ContextLimits
 from processor.core.completer import Completer
-from processor.core.group_commit import GroupCommit
 from processor.core.live import LiveTable
 from processor.core.write_set import Origin, Topics
 from processor.engine.attempt import Attempt, AttemptShared
@@ -20,7 +19,7 @@ from processor.engine.config import QueueConfig, WorkerConfig
 from processor.engine.counters import Counters
 from processor.engine.fence import Fence
 from processor.engine.gate import Gate
-from processor.engine.partition_outbox import OutboxLoad
+from processor.engine.partition_outbox import OutboxLoad, OutboxMark
 from processor.engine.queue_load import QueueLoad
 from processor.engine.queue_partition import LaneState, PartitionPhase, QueuePartition
 from processor.engine.value_file import ValueFile
@@ -31,7 +30,6 @@ from processor.wire.codec import encode
 from processor.wire.topics import checkpoints_topic, dedupe_topic, dlq_topic, jobs_topic, status_topic
 
 if TYPE_CHECKING:
-    from processor.engine.guard import Guard
     from processor.engine.registry import JobTypes
 
 
@@ -40,6 +38,17 @@ log = events.logger(__name__)
 AHEAD_LEAST, AHEAD_MOST = 16, 1000
 """Records that one handler may have on their way to the log: together the handlers fill the outbox, not more."""
 AHEAD_LEAST_BYTES, AHEAD_MOST_BYTES = 256 * 1024, 4 * 1024 * 1024
+
+
+class Guards(Protocol):
+    """What is done when something goes wrong with one job, record or partition: `processor.engine.guard.Guard`."""
+
+    def job(self, attempt: Attempt, error: Exception, mark: OutboxMark, *, runs: bool = False) -> None: ...
+    def record(self, lane: LaneState, record: Record, error: Exception, mark: OutboxMark) -> None: ...
+    def live(self, number: QueuePartition, job_id: str, raw: bytes, error: Exception) -> None: ...
+    def unsendable(self, attempt: Attempt, what: str, times: int) -> None: ...
+    def number(self, number: QueuePartition, doing: str, error: Exception) -> None: ...
+    def number_act(self, number: QueuePartition, doing: str, act: Callable[[], object]) -> None: ...
 
 
 class EngineState:
@@ -71,7 +80,6 @@ class EngineState:
         """The last epoch of every number that this process has owned."""
         self.lanes: dict[tuple[str, int], LaneState] = {}
         """Lane partitions of active numbers, by (topic, partition)."""
-        self.queues = {queue.name: queue for queue in config.queues}
         self.normal_topics = {jobs_topic(config.namespace, q.name, Lane.NORMAL): q for q in config.queues}
         share = max(len(config.queues), 1)
         self.loads = {
@@ -79,13 +87,16 @@ class EngineState:
             for queue in config.queues
         }
         self.outbox_load = OutboxLoad(runtime.clock)
-        self.group_commit = GroupCommit()
-        """Of those who wait for durability."""
-        self.guard: Guard
+        self.guard: Guards
         """Set by the loop: it needs the parts that end jobs and hold numbers."""
         self.values = ValueFile()
         """Large values of what lives in the checkpoint topics."""
         self._assignments = 0
+
+    @property
+    def queues(self) -> dict[str, QueueConfig]:
+        """The queues that this worker serves, by name."""
+        return {queue.name: queue for queue in self.config.queues}
 
     def new_number(self, queue: QueueConfig, partition: int) -> QueuePartition:
         """Begin an assignment."""

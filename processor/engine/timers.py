@@ -9,8 +9,8 @@ from processor.broker.base import OutRecord
 from processor.core.deadlines import exceeded, is_near
 from processor.engine.alerting import tell_of_kill_date
 from processor.engine.attempt import Stop
-from processor.engine.dispatch import Ending
 from processor.engine.parked import ParkedJobs
+from processor.engine.pool import Ending
 from processor.engine.queue_partition import PartitionPhase, QueuePartition
 from processor.runtime.gc_tuning import GrowthWatch
 from processor.states import State

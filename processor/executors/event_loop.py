@@ -15,7 +15,7 @@ from contextvars import copy_context
 
 from processor import events
 from processor.engine.attempt import Attempt
-from processor.engine.dispatch import Ending
+from processor.engine.pool import Ending
 from processor.errors import ProcessEnded
 from processor.executors.loop_watch import HeldUp, LoopWatch
 from processor.executors.runner import run_async

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from processor.engine.dispatch import Pool
+from processor.engine.pool import Pool
 from processor.engine.state import EngineState
 from processor.executors.event_loop import AsyncPool
 from processor.executors.processes import ProcessPool

@@ -25,7 +25,7 @@ from processor.core.outcome import Crashed, Failed, Lost, Outcome, Yielded
 from processor.dead_reasons import DeadReason
 from processor.engine.attempt import Attempt
 from processor.engine.config import WorkerConfig
-from processor.engine.dispatch import Ending
+from processor.engine.pool import Ending
 from processor.errors import DefinitionError, ProcessEnded
 from processor.executors.child_frames import Channel, pack_assigned, unpack_outcome, unpack_report
 from processor.executors.child_reports import apply, assigned, synced

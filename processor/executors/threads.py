@@ -13,7 +13,7 @@ from contextvars import copy_context
 
 from processor import events
 from processor.engine.attempt import Attempt
-from processor.engine.dispatch import Ending
+from processor.engine.pool import Ending
 from processor.errors import ProcessEnded
 from processor.executors.runner import outcome_of, run_sync
 from processor.executors.stacks import stack_through

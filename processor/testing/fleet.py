@@ -11,8 +11,8 @@ from processor.app import App, apps
 from processor.broker.memory import MemoryBroker, MemoryProcess
 from processor.context.port import Observer
 from processor.engine.config import QueueConfig, WorkerConfig
-from processor.engine.dispatch import Pool
 from processor.engine.loop import Worker
+from processor.engine.pool import Pool
 from processor.engine.state import EngineState
 from processor.executors.event_loop import AsyncPool
 from processor.executors.loading import run_start_hooks

@@ -18,7 +18,6 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from processor.core.idempotency import is_keyed
-from processor.core.replay.lives import origin_id
 from processor.core.replay.spec import UNKNOWN, Filters, Spec
 from processor.job import Job, Place
 from processor.states import TERMINAL, State
@@ -209,3 +208,12 @@ def _state(seen: _Seen, known: Known | None, is_done: Callable[[Place], bool]) -
     if known is not None and known.life >= seen.newest[0]:
         return known.state.value
     return UNKNOWN if is_done(seen.place) else State.QUEUED.value
+
+
+def origin_id(job: Job) -> str | None:
+    """The id of the job that this one is a replay of, if it has another one."""
+    text = job.redriven_from
+    if text is None or text.count("/") < 2:
+        return None
+    job_id = text.split("/", 2)[2].rpartition("@")[0]
+    return None if job_id == job.id else job_id

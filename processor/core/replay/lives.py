@@ -28,15 +28,6 @@ def origin(namespace: str, job: Chosen) -> str:
     return f"{namespace}/{job.queue}/{job.id}@{job.life}"
 
 
-def origin_id(job: Job) -> str | None:
-    """The id of the job that this one is a replay of, if it has another one."""
-    text = job.redriven_from
-    if text is None or text.count("/") < 2:
-        return None
-    job_id = text.split("/", 2)[2].rpartition("@")[0]
-    return None if job_id == job.id else job_id
-
-
 def replayed(job: Job, chosen: Chosen, spec: Spec, name: str, carried: Carried | None, now_ms: int) -> Job:
     """The new job.
 

@@ -23,8 +23,8 @@ from processor.core.live import LiveTable
 from processor.core.outcome import Crashed
 from processor.engine.attempt import Attempt
 from processor.engine.config import QueueConfig, WorkerConfig
-from processor.engine.dispatch import Pool
 from processor.engine.loop import Worker
+from processor.engine.pool import Pool
 from processor.engine.state import EngineState
 from processor.errors import PayloadInvalid, ProcessEnded
 from processor.executors.threads import ThreadPool

@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from processor.engine.queue_load import HoldBack, QueueLoad
+from processor.engine.hold_back import HoldBack
+from processor.engine.queue_load import QueueLoad
 
 
 class Numbers:

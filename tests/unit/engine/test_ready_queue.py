@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.engine.attempt import Attempt
-from processor.engine.dispatch import Pool
+from processor.engine.pool import Pool
 from processor.engine.ready_queue import FEW, SHORT_AHEAD, ReadyQueue, is_due
 from processor.job import Lane
 

@@ -16,7 +16,7 @@ from processor.context.port import ContextLimits
 from processor.core.outcome import Failed, Outcome, Succeeded
 from processor.core.write_set import Origin
 from processor.engine.attempt import Attempt, AttemptShared
-from processor.engine.dispatch import Pool
+from processor.engine.pool import Pool
 from processor.engine.queue_partition import QueuePartition
 from processor.executors.event_loop import AsyncPool
 from processor.executors.threads import ThreadPool
