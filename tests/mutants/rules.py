@@ -108,10 +108,31 @@ MUTANTS = [
         ("or (theirs == mine and view.job is not None) ", ""),
     ),
     _mutant(
+        "what is saved stays at home in the other lane",
+        "engine/intake.py",
+        "test_one_id_in_two_lanes_buries_no_live_progress",
+        ("        self._move_in(attempt, view)\n", ""),
+    ),
+    _mutant(
+        "a later life goes to the end of its key",
+        "engine/intake.py",
+        "test_a_later_life_keeps_its_place_among_the_jobs_of_its_key",
+        ("        elif again is None and self._has_line(number, job):", "        elif False:"),
+    ),
+    _mutant(
+        "values of parked jobs stay in memory",
+        "engine/state.py",
+        "test_parked_jobs_are_not_in_memory_and_go_on_whole",
+        ("        number.live = LiveTable(self.values.keep)\n", ""),
+    ),
+    _mutant(
         "dedupe marks are not looked at",
         "engine/intake.py",
         "test_stray_copy_of_a_moved_or_finished_job_never_runs or test_terminal_state_of_a_life_is_final",
-        ("return number.recent.get(job.id) >= mine or number.marks.seen(job.id, job.life, job.hop)", "return False"),
+        (
+            "return number.recent.get(job.id) >= mine or (derived and number.marks.seen(job.id, job.life, job.hop))",
+            "return False",
+        ),
     ),
     _mutant(
         "retention goes by the lane's end",

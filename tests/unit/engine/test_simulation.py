@@ -16,20 +16,25 @@ from typing import Any
 
 import pytest
 
-from processor.broker.base import OutRecord
+from processor.broker.base import OutRecord, TopicPartition, TopicSpec
 from processor.broker.memory import Frame, HeldFrame
+from processor.engine.config import QueueConfig
 from processor.errors import AbortRequired, MemberFenced, ProducerFatal, RetriableBrokerError
-from processor.job import Lane
+from processor.job import Job, Lane
 from processor.policies import Backoff, Retry
 from processor.states import TERMINAL, State
 from processor.wire import topics
+from processor.wire.codec import encode
+from processor.wire.groups import queue_group
+from processor.wire.headers import routing_headers
 from tests.guarantees import LifeOf
-from tests.unit.engine.history import History
+from tests.unit.engine.history import ANOTHER_QUEUE, History
 from tests.unit.engine.scene import NS, QUEUE, Scene, Simulated, lane_record
 
 QUICK = range(60)
 RETRY = Retry(3, Backoff("1s", "2s"))
 ACTIONS = 30
+OTHER = "r"
 
 
 def seeds() -> list[int]:
@@ -39,6 +44,13 @@ def seeds() -> list[int]:
         return list(QUICK)
     first, dash, last = asked.partition("-")
     return list(range(int(first), int(last) + 1)) if dash else [int(seed) for seed in asked.split(",")]
+
+
+def add_queue(scene: Scene) -> None:
+    """The topics of a second queue, like those of the first."""
+    names = [topics.jobs_topic(NS, OTHER, lane) for lane in (Lane.NORMAL, Lane.DUE)]
+    names += [topics.checkpoints_topic(NS, OTHER), topics.dedupe_topic(NS, OTHER)]
+    scene.broker.admin().create_topics([TopicSpec(name=name, partitions=3) for name in names])
 
 
 class Handlers:
@@ -52,6 +64,7 @@ class Handlers:
         """Child id -> parent id, as told by parents that returned."""
         for name in ("plain", "steps", "rows", "once", "parent", "failing", "slow"):
             scene.define(name, self.watched(getattr(self, name)))
+        scene.define("elsewhere", self.elsewhere)
         self.retried = {"flaky": RETRY, "poison": RETRY}
         """Types that are tried again, with their policy."""
         for name, retry in self.retried.items():
@@ -83,6 +96,11 @@ class Handlers:
         self.history.effect(ctx, step, once=once)
         self.runtime.pass_time(seconds)
         return len(step)
+
+    def elsewhere(self, ctx: Any, payload: Any) -> None:
+        """Of the second queue."""
+        for place in range(3):
+            ctx.step(f"s{place}", self.runtime.pass_time, 0.1)
 
     def leaf(self, ctx: Any, payload: Any) -> Any:
         return payload
@@ -147,7 +165,16 @@ class Chaos:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed * 7919 + 1)
-        self.scene = Scene(seed=seed, settings={"inflight_max_records": 24} if seed % 2 else {})
+        settings: dict[str, Any] = {"inflight_max_records": 24} if seed % 2 else {}
+        self.others: list[str] = []
+        """Jobs of a second queue: with some seeds each flush may hold two groups, and either may be stale."""
+        if seed % 4 >= 2:
+            names = (QUEUE, OTHER)
+            settings["queues"] = tuple(QueueConfig(name=name, partitions=3, concurrency=4) for name in names)
+        self.two_queues = "queues" in settings
+        self.scene = Scene(seed=seed, settings=settings)
+        if self.two_queues:
+            add_queue(self.scene)
         self.history = History(self.scene)
         self.handlers = Handlers(self.scene, self.history)
         self.held: list[HeldFrame] = []
@@ -202,6 +229,18 @@ class Chaos:
                 job = self.scene.enqueue(kind, job_id, key, key=key, lane=lane, derived=named)
                 if named:
                     self.repeatable.append(lane_record(job, lane=lane, derived=True))
+
+        if self.two_queues:
+            for _ in range(self.random.randrange(1, 4)):
+                self.enqueue_other()
+
+    def enqueue_other(self) -> None:
+        """A job of three steps in the second queue."""
+        job_id = f"{ANOTHER_QUEUE.decode()}{len(self.others)}"
+        self.others.append(job_id)
+        job = Job(job_id, "elsewhere", 1, OTHER, b"null", self.scene.runtime.clock.now_ms())
+        lane = topics.jobs_topic(NS, OTHER, self.random.choice((Lane.NORMAL, Lane.DUE)))
+        self.scene.append(OutRecord(lane, job_id.encode(), encode(job), routing_headers(job)))
 
     def repeat(self) -> None:
         """A client that was not sure sends some jobs once more, under their ids."""
@@ -323,8 +362,20 @@ class Chaos:
         doubtful = {life.id for life in self.history.in_doubt}
         left = set(self.history.open) - self.history.in_doubt
         live = {job_id for table in self.scene.live().values() for job_id in table.ids()}
-        lags = (*self.scene.lag().values(), *self.scene.waiting().values())
+        lags = (*self.scene.lag().values(), *self.scene.waiting().values(), *self._lag_of_other())
         return not left and not any(lags) and live <= doubtful
+
+    def _lag_of_other(self) -> list[int]:
+        if not self.two_queues:
+            return []
+        lanes = [
+            TopicPartition(topics.jobs_topic(NS, OTHER, lane), number)
+            for lane in (Lane.NORMAL, Lane.DUE)
+            for number in range(3)
+        ]
+        admin = self.scene.broker.admin()
+        ends, committed = admin.end_offsets(lanes), admin.committed(queue_group(NS, OTHER), lanes, stable=False)
+        return [ends[lane] - (committed[lane].offset or 0) for lane in lanes]
 
     def judge(self) -> None:
         """The guarantees, and what they do not see."""
@@ -333,8 +384,10 @@ class Chaos:
         deaths = [(name, error) for name, error in self.scene.runtime.failures if not isinstance(error, MemberFenced)]
         assert not deaths, deaths
         for (job_id, life), states in self.scene.ends().items():
+            assert job_id not in self.others or states == [State.SUCCEEDED], (job_id, states)
             assert len(states) == 1 or LifeOf(job_id, life) in self.history.in_doubt, (job_id, states)
         self._judge_children()
+        assert {job_id for job_id, _ in self.scene.ends()} >= set(self.others)
         for simulated in self.scene.running:
             for number in simulated.worker.state.numbers.values():
                 assert not number.attempts, number
