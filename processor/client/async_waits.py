@@ -30,7 +30,7 @@ class _Wait:
         self.future: Future[bool] = Future()
         self.asked = ExitStack()
         """While it is open, the track's partition is read."""
-        self.caught_up = track.since is None
+        self.caught_up = not track.may_have_ended_before
 
     def over(self, now: float) -> bool:
         """Whether nothing is to be waited for any more."""

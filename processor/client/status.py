@@ -9,7 +9,7 @@ Where to start. A status that lies before the job's enqueue cannot be the job's.
 - at an offset that the topic's partition had reached before the enqueue, if that was made here;
 - at the time in the id, if it tells one, less a margin for clocks that disagree. A job that is not found is looked for
   further back, and in the whole partition before it counts as unknown: no clock hides a job;
-- else at the partition's first record.
+- else a day ago; a job that is not found there is looked for in the whole partition, too.
 
 Where to stop. The success of a job whose id tells its time is its last word. Any other end may be followed by another
 life (a redrive, an enqueue with the same id), so the rest is read.
@@ -112,7 +112,7 @@ class StatusTail:
         partition = partition_for(job_id.encode(), self._count())
         begin = self._start(partition) if start is None else start
         with self._guard:
-            track = self._tracks.setdefault(job_id, Track(self, job_id, partition, begin))
+            track = self._tracks.setdefault(job_id, Track(self, job_id, partition, begin, self._clock.now_ms()))
         self._add(partition, [track])
         return track
 
@@ -148,7 +148,7 @@ class StatusTail:
         if track.ended:
             return True
         with self.asked(track):
-            if track.since is not None and not self.catch_up_by(track, deadline):
+            if track.may_have_ended_before and not self.catch_up_by(track, deadline):
                 return track.ended
             return self.drive(lambda: track.ended, deadline)
 
@@ -301,7 +301,7 @@ class StatusTail:
         """Turn times into offsets, with one question for all partitions."""
         timed = {partition: [t for t in tracks if t.since is not None] for partition, tracks in missing.items()}
         first = {
-            TopicPartition(self._topic, partition): min(t.since or 0 for t in tracks) - _BEFORE_MS
+            TopicPartition(self._topic, partition): max(0, min(t.since or 0 for t in tracks) - _BEFORE_MS)
             for partition, tracks in timed.items()
             if tracks
         }

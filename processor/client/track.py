@@ -10,6 +10,9 @@ from processor.states import TERMINAL, State
 from processor.wire.records import StatusRecord
 
 BEGINNING = 0
+LATELY_MS = 86_400_000
+"""Of an id that tells no time (an idempotency key's, say) the last day is read first, as long as keys are remembered
+unless that is changed; if there is nothing, the whole partition."""
 MARGINS_MS = (30_000, 15 * 60_000)
 """How far the clock of who made an id may be ahead of the clocks of the workers, tried in this order. The first is what
 nearly all need, and keeps the stretch short that is read in vain; after the last the whole partition is read.
@@ -37,7 +40,7 @@ class Track:
     __slots__ = (
         "__weakref__",
         "_made_at",
-        "_margins",
+        "_moments",
         "_seen",
         "floor",
         "id",
@@ -48,7 +51,7 @@ class Track:
         "tail",
     )
 
-    def __init__(self, tail: Tail, job_id: str, partition: int, start: int) -> None:
+    def __init__(self, tail: Tail, job_id: str, partition: int, start: int, now_ms: int) -> None:
         self.tail = tail
         """Who reads for it: another one after a fork or a close."""
         self.id = job_id
@@ -58,8 +61,13 @@ class Track:
         self.start = start
         """Offset to read from, at the latest."""
         self._made_at = made_at(job_id)
-        self._margins = list(MARGINS_MS) if start == BEGINNING and self._made_at is not None else []
-        """Those that are still to be tried."""
+        self._moments: list[int] = []
+        """Times to read from that are still to be tried."""
+        if start == BEGINNING:
+            made = self._made_at
+            self._moments = (
+                [now_ms - LATELY_MS - MARGINS_MS[-1]] if made is None else [made - margin for margin in MARGINS_MS]
+            )
         self._seen: tuple[int, int] | None = None
         """A stretch in which it has no record."""
         self.latest: StatusRecord | None = None
@@ -79,7 +87,12 @@ class Track:
     @property
     def since(self) -> int | None:
         """The time to read from, milliseconds since the epoch; None: `start` says where."""
-        return self._made_at - self._margins[0] if self._made_at is not None and self._margins else None
+        return self._moments[0] if self._moments else None
+
+    @property
+    def may_have_ended_before(self) -> bool:
+        """Whether an end of it may lie before where it is read from."""
+        return self.since is not None and self.since > self.floor
 
     @property
     def seen(self) -> tuple[int, int] | None:
@@ -89,18 +102,18 @@ class Track:
     @property
     def lost(self) -> bool:
         """Whether it was read to the end in vain, and not from the beginning."""
-        return self.latest is None and bool(self._margins)
+        return self.latest is None and bool(self._moments)
 
     def widen(self, seen_to: int) -> None:
         """It has no record from `start` to here: look further back."""
         self._seen = (self.start, seen_to)
         self.start = BEGINNING
-        del self._margins[0]
+        del self._moments[0]
 
     def read_to(self, offset: int) -> None:
         """All its records before this offset are known."""
         self.start = max(self.start, offset)
-        self._margins.clear()
+        self._moments.clear()
 
     def forget_before(self, floor: int) -> None:
         """An end before `floor` is no end of this job."""

@@ -204,6 +204,38 @@ def test_an_id_without_a_time_is_read_for_from_the_beginning_to_the_end(statuses
     assert found.life == 2
 
 
+def test_an_id_without_a_time_is_looked_for_in_the_last_day_first(statuses: Statuses) -> None:
+    old = statuses.say("key-old", at=statuses.clock.now_ms())
+    statuses.history(1_000)
+    statuses.clock.advance(25 * 3600.0)
+    new = statuses.say("key-new", at=statuses.clock.now_ms())
+    statuses.history(20)
+
+    tail = statuses.tail()
+    assert tail.ask(new) is State.SUCCEEDED
+    assert tail.counted.records == 21
+    assert tail.ask(old) is State.SUCCEEDED, "further back"
+    assert tail.ask("key-unknown") is None
+
+
+def test_who_waits_under_a_key_reads_nothing_of_before_the_key_was_free(statuses: Statuses) -> None:
+    """An end of the same id of longer ago is that of an earlier life."""
+    key = statuses.say("key-1", at=statuses.clock.now_ms())
+    statuses.history(1_000)
+    statuses.clock.advance(25 * 3600.0)
+    floor = statuses.clock.now_ms() - 24 * HOUR
+    statuses.history(20)
+
+    tail = statuses.tail()
+    track = tail.track(key)
+    track.forget_before(floor)
+    statuses.say(key, life=2, at=statuses.clock.now_ms())
+    assert tail.wait_end(track, 5.0)
+    assert tail.counted.records == 21
+    assert track.latest is not None
+    assert track.latest.life == 2
+
+
 def test_what_is_remembered_is_bounded_and_complete(statuses: Statuses) -> None:
     note = "x" * 2_000
     ids = statuses.history(2_000, note=note)
