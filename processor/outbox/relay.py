@@ -4,13 +4,15 @@ In this order, so that nothing is lost: read rows and lock them, send their jobs
 have them, delete the rows, commit. A relay that dies in between leaves rows that were sent: they are sent again, and
 since the records say `derived`, the workers run each job once (within the dedupe window; 24 h unless changed).
 
-Several relays may run: on PostgreSQL each takes rows that no other has locked.
+Several relays may run. On PostgreSQL one of them sends at a time, the others are there if it goes: two that took rows
+side by side would send the jobs of one ordering key in any order. Elsewhere two may send the same rows, in their order.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -153,7 +155,7 @@ class Relay:
             raise _unusable(error) from error
 
     def send_some(self) -> Done:
-        """Send the oldest rows, one transaction; what became of them (none: there are none).
+        """Send the oldest rows, one transaction; what became of them (none: there are none, or another relay sends).
 
         Raises:
             EnqueueUnconfirmed: Kafka did not confirm all; the rows stay, sending them again is harmless.
@@ -167,6 +169,11 @@ class Relay:
             raise _unusable(error) from error
 
     def _locked(self, sql: Connection) -> Sequence[Any]:
+        if sql.dialect.name == "postgresql":
+            name = f"processor_outbox {self._client.namespace}".encode()
+            lock = int.from_bytes(blake2b(name, digest_size=8).digest(), "big", signed=True)
+            if not sql.execute(select(func.pg_try_advisory_xact_lock(lock))).scalar_one():
+                return ()  # another relay is sending; the lock goes with its transaction, or its connection
         wanted = select(jobs.c.id, jobs.c.lane, jobs.c.until, jobs.c.job)
         wanted = wanted.where(jobs.c.namespace == self._client.namespace, jobs.c.refused.is_(None))
         return sql.execute(wanted.order_by(jobs.c.id).limit(BATCH).with_for_update(skip_locked=True)).all()
@@ -201,13 +208,16 @@ class Relay:
         return sent, refused
 
     def drain(self, tick: Callable[[int], object] = lambda _: None) -> Done:
-        """Send until nothing waits; what became of all rows. Raises as `send_some`.
+        """Send until nothing waits; what became of the rows that this relay sent. Raises as `send_some`.
 
         Args:
             tick: is called after each transaction with the number of rows that are through so far.
         """
         total = Done(0, 0)
-        while any(done := self.send_some()):
+        pause = threading.Event()
+        while any(done := self.send_some()) or self.waiting().rows:
+            if not any(done):
+                pause.wait(LOOK_EVERY)  # another relay is at them
             total = Done(total.sent + done.sent, total.refused + done.refused)
             tick(sum(total))
         return total

@@ -7,22 +7,27 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import Engine, func, select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
+from processor.client.sender import Client
 from processor.errors import DefinitionError, EnqueueUnconfirmed, PayloadInvalid, SettingsError
 from processor.job import Job, Lane
 from processor.job_ids import uuid7
-from processor.outbox.relay import Relay, create, open_database
+from processor.outbox.relay import BATCH, Relay, create, open_database
 from processor.outbox.table import jobs, metadata, store
 from tests.integration.fleet import Fleet
 from tests.integration.jobs_app import QUEUE, Walk
+from tests.integration.test_critical import ids_in
 from tests.postgres import postgres
 from tests.waiting import eventually
 
@@ -122,6 +127,41 @@ def test_every_row_runs_once_though_relays_are_killed(fleet: Fleet, engine: Engi
     fleet.finish((job.id for job in stored), 120)
     fleet.settle()
     assert Counter(str(line["job"]) for line in fleet.ledger("item")) == Counter(job.id for job in stored)
+
+
+def test_of_two_relays_the_second_keeps_the_order(fleet: Fleet, engine: Engine) -> None:
+    """The first has taken its rows and hangs: the second neither passes it nor thinks that nothing waits."""
+    stored = [leaf(place)._replace(key="k") for place in range(BATCH + 20)]
+    with Session(engine) as session:
+        for job in stored:
+            store(session, fleet.namespace, job, Lane.NORMAL)
+        session.commit()
+    client = fleet.app.client()
+    taken, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        namespace = client.namespace
+
+        def send_many(self, *what: Any) -> int:
+            taken.set()
+            go_on.wait(60)
+            return client.send_many(*what)
+
+    first, second = Relay(engine, cast("Client", Slow())), Relay(engine, client)
+    with ThreadPoolExecutor() as threads:
+        one = threads.submit(first.send_some)
+        assert taken.wait(60)
+        if engine.dialect.name == "postgresql":
+            assert second.send_some() == (0, 0)
+            other = threads.submit(second.drain)
+            go_on.set()
+            assert (one.result(60), other.result(60)) == ((BATCH, 0), (20, 0))
+        else:
+            assert second.drain() == (BATCH + 20, 0)
+            go_on.set()
+            one.result(60)
+    assert waits(engine) == 0
+    assert list(dict.fromkeys(ids_in(fleet))) == [job.id for job in stored]
 
 
 def test_a_row_that_cannot_be_sent_holds_up_no_other(fleet: Fleet, engine: Engine) -> None:

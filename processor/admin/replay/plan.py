@@ -142,6 +142,10 @@ def _freeze(broker: Broker, spec: Spec, now_ms: int) -> Frozen:
         raise ReplayError(f"no such queue has a lane {only}", hint="processor queue list")
     since = None if spec.since is None else parse_moment(spec.since, now_ms, "--since")
     until = None if spec.until is None else parse_moment(spec.until, now_ms, "--until")
+    if since is not None and until is not None and since >= until:
+        raise ReplayError(
+            f"--until {spec.until} is not after --since {spec.since}", hint="--since 2h --until 1h is an hour"
+        )
     admin = broker.admin()
     places = partitions_of(broker, names)
     ends = admin.end_offsets(places, Isolation.COMMITTED)

@@ -23,6 +23,7 @@ UNKNOWN = "unknown"
 """State of a finished job whose status the log has forgotten (`topics.status_retention`)."""
 STATES = (*(state.value for state in State), UNKNOWN)
 """What a job can be chosen by."""
+_INDEX = re.compile(r"\d{1,18}", re.ASCII)
 _OFFSET = re.compile(r"(?:(\d{1,9})@)?(\d{1,18})", re.ASCII)
 
 
@@ -104,8 +105,17 @@ class Spec:
                 "a job keeps its id in its own queue, or in another namespace",
                 hint="leave --same-ids out: the new jobs are linked to the old ones",
             )
-        for text in (*self.from_offsets, *self.to_offsets):
-            parse_offset(text)
+        for option, texts in (("--from-offset", self.from_offsets), ("--to-offset", self.to_offsets)):
+            numbers = [parse_offset(text)[0] for text in texts]
+            if len(set(numbers)) < len(numbers):
+                raise ReplayError(f"{option} twice for one partition", hint="which of them? Give one for each")
+        starts = dict(map(parse_offset, self.from_offsets))
+        for number, stop in map(parse_offset, self.to_offsets):
+            start = starts.get(number, 0)
+            if stop < start:
+                raise ReplayError(
+                    f"--to-offset {stop} is before --from-offset {start}", hint="the end itself is not included"
+                )
         for text in self.where:
             parse_test(text)
 
@@ -172,7 +182,7 @@ class PayloadTest(NamedTuple):
         for part in self.path:
             if isinstance(found, dict) and part in found:
                 found = found[part]
-            elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
+            elif isinstance(found, list) and _INDEX.fullmatch(part) and int(part) < len(found):
                 found = found[int(part)]
             else:
                 return False
@@ -193,7 +203,7 @@ def parse_test(text: str) -> PayloadTest:
         raise ReplayError(f"{text!r} tests nothing", hint="write PATH=VALUE, such as customer.id=7")
     try:
         value = json.loads(wanted)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = wanted
     return PayloadTest(tuple(path.split(".")), wanted, value)
 
