@@ -88,6 +88,8 @@ class History:
         self.ended: set[LifeOf] = set()
         self.in_doubt: set[LifeOf] = set()
         self._spawned: dict[tuple[LifeOf, str], tuple[str, ...]] = {}
+        self._walks: set[tuple[LifeOf, int]] = set()
+        """Lives and hops that were seen in the retry chain."""
         self._offsets: dict[TopicPartition, int] = {}
         self._positions: dict[TopicPartition, int] = {}
         self._undecided: dict[TopicPartition, list[MemoryRecord]] = {}
@@ -225,9 +227,14 @@ class History:
             self._tell(Moved(self._life_of(key.id)))
 
     def _on_its_way(self, record: Record) -> None:
-        """A job moved into the retry chain, or on in it, with what it had saved."""
+        """A job moved into the retry chain with what it had saved. Further rungs of its walk say nothing new: it may
+        have been let go on meanwhile, and then its own record is a copy of the past.
+        """
         job = decode_job(record.value() or b"")
         life = LifeOf(job.id, job.life)
+        if (life, job.hop) in self._walks:
+            return
+        self._walks.add((life, job.hop))
         carried = job.carried
         if carried is not None and carried.progress is not None:
             loops = decode_checkpoint(carried.progress).loops or {}
