@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import asking, endurance, enqueue, latency, order, retries, takeover, throughput
+from benchmarks import asking, endurance, enqueue, latency, order, projection, retries, takeover, throughput
 from benchmarks.rows import Row, failed, table, write
 from benchmarks.world import Kit
 from processor.broker.dev import DevBroker, DevBrokerConfig
@@ -37,6 +37,7 @@ BENCHES: dict[str, Callable[[Kit], list[Row]]] = {
     "storm": retries.storm,
     "restore": endurance.restore,
     "memory": endurance.memory,
+    "projection": projection.projection,
 }
 # Normal timers, but for two: nobody comes together here, so the first member need not wait for others; and on a busy
 # machine a broker is slow, not dead.

@@ -3,8 +3,9 @@
 One batch, numbered:
 
 1. Move the offsets, each only from where this reader found it. That is the fence: of two projectors of one database the
-   second finds another offset, and its transaction ends with nothing written.
-2. Load the rows of the jobs that the batch is about, fold the records in, write them back.
+   second finds another offset, and its transaction ends with nothing written. One batch at a time, whatever partitions
+   it is of: two that know the same job would each write it without what the other saw.
+2. Load the rows of the jobs that the batch is about, fold the records in, write them back; move the counts.
 3. Write letters, orders and audit records; say anew what became of the letters that they are about.
 
 A process that is killed anywhere leaves either the whole batch with its offsets, or neither.
@@ -13,9 +14,10 @@ A process that is killed anywhere leaves either the whole batch with its offsets
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Dialect, Table, bindparam, delete, insert, or_, select, update
 
 from processor.broker.base import TopicPartition
 from processor.core.redrive import Address, Settled
@@ -43,6 +45,7 @@ from processor.ops.folding import (
     says_again,
     searchable,
 )
+from processor.ops.tallies import Tally
 from processor.wire.records import AuditRecord, ControlRecord
 
 _PART = 500
@@ -69,6 +72,8 @@ class Batch:
         self._results: dict[str, str | None] = {}
         self._moves: list[dict[str, Any]] = []
         self._failures: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._job_tally = Tally.of_jobs()
+        self._letter_tally = Tally.of_letters()
 
     def write(self, batch: Sequence[Seen], steps: Steps) -> None:
         """Steps 1 to 3 of the module.
@@ -93,7 +98,8 @@ class Batch:
     # -- 1: offsets ------------------------------------------------------------------------------------------------
 
     def _move(self, steps: Steps) -> None:
-        # In one order everywhere, so that two projectors wait for each other and never lock each other out.
+        if steps:
+            alone(self._sql)
         for place, (before, after) in sorted(steps.items()):
             known = tables.offsets.c
             moved = self._sql.execute(
@@ -111,7 +117,8 @@ class Batch:
         columns = [tables.jobs.c[name] for name in JOB_COLUMNS]
         for part in parts(sorted(wanted)):
             for row in self._sql.execute(select(*columns).where(tables.jobs.c.id.in_(part))):
-                self._rows[row[0]] = JobRow(*row)
+                self._rows[row[0]] = known = JobRow(*row)
+                self._job_tally.note(known.alike(), -1)
         self._known = set(self._rows)
         for job_id in wanted - self._known:
             self._rows[job_id] = JobRow(job_id)
@@ -126,8 +133,7 @@ class Batch:
                 if before is not None:
                     self._moves.append(before)
                 result = seen.status.result
-                if result is not None or row.id in self._known:
-                    self._results[row.id] = None if result is None else clean(result.decode("utf-8", "replace"))
+                self._results[row.id] = None if result is None else clean(result.decode("utf-8", "replace"))
         elif isinstance(seen, LetterSeen) and seen.job is not None:
             place = Place("", seen.address.partition, seen.address.offset)
             self._job(seen.job, place, in_letter=True)
@@ -151,11 +157,13 @@ class Batch:
     def _write_jobs(self) -> None:
         for row in self._rows.values():
             row.settle()
+            self._job_tally.note(row.alike(), +1)
         rows = {job_id: row.columns() for job_id, row in self._rows.items()}
         self._insert(tables.jobs, [columns for job_id, columns in rows.items() if job_id not in self._known])
         changed = [{**columns, "this": job_id} for job_id, columns in rows.items() if job_id in self._known]
         if changed:
             self._sql.execute(update(tables.jobs).where(tables.jobs.c.id == bindparam("this")), changed)
+        self._job_tally.write(self._sql)
 
     def _write_bodies(self) -> None:
         wanted = sorted(self._payloads.keys() | self._results.keys())
@@ -174,7 +182,8 @@ class Batch:
                 body |= {"payload": text, "payload_size": len(payload)}
             if job_id in self._results:
                 body["result"] = self._results[job_id]
-            found.append(body)
+            if body["payload"] is not None or body["payload_size"] or body["result"] is not None:
+                found.append(body)
         self._insert(table, found)
         self._write_fields()
 
@@ -215,12 +224,16 @@ class Batch:
         self._insert(tables.orders, rows)
 
     def _write_letters(self, letters: Sequence[LetterSeen], audits: Sequence[AuditSeen]) -> None:
-        self._insert(tables.letters, [letter_columns(each) for each in letters])
+        fresh = [letter_columns(each) for each in letters]
+        self._insert(tables.letters, fresh)
+        for row in fresh:
+            self._letter_tally.note(row, +1)
         self._insert(tables.audit, [_audit_columns(each) for each in audits])
         ids = {each.record.job_id for each in audits} | {each.job.id for each in letters if each.job is not None}
         subjects = {each.record.subject for each in audits} | {str(each.address) for each in letters}
         if ids or subjects:
             self._judge(sorted(map(clean, ids - {""})), sorted(map(clean, subjects)))
+        self._letter_tally.write(self._sql)
 
     def _judge(self, ids: Sequence[str], subjects: Sequence[str]) -> None:
         """What became of the letters of these jobs and addresses, by the same rule as everywhere else."""
@@ -234,15 +247,20 @@ class Batch:
         for row in rows:
             address = Address(row["partition"], row["offset"])
             by = settled.by(address, row["job_id"], row["life"])
+            now = {
+                "state": settled.state(address, row["job_id"], row["life"]).value,
+                "settled_by": by.by if by else "",
+                "settled_at": by.at if by else None,
+                "settled_reason": by.reason if by else "",
+            }
+            if all(row[name] == value for name, value in now.items()):
+                continue
+            self._letter_tally.note(row, -1)
+            self._letter_tally.note({**row, **now}, +1)
             self._sql.execute(
                 update(tables.letters)
                 .where(tables.letters.c.partition == address.partition, tables.letters.c.offset == address.offset)
-                .values(
-                    state=settled.state(address, row["job_id"], row["life"]).value,
-                    settled_by=by.by if by else "",
-                    settled_at=by.at if by else None,
-                    settled_reason=by.reason if by else "",
-                )
+                .values(**now)
             )
 
     def _audit_of(self, ids: Sequence[str], subjects: Sequence[str]) -> list[Mapping[str, Any]]:
@@ -270,7 +288,23 @@ class Batch:
 
     def _insert(self, table: Table, rows: list[dict[str, Any]]) -> None:
         if rows:
-            self._sql.execute(insert(table), rows)
+            text, names = _insertion(table, self._sql.dialect)
+            # Past SQLAlchemy's own handling of each value, which takes as long as the database: these are texts and
+            # numbers as both drivers take them.
+            values = [tuple(row[name] for name in names) for row in rows] if names else rows
+            self._sql.exec_driver_sql(text, values)
+
+
+@lru_cache(maxsize=100)
+def _insertion(table: Table, dialect: Dialect) -> tuple[str, tuple[str, ...]]:
+    """The statement that inserts a row, and the order of its values; no order: they go by name."""
+    compiled = insert(table).compile(dialect=dialect, column_keys=table.c.keys())
+    return str(compiled), tuple(compiled.positiontup or ())
+
+
+def alone(sql: Connection) -> None:
+    """Wait until nobody else changes jobs and counts, and hold the others off. SQLite has one writer anyway."""
+    sql.execute(select(tables.facts.c.value).where(tables.facts.c.name == "version").with_for_update())
 
 
 def parts(values: Sequence[T], size: int = _PART) -> Iterator[Sequence[T]]:

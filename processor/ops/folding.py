@@ -175,6 +175,16 @@ class JobRow:
         else:
             self.state, self.changed_at = self.waits or State.QUEUED.value, self.enqueued_at
 
+    def alike(self) -> dict[str, str]:
+        """What it has in common with the jobs that it is counted with."""
+        return {
+            "fingerprint": self.fingerprint,
+            "error_kind": self.error_kind if self.fingerprint else "",
+            "queue": self.queue,
+            "type": self.type,
+            "state": self.state,
+        }
+
     def columns(self) -> dict[str, Any]:
         """As SQL takes it."""
         return dict(zip(JOB_COLUMNS, _VALUES_OF(self), strict=True))

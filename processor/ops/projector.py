@@ -18,10 +18,12 @@ from processor.broker.base import Broker, Isolation, Reader, TopicPartition
 from processor.clock import Clock, SystemClock
 from processor.errors import BrokerError, BrokerUnavailable, OffsetOutOfRange, RecordError
 from processor.ops import tables
-from processor.ops.applying import Batch, Overtaken, parts
+from processor.ops.applying import Batch, Overtaken, alone, parts
 from processor.ops.errors import ProjectionError
 from processor.ops.folding import READ, Search, Seen, seen
 from processor.ops.store import Store
+from processor.ops.tallies import JOBS as ALIKE
+from processor.ops.tallies import Tally
 from processor.states import TERMINAL, State
 from processor.wire.topics import TopicKind, jobs_topic, parse_topic
 
@@ -151,9 +153,14 @@ class Projector:
         jobs, letters, before = tables.jobs.c, tables.letters.c, self._clock.now_ms() - self._keep_ms
         gone = [place for place in self._at if (name := parse_topic(place.topic)) and name.kind is TopicKind.DLQ]
         with self._store.writing() as sql:
+            alone(sql)
             for place, begin in self._broker.admin().begin_offsets(gone).items():
                 where = (letters.partition == place.partition, letters.offset < begin)
+                tally = Tally.of_letters()
+                for row in sql.execute(select(tables.letters).where(*where)).mappings():
+                    tally.note(dict(row), -1)
                 sql.execute(delete(tables.letters).where(*where))
+                tally.write(sql)
         lies = select(letters.job_id).where(letters.job_id == jobs.id).exists()
         ended = select(jobs.id).where(
             jobs.state.in_([state.value for state in TERMINAL]), jobs.changed_at < before, ~lies
@@ -282,10 +289,16 @@ class Projector:
     def _drop(self, chosen: Select[tuple[str]]) -> None:
         while True:
             with self._store.writing() as sql:
+                alone(sql)
                 ids = [row[0] for row in sql.execute(chosen.limit(_FORGOTTEN))]
+                tally = Tally.of_jobs()
                 for part in parts(ids):
+                    alike = select(*(tables.jobs.c[name] for name in ALIKE))
+                    for row in sql.execute(alike.where(tables.jobs.c.id.in_(part))).mappings():
+                        tally.note({**row, "error_kind": row["error_kind"] if row["fingerprint"] else ""}, -1)
                     sql.execute(delete(tables.jobs).where(tables.jobs.c.id.in_(part)))
                     for table in (tables.bodies, tables.fields, tables.moves, tables.failures):
                         sql.execute(delete(table).where(table.c.job_id.in_(part)))
+                tally.write(sql)
             if not ids:
                 return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +13,7 @@ from sqlalchemy import (
     Table,
     and_,
     case,
-    false,
     func,
-    literal,
     or_,
     select,
     union_all,
@@ -26,20 +23,20 @@ from processor.core.redrive import Address, parse_address
 from processor.ops import tables
 from processor.ops.applying import parts
 from processor.ops.errors import FilterInvalid, NotThere
-from processor.ops.filters import COLUMNS, Condition, Filter
+from processor.ops.filters import Condition, Filter
 from processor.ops.folding import clean
+from processor.ops.planning import alike, branches, of_queues
 from processor.ops.store import Store
 from processor.states import State
 
 PAGE = 50
 COUNTED = 10_000
 """A count is exact up to here; beyond it says "more"."""
-_FINGERPRINT = re.compile(r"[0-9a-f]{12}")
-_HIGHEST = "\U0010ffff"
 _BRIEF = (
     *("id", "type", "queue", "key", "state", "life", "attempt", "changed_at", "enqueued_at", "due_at", "worker"),
     *("done", "total", "error_kind", "error_message", "fingerprint"),
 )
+_LETTER_SET = ("fingerprint", "type", "queue")
 
 Row = Mapping[str, Any]
 
@@ -97,10 +94,16 @@ class JobFacts:
 
 
 class Queries:
-    """Questions to one store."""
+    """Questions to one store, by somebody who may see all queues or some.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: the projection.
+        queues: whose jobs may be seen; None: all.
+    """
+
+    def __init__(self, store: Store, queues: frozenset[str] | None = None) -> None:
         self._store = store
+        self._queues = queues
 
     def freshness(self) -> Freshness:
         """How far it is behind."""
@@ -119,24 +122,50 @@ class Queries:
         Raises:
             FilterInvalid: `after` is no place in the list.
         """
-        table = tables.jobs.c
-        query = select(*(table[name] for name in _BRIEF)).where(*_conditions(where))
+        jobs = tables.jobs.c
+        before: list[ColumnElement[bool]] = []
         if after:
             at, _, job_id = after.partition("~")
             if not at.lstrip("-").isdecimal() or len(at) > 18:
                 raise FilterInvalid(f"{after[:60]!r} is no place in the list", hint="leave after= out")
-            here = (table.changed_at == int(at)) & (table.id < clean(job_id))
-            query = query.where(table.changed_at <= int(at), or_(table.changed_at < int(at), here))
-        rows = self._all(query.order_by(table.changed_at.desc(), table.id.desc()).limit(limit + 1))
+            # The first condition is where the index begins.
+            here = (jobs.changed_at == int(at)) & (jobs.id < clean(job_id))
+            before = [jobs.changed_at <= int(at), or_(jobs.changed_at < int(at), here)]
+        rows = self._newest(where, before, limit + 1)
         more = len(rows) > limit
         rows = rows[:limit]
         return Page(rows=rows, after=f"{rows[-1]['changed_at']}~{rows[-1]['id']}" if more else "")
 
+    def _newest(self, where: Filter, before: Sequence[ColumnElement[bool]], limit: int) -> list[Row]:
+        jobs = tables.jobs.c
+        with self._store.engine.connect() as sql:
+            found = [
+                select(*(jobs[name] for name in _BRIEF))
+                .where(*branch, *before)
+                .order_by(jobs.changed_at.desc(), jobs.id.desc())
+                .limit(limit)
+                for branch in branches(sql, where, self._queues)
+            ]
+            if not found:
+                return []
+            query: Select[Any] | CompoundSelect[Any] = found[0]
+            if len(found) > 1:
+                each = union_all(*(select(part.subquery()) for part in found)).subquery()
+                query = select(each).order_by(each.c.changed_at.desc(), each.c.id.desc()).limit(limit)
+            return [dict(row) for row in sql.execute(query).mappings()]
+
     def count(self, where: Filter, most: int = COUNTED) -> int:
         """How many jobs are meant; `most` + 1 if they are more."""
-        inner = select(tables.jobs.c.id).where(*_conditions(where)).limit(most + 1).subquery()
+        known = alike(where, self._queues)
         with self._store.engine.connect() as sql:
-            return int(sql.execute(select(func.count()).select_from(inner)).scalar_one())
+            if known is not None:
+                total = select(func.coalesce(func.sum(tables.tallies.c.amount), 0)).where(*known)
+                return min(int(sql.execute(total).scalar_one()), most + 1)
+            found = [select(tables.jobs.c.id).where(*branch) for branch in branches(sql, where, self._queues)]
+            if not found:
+                return 0
+            each = union_all(*(select(part.limit(most + 1).subquery()) for part in found)).limit(most + 1)
+            return int(sql.execute(select(func.count()).select_from(each.subquery())).scalar_one())
 
     def fields_of(self, ids: Sequence[str]) -> dict[str, str]:
         """The searchable fields of some jobs, each job's as one text."""
@@ -149,21 +178,9 @@ class Queries:
 
     def states(self) -> dict[str, int]:
         """How many jobs are in each state."""
-        state = tables.jobs.c.state
-        return {
-            row["state"]: row["count"] for row in self._all(select(state, func.count().label("count")).group_by(state))
-        }
-
-    def rough_states(self, most: int = COUNTED) -> dict[str, int]:
-        """The same for a page: exact up to `most`, then `most` + 1. Counting a million rows takes a second."""
-        jobs = tables.jobs.c
-        parts_ = [
-            select(literal(state.value).label("state"), func.count().label("count")).select_from(
-                select(jobs.id).where(jobs.state == state.value).limit(most + 1).subquery()
-            )
-            for state in State
-        ]
-        return {row["state"]: row["count"] for row in self._all(union_all(*parts_)) if row["count"]}
+        each = tables.tallies.c
+        query = select(each.state, func.sum(each.amount).label("count")).where(*of_queues(each.queue, self._queues))
+        return {row["state"]: int(row["count"]) for row in self._all(query.group_by(each.state))}
 
     def job(self, job_id: str) -> JobFacts:
         """One job, whole.
@@ -198,30 +215,42 @@ class Queries:
 
     def failure_groups(self, limit: int = 200) -> list[Row]:
         """Jobs that have failed as they stand now, by fingerprint of their error, most jobs first."""
-        jobs = tables.jobs.c
-        query = (
+        each, jobs, other = tables.tallies.c, tables.jobs.c, tables.jobs.alias("other").c
+        seen = [each.fingerprint != "", *of_queues(each.queue, self._queues)]
+        groups = (
             select(
-                jobs.fingerprint,
-                func.count().label("jobs"),
-                func.min(jobs.changed_at).label("first"),
-                func.max(jobs.changed_at).label("last"),
-                func.min(jobs.error_kind).label("kind"),
-                func.max(jobs.error_message).label("message"),
-                func.max(jobs.error_place).label("place"),
-                func.min(jobs.type).label("type"),
-                func.count(jobs.type.distinct()).label("types"),
-                func.sum(case((jobs.state == State.DEAD.value, 1), else_=0)).label("dead"),
+                each.fingerprint,
+                func.sum(each.amount).label("jobs"),
+                func.min(each.error_kind).label("kind"),
+                func.min(each.type).label("type"),
+                func.count(each.type.distinct()).label("types"),
+                func.sum(case((each.state == State.DEAD.value, each.amount), else_=0)).label("dead"),
             )
-            .where(tables.HAS_FAILED)
-            .group_by(jobs.fingerprint)
-            .order_by(func.count().desc(), jobs.fingerprint)
+            .where(*seen)
+            .group_by(each.fingerprint)
+            .order_by(func.sum(each.amount).desc(), each.fingerprint)
             .limit(limit)
+            .subquery("groups")
         )
-        return self._all(query)
+        like = select(other.id).where(other.fingerprint == groups.c.fingerprint, other.fingerprint != "")
+        like = like.where(*of_queues(other.queue.concat(""), self._queues)).limit(1)
+        oldest = like.with_only_columns(other.changed_at).order_by(other.changed_at, other.id)
+        newest = like.order_by(other.changed_at.desc(), other.id.desc())
+        query = select(
+            groups,
+            oldest.correlate(groups).scalar_subquery().label("first"),
+            jobs.changed_at.label("last"),
+            jobs.error_message.label("message"),
+            jobs.error_place.label("place"),
+        ).join_from(groups, tables.jobs, jobs.id == newest.correlate(groups).scalar_subquery())
+        rows = self._all(query.order_by(groups.c.jobs.desc(), groups.c.fingerprint))
+        return [{**row, **{name: int(row[name]) for name in ("jobs", "types", "dead")}} for row in rows]
 
     def types(self) -> list[str]:
         """Job types that jobs have."""
-        return [row["type"] for row in self._all(select(tables.jobs.c.type).distinct().order_by(tables.jobs.c.type))]
+        each = tables.tallies.c
+        query = select(each.type).where(*of_queues(each.queue, self._queues)).distinct().order_by(each.type)
+        return [row["type"] for row in self._all(query)]
 
     # -- letters, orders, audit ------------------------------------------------------------------------------------
 
@@ -239,7 +268,7 @@ class Queries:
         """The open letters of a set, oldest first; those named by address also if they were discarded."""
         table = tables.letters.c
         query = select(tables.letters)
-        for name in ("fingerprint", "type", "queue"):
+        for name in _LETTER_SET:
             value = clean(getattr(wanted, name))
             query = query.where(table[name] == value) if value else query
         if not wanted.addresses:
@@ -254,31 +283,40 @@ class Queries:
 
     def letter_count(self, wanted: LetterSet, state: str) -> int:
         """How many letters of this state are meant."""
-        table = tables.letters.c
-        query = select(func.count()).select_from(tables.letters).where(table.state == clean(state))
-        for name in ("fingerprint", "type", "queue"):
-            value = clean(getattr(wanted, name))
-            query = query.where(table[name] == value) if value else query
+        each = tables.letter_tallies.c
+        query = select(func.coalesce(func.sum(each.amount), 0)).where(*of_queues(each.queue, self._queues))
+        for name, value in (("state", state), *((name, getattr(wanted, name)) for name in _LETTER_SET)):
+            query = query.where(each[name] == clean(value)) if value else query
         with self._store.engine.connect() as sql:
             return int(sql.execute(query).scalar_one())
 
     def letter_groups(self) -> list[Row]:
         """Open dead letters by fingerprint, most first."""
-        letters = tables.letters.c
-        query = (
-            select(
-                letters.fingerprint,
-                func.count().label("letters"),
-                func.max(letters.at).label("last"),
-                func.max(letters.error).label("error"),
-                func.min(letters.type).label("type"),
-            )
-            .where(letters.state == "open")
-            .group_by(letters.fingerprint)
-            .order_by(func.count().desc())
+        each, letters, other = tables.letter_tallies.c, tables.letters.c, tables.letters.alias("other").c
+        groups = (
+            select(each.fingerprint, func.sum(each.amount).label("letters"), func.min(each.type).label("type"))
+            .where(each.state == "open", *of_queues(each.queue, self._queues))
+            .group_by(each.fingerprint)
+            .order_by(func.sum(each.amount).desc(), each.fingerprint)
             .limit(200)
+            .subquery("groups")
         )
-        return self._all(query)
+        newest = (
+            select(other.offset)
+            .where(other.fingerprint == groups.c.fingerprint, other.state == "open")
+            .where(*of_queues(other.queue.concat(""), self._queues))
+            .order_by(other.at.desc(), other.partition.desc(), other.offset.desc())
+            .limit(1)
+            .correlate(groups)
+        )
+        place = newest.with_only_columns(other.partition)
+        same = (
+            letters.partition == place.scalar_subquery(),
+            letters.offset == newest.scalar_subquery(),
+        )
+        query = select(groups, letters.at.label("last"), letters.error).join_from(groups, tables.letters, and_(*same))
+        rows = self._all(query.order_by(groups.c.letters.desc(), groups.c.fingerprint))
+        return [{**row, "letters": int(row["letters"])} for row in rows]
 
     def letter(self, address: Address) -> Row:
         """One dead letter.
@@ -313,7 +351,8 @@ class Queries:
                 raise FilterInvalid(f"{after[:60]!r} is no place in the list", hint="leave after= out")
             same = and_(partition == address.partition, offset < address.offset)
             here = and_(at == int(time), or_(partition < address.partition, same))
-            query = query.where(or_(at < int(time), here))
+            # The first condition is where the index begins.
+            query = query.where(at <= int(time), or_(at < int(time), here))
         rows = self._all(query.order_by(at.desc(), partition.desc(), offset.desc()).limit(limit + 1))
         more, rows = len(rows) > limit, rows[:limit]
         last = rows[-1] if rows else {}
@@ -341,51 +380,3 @@ def _present(job: Row) -> Row:
         "at": job["status_began"],
         **{name: job[name] for name in ("attempt", "worker", "note", "error_kind", "error_message", "fingerprint")},
     }
-
-
-def _conditions(where: Filter) -> list[ColumnElement[bool]]:
-    jobs = tables.jobs.c
-    found = [_condition(condition) for condition in where.conditions]
-    if where.since is not None:
-        found.append(jobs.changed_at >= where.since)
-    if where.until is not None:
-        found.append(jobs.changed_at < where.until)
-    return found
-
-
-def _condition(condition: Condition) -> ColumnElement[bool]:
-    jobs, values = tables.jobs.c, tuple(map(clean, condition.values))
-    if condition.name in COLUMNS:
-        return _any(jobs[condition.name], values)
-    if condition.name == "id":
-        return or_(*(_begins(jobs.id, value.rstrip("*")) for value in values))
-    if condition.name == "error":
-        return and_(tables.HAS_FAILED, _error(values))
-    fields = tables.fields.c
-    inner = select(fields.job_id).where(_any(fields.value, values))
-    if condition.name:
-        return jobs.id.in_(inner.where(fields.name == condition.name))
-    whole = [value for value in values if value.rstrip("*")]
-    ids = [_begins(jobs.id, value.rstrip("*")) for value in whole if len(value) >= 4]
-    return or_(jobs.id.in_(inner), _any(jobs.key, values), *ids)
-
-
-def _error(values: Sequence[str]) -> ColumnElement[bool]:
-    """By fingerprint, or by the class of the exception. Each alone is a stretch of the index."""
-    jobs = tables.jobs.c
-    prints = [value for value in values if _FINGERPRINT.fullmatch(value)]
-    kinds = [name for value in values if value not in prints for name in (value, f"builtins.{value}")]
-    if not kinds:
-        return _any(jobs.fingerprint, prints)
-    return or_(_any(jobs.fingerprint, prints), _any(jobs.error_kind, kinds)) if prints else _any(jobs.error_kind, kinds)
-
-
-def _any(column: ColumnElement[Any], values: Sequence[str]) -> ColumnElement[bool]:
-    exact = [value for value in values if not value.endswith("*")]
-    begins = [_begins(column, value[:-1]) for value in values if value.endswith("*")]
-    return or_(false(), *([column.in_(exact)] if exact else []), *begins)
-
-
-def _begins(column: ColumnElement[Any], start: str) -> ColumnElement[bool]:
-    # As a stretch of the index: LIKE does not use it in every database and collation.
-    return and_(column >= start, column < start + _HIGHEST) if start else column.is_not(None)

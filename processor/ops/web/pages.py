@@ -147,8 +147,8 @@ def jobs(request: Request, q: Text = "", after: Text = "") -> Response:
         "problem": "",
         "kept": desk.kept.all(),
     }
-    states = desk.queries.rough_states()
-    values["states"] = [(state.value, _counted(states[state])) for state in State if state in states]
+    states = desk.queries.states()
+    values["states"] = [(state.value, number(states[state])) for state in State if state in states]
     try:
         where = desk.filter(q)
         page = desk.queries.jobs(where, after=after)

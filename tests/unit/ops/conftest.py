@@ -1,4 +1,4 @@
-"""A projection beside a testbed, in SQLite; in PostgreSQL as well where one is named."""
+"""A projection beside a testbed, in SQLite; what asks or fills it also in PostgreSQL, where there is one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,33 @@ from processor.ops.queries import Queries
 from processor.ops.search import search_of
 from processor.ops.store import Store
 from processor.testing import Testbed
+from tests.postgres import NAMED, postgres
 from tests.unit.ops.shop import Shop
 
-POSTGRES = os.environ.get("PROCESSOR_TEST_POSTGRES", "")
-"""Address of a PostgreSQL database that these tests may empty; with it they run on both."""
+ON_BOTH = ("test_projection", "test_tallies")
+"""Modules whose tests run in both databases; where one is named (`tests.postgres.NAMED`), all do."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """In which databases a test runs."""
+    if "make_store" in metafunc.fixturenames:
+        both = metafunc.module.__name__.rpartition(".")[2] in ON_BOTH or NAMED in os.environ
+        metafunc.parametrize("database", ["sqlite", "postgresql"] if both else ["sqlite"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """Address of an empty PostgreSQL database."""
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Address of a database; `{name}` in it stands for any name."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres_url"))
+    return f"sqlite:///{tmp_path}/{{name}}.sqlite"
 
 
 class Desk:
@@ -38,14 +61,13 @@ class Desk:
         return self.queries
 
 
-@pytest.fixture(params=["sqlite", "postgresql"] if POSTGRES else ["sqlite"])
-def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], Store]]:
+@pytest.fixture
+def make_store(database: str) -> Iterator[Callable[[str], Store]]:
     """Opens an empty store by a name of its own."""
     made: list[Store] = []
 
     def make(name: str) -> Store:
-        url = f"sqlite:///{tmp_path}/{name}.sqlite" if request.param == "sqlite" else POSTGRES
-        store = Store(url, "shop")
+        store = Store(database.replace("{name}", name), "shop")
         store.wipe()
         made.append(store)
         return store

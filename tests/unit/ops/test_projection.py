@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
 
 from processor.admin.dead_letters import list_letters
 from processor.admin.orders import Operator, cancel, pause, resume
@@ -339,31 +337,3 @@ def test_a_payload_of_any_depth_is_projected_and_shown(desk: Desk) -> None:
         facts = queries.job(f"odd-{number}")
         shown = shown_payload(facts.payload, admin, search=(), secret=())
         json.dumps(shown, allow_nan=False)
-
-
-@pytest.mark.parametrize(
-    ("text", "index"),
-    [
-        ("", "jobs_by_time"),
-        ("state:dead", "jobs_by_state"),
-        ("type:order.charge", "jobs_by_type"),
-        ("queue:orders state:dead", "jobs_by_queue_state"),
-        ("type:order.charge state:dead", "jobs_by_type_state"),
-        ("error:0123456789ab", "jobs_by_fingerprint"),
-        ("key:c1", "jobs_by_key"),
-        ("parent:j1", "jobs_by_parent"),
-        ("order_id:7", "fields_by_value"),
-    ],
-)
-def test_every_common_question_goes_by_an_index(tmp_path: Path, text: str, index: str) -> None:
-    store = Store(f"sqlite:///{tmp_path}/plan.sqlite", "shop")
-    store.prepare("c", {})
-    asked: list[tuple[str, Any]] = []
-    event.listen(store.engine, "before_cursor_execute", lambda *call: asked.append((call[2], call[3])))
-    Queries(store).jobs(parse(text, 0, FIELDS))
-    statement, values = next(each for each in asked if "FROM jobs" in each[0])
-    with store.engine.connect() as sql:
-        plan = [str(row[-1]) for row in sql.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
-    store.close()
-    assert any(index in line for line in plan), plan
-    assert not any(line.startswith("SCAN jobs") and "INDEX" not in line for line in plan), plan

@@ -1,0 +1,190 @@
+"""From a filter to SQL that reads no more rows than a page shows.
+
+A list is newest first. An index that begins with one value and goes on with the time yields such a list as it lies
+there; with two values it does not, and a database sorts all it finds, which may be a million rows. So a filter becomes
+*branches*, each of which is one stretch of one index, and the newest rows of all branches together are the page:
+
+1. What names few jobs at most (an id's beginning, a payload field, words): those, if they are few indeed.
+2. Else values of an index of its own (key, parent, worker, fingerprint), one branch each.
+3. Else job type, queue and state, one branch for each combination that there is, as `tallies` knows.
+4. Else everything, by time.
+
+All other conditions are written so that no index serves them: the database has no choice left to get wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, false, func, or_, select, union
+
+from processor.ops import tables
+from processor.ops.filters import COLUMNS, Condition, Filter
+from processor.ops.folding import clean
+
+FEW = 2000
+"""Rows that may be sorted for a page."""
+BRANCHES = 40
+"""Stretches that are read for one page."""
+_FINGERPRINT = re.compile(r"[0-9a-f]{12}")
+_HIGHEST = "\U0010ffff"
+_OWN = ("parent", "key", "worker")
+"""Columns with an index of their own."""
+_ALIKE = ("type", "queue", "state", "error")
+"""What `tallies` knows."""
+
+Where = list[ColumnElement[bool]]
+Column = Callable[[str], ColumnElement[Any]]
+
+
+def branches(sql: Connection, where: Filter, queues: frozenset[str] | None = None) -> list[Where]:
+    """Which jobs are meant, as conditions of which each alone is a stretch of an index; empty: there are none.
+
+    Args:
+        sql: what there is, is asked of it.
+        where: the filter.
+        queues: whose jobs may be seen; None: all.
+    """
+    for condition in where.conditions:
+        few = _few(sql, condition)
+        if few is not None:
+            return [[few, *_others(where, condition, queues)]]
+    for condition in where.conditions:
+        if condition.name in _OWN and _exact(condition):
+            values = [clean(value) for value in condition.values]
+            return [[tables.jobs.c[condition.name] == v, *_others(where, condition, queues)] for v in values]
+    return _by_tallies(sql, where, queues)
+
+
+def alike(where: Filter, queues: frozenset[str] | None) -> Where | None:
+    """The filter as conditions of `tallies`; None: it asks for more than those know."""
+    if where.since is not None or where.until is not None or any(c.name not in _ALIKE for c in where.conditions):
+        return None
+    return [*_of_tallies(where), *of_queues(tables.tallies.c.queue, queues)]
+
+
+def of_queues(column: ColumnElement[str], queues: frozenset[str] | None) -> Where:
+    """Only what belongs to these queues; None: all."""
+    return [] if queues is None else [column.in_(sorted(queues))]
+
+
+def _by_tallies(sql: Connection, where: Filter, queues: frozenset[str] | None) -> list[Where]:
+    names = {condition.name for condition in where.conditions}
+    if "error" in names:
+        by = ["fingerprint"]
+    else:
+        by = [name for name in ("type", "queue", "state") if name in names]
+        by = by[:1] + ["state"] * (by[:1] in (["type"], ["queue"]))
+    if not by and queues is not None:
+        by = ["queue", "state"]
+    if not by:
+        return [_all(where, queues)]
+    column = tables.tallies.c
+    known = [*_of_tallies(where), *of_queues(column.queue, queues)]
+    found = sql.execute(select(*(column[name] for name in by)).where(*known).distinct().limit(BRANCHES + 1)).all()
+    if len(found) > BRANCHES:
+        # What is so varied is found soon by walking back in time.
+        return [_all(where, queues)]
+    rest = _all(where, queues)
+    has = [tables.HAS_FAILED] if "error" in names else []
+    return [[*(tables.jobs.c[n] == v for n, v in zip(by, values, strict=True)), *has, *rest] for values in found]
+
+
+def _of_tallies(where: Filter) -> Where:
+    column = tables.tallies.c
+    found: Where = []
+    for condition in where.conditions:
+        values = tuple(map(clean, condition.values))
+        if condition.name == "error":
+            found += [column.fingerprint != "", _error(lambda name: column[name], values)]
+        elif condition.name in _ALIKE:
+            found.append(_any(column[condition.name], values))
+    return found
+
+
+def _few(sql: Connection, condition: Condition) -> ColumnElement[bool] | None:
+    """The condition as a list of ids, if it names few."""
+    if condition.name in _OWN and not _exact(condition):
+        column = tables.jobs.c[condition.name]
+        meant: Any = select(tables.jobs.c.id).where(column != "", _any(column, tuple(map(clean, condition.values))))
+    elif condition.name in (*COLUMNS, "error"):
+        return None
+    else:
+        meant = _ids(condition)
+    count = select(func.count()).select_from(meant.limit(FEW + 1).subquery())
+    return tables.jobs.c.id.in_(meant) if sql.execute(count).scalar_one() <= FEW else None
+
+
+def _ids(condition: Condition) -> Any:
+    """Jobs that an id, a payload field or mere words name."""
+    jobs, fields = tables.jobs.c, tables.fields.c
+    values = tuple(map(clean, condition.values))
+    starts = [value.rstrip("*") for value in values]
+    if condition.name == "id":
+        return select(jobs.id).where(or_(*(_begins(jobs.id, start) for start in starts)))
+    found = select(fields.job_id).where(_any(fields.value, values))
+    if condition.name:
+        return found.where(fields.name == condition.name)
+    ids = [_begins(jobs.id, start) for start in starts if len(start) >= 4]
+    keyed = select(jobs.id).where(jobs.key.is_not(None), _any(jobs.key, values))
+    begun: list[Select[Any]] = [select(jobs.id).where(or_(*ids))] if ids else []
+    return union(found, keyed, *begun)
+
+
+def _all(where: Filter, queues: frozenset[str] | None) -> Where:
+    return _others(where, None, queues)
+
+
+def _others(where: Filter, served: Condition | None, queues: frozenset[str] | None) -> Where:
+    """Every condition but the one that an index serves, none of them of use for an index; and the times."""
+    jobs = tables.jobs.c
+    found = [_plain(condition) for condition in where.conditions if condition is not served]
+    found += of_queues(jobs.queue.concat(""), queues)
+    if where.since is not None:
+        found.append(jobs.changed_at >= where.since)
+    if where.until is not None:
+        found.append(jobs.changed_at < where.until)
+    return found
+
+
+def _plain(condition: Condition) -> ColumnElement[bool]:
+    jobs, values = tables.jobs.c, tuple(map(clean, condition.values))
+    if condition.name in COLUMNS:
+        return _any(jobs[condition.name].concat(""), values)
+    if condition.name == "error":
+        return and_(jobs.fingerprint.concat("") != "", _error(lambda name: jobs[name].concat(""), values))
+    own_id = jobs.id.concat("")
+    starts = [value.rstrip("*") for value in values]
+    if condition.name == "id":
+        return or_(*(_begins(own_id, start) for start in starts))
+    fields = tables.fields.c
+    # Asked of each job: those that the value names are many.
+    inner = select(fields.job_id).where(fields.job_id == jobs.id, _any(fields.value.concat(""), values))
+    if condition.name:
+        return inner.where(fields.name == condition.name).exists()
+    ids = [_begins(own_id, start) for start in starts if len(start) >= 4]
+    return or_(inner.exists(), _any(jobs.key.concat(""), values), *ids)
+
+
+def _error(column: Column, values: Sequence[str]) -> ColumnElement[bool]:
+    """By fingerprint, or by the class of the exception."""
+    prints = [value for value in values if _FINGERPRINT.fullmatch(value)]
+    kinds = [name for value in values if value not in prints for name in (value, f"builtins.{value}")]
+    return or_(_any(column("fingerprint"), prints), _any(column("error_kind"), kinds))
+
+
+def _exact(condition: Condition) -> bool:
+    return not any(value.endswith("*") for value in condition.values)
+
+
+def _any(column: ColumnElement[Any], values: Sequence[str]) -> ColumnElement[bool]:
+    exact = [value for value in values if not value.endswith("*")]
+    begins = [_begins(column, value[:-1]) for value in values if value.endswith("*")]
+    return or_(false(), *([column.in_(exact)] if exact else []), *begins)
+
+
+def _begins(column: ColumnElement[Any], start: str) -> ColumnElement[bool]:
+    # As a stretch of the index: LIKE does not use it in every database and collation.
+    return and_(column >= start, column < start + _HIGHEST) if start else column.is_not(None)
