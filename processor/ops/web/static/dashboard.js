@@ -13,6 +13,10 @@
     all[Math.min(all.length - 1, Math.max(0, at + by))].focus();
   };
 
+  // On a phone the pages are a row that scrolls.
+  const row = document.querySelector("header.top nav"), here = row?.querySelector("a[aria-current]");
+  if (here) row.scrollLeft = here.offsetLeft - row.offsetLeft - (row.clientWidth - here.offsetWidth) / 2;
+
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape" && typing()) return document.activeElement.blur();
