@@ -258,7 +258,7 @@ MUTANTS = [
     _mutant(
         "one bad record ends the owner",
         "engine/outcomes.py",
-        "(test_neighbours_finish_whatever_call_raises and plain)",
+        "(test_one_bad_job_never_ends_the_owner and plain)",
         ("except Exception as error:  # noqa: BLE001", "except ZeroDivisionError as error:  # noqa: BLE001"),
     ),
     _mutant(

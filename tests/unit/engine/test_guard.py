@@ -202,7 +202,7 @@ def calls_of(kind: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_neighbours_finish_whatever_call_raises(kind: str) -> None:
+def test_one_bad_job_never_ends_the_owner(kind: str) -> None:
     calls = calls_of(kind)
     assert len(calls) > 15
     assert "intake.Intake._take" in calls

@@ -1,7 +1,7 @@
-"""The invariants of the design that the engine has to keep, on the memory log; those of flushes: test_flush_invariants.
+"""The invariants of the design that the engine has to keep, on the memory log.
 
-Not here, since they come with the retry chain and the control topic: redriven_job_is_never_dropped_as_seen,
-redrive_from_zero_gets_new_children, cancel_never_hits_a_later_life, no_job_starts_before_control_is_read.
+Elsewhere, under their names: those of flushes in test_flush_invariants, of several groups in test_groups, of operators'
+orders in test_operators, of redrives in test_testbed_redrive, of handlers in test_walls, of the owner in test_guard.
 """
 
 from __future__ import annotations

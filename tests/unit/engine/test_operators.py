@@ -245,3 +245,23 @@ def test_unreadable_order_is_passed_over(scene: Scene) -> None:
     scene.enqueue("plain", "job-1")
     scene.settle()
     assert scene.state_of("job-1") is State.SUCCEEDED
+
+
+def test_no_job_starts_before_control_is_read(scene: Scene) -> None:
+    """To its true end: the order that concerns the job is the last of thousands, and older ones said otherwise."""
+    ran: list[str] = []
+    scene.define("rows", lambda ctx, payload: ran.append(ctx.id))
+    scene.define("free", lambda ctx, payload: ran.append(ctx.id))
+    for place in range(3000):
+        scene.order("pause", f"type:other-{place}")
+    scene.order("resume", "type:rows")
+    scene.order("pause", "type:rows")
+    for number in range(3):
+        scene.enqueue("rows", f"rows-{number}")
+        scene.enqueue("free", f"free-{number}")
+    scene.start("w-0")
+    scene.until(lambda: len(ran) == 3)
+    scene.runtime.pass_time(2.0)
+    assert all(job_id.startswith("free") for job_id in ran)
+    scene.order("resume", "type:rows")
+    scene.until(lambda: len(ran) == 6)

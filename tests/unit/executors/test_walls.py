@@ -109,7 +109,7 @@ def as_handler(bench: Bench, work: Callable[[], Any]) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("kind", RAISED)
-def test_whatever_is_raised_ends_its_attempt_and_no_other(bench: Bench, kind: str) -> None:
+def test_no_handler_takes_a_slot_with_it(bench: Bench, kind: str) -> None:
     def bad() -> None:
         raise RAISED[kind]()
 
