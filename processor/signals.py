@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Protocol
 
 
 class TerminalError(Exception):
@@ -38,27 +40,50 @@ class JobLost(JobInterrupted):
     """The worker no longer owns the job: nothing it does from here on is kept."""
 
 
+class Waits(Protocol):
+    """An attempt, as whoever waits in its handler sees it."""
+
+    awaits: str
+
+
 class RunningHere:
     """The attempt whose handler runs in this context. One object for many attempts, one after the other: a slot of an
     event loop would otherwise change its context with each of them.
     """
 
-    __slots__ = ("stop_if_asked",)
+    __slots__ = ("attempt", "stop_if_asked")
 
     def __init__(self) -> None:
+        self.attempt: Waits | None = None
         self.stop_if_asked: Callable[[], None] | None = None
 
 
 RUNNING_HERE: ContextVar[RunningHere] = ContextVar("running_here")
 
 
-def runs_here(stop_if_asked: Callable[[], None]) -> None:
+def runs_here(stop_if_asked: Callable[[], None], attempt: Waits) -> None:
     """A handler begins in this context; `stop_if_asked` raises if it is to stop."""
     here = RUNNING_HERE.get(None)
     if here is None:
         here = RunningHere()
         RUNNING_HERE.set(here)
+    here.attempt = attempt
     here.stop_if_asked = stop_if_asked
+
+
+@contextmanager
+def waits_for(job_id: str) -> Iterator[None]:
+    """A handler that waits here for the end of a job says so to its worker; outside of handlers nothing."""
+    here = RUNNING_HERE.get(None)
+    attempt = None if here is None else here.attempt
+    if attempt is None:
+        yield
+        return
+    attempt.awaits = job_id
+    try:
+        yield
+    finally:
+        attempt.awaits = ""
 
 
 def stop_if_asked() -> None:

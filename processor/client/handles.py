@@ -12,7 +12,7 @@ from processor.client.interrupts import told_in_one_line
 from processor.client.status import StatusTail
 from processor.client.track import BEGINNING, Track
 from processor.errors import DefinitionError, JobFailed, JobNotFinished, OtherJobType, ResultUnavailable
-from processor.signals import stop_if_asked
+from processor.signals import stop_if_asked, waits_for
 from processor.states import TERMINAL, State
 from processor.wire.durations import Duration, parse_duration
 from processor.wire.records import StatusRecord
@@ -206,7 +206,7 @@ class Handle(Generic[R]):
     def _ended(self, timeout: Duration | None) -> StatusRecord:
         seconds = _seconds(timeout)
         track = self._begun()
-        with told_in_one_line(f"job {self.id} goes on without being waited for"):
+        with waits_for(self.id), told_in_one_line(f"job {self.id} goes on without being waited for"):
             ended = track.tail.wait_end(track, seconds)
         return self._last(track, ended, seconds)
 
@@ -216,9 +216,10 @@ class Handle(Generic[R]):
         track = await asyncio.to_thread(self._begun)
         wait = asyncio.wrap_future(track.tail.waits.ended(track, seconds))
         try:
-            while not wait.done():
-                stop_if_asked()  # a waiting handler can be stopped
-                await asyncio.wait([wait], timeout=LOOK)
+            with waits_for(self.id):
+                while not wait.done():
+                    stop_if_asked()  # a waiting handler can be stopped
+                    await asyncio.wait([wait], timeout=LOOK)
         finally:
             wait.cancel()
         return self._last(track, wait.result(), seconds)

@@ -90,6 +90,8 @@ class StopWish:
     """The number is gone."""
     told = False
     """What the handler returns after that is no success: it may have left things out."""
+    awaits = ""
+    """The job whose end its handler waits for; empty: for none."""
 
     def check(self) -> None:
         """Raise if the worker wants the job to stop.

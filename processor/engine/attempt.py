@@ -139,7 +139,7 @@ class Attempt(StopWish):
     """The progress last given to the outbox."""
     want_progress = False
     news = False
-    reported: tuple[float, float | None, str | None] | None = None
+    reported: tuple[float | None, float | None, str | None] | None = None
     beat_at = 0.0
     """When the handler last saved something or said that it is alive (monotonic seconds)."""
     _ends_at = -1

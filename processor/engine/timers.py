@@ -12,6 +12,7 @@ from processor.engine.attempt import Stop
 from processor.engine.parked import ParkedJobs
 from processor.engine.pool import Ending
 from processor.engine.queue_partition import PartitionPhase, QueuePartition
+from processor.engine.waiters import Waiters
 from processor.runtime.gc_tuning import GrowthWatch
 from processor.states import State
 
@@ -41,6 +42,7 @@ class Timers:
         self._ownership = ownership
         self._parked = ParkedJobs(engine, outcomes, ownership)
         self._growth = GrowthWatch()
+        self.waiters = Waiters()
         self._next = 0.0
         self._next_lazy = 0.0
 
@@ -54,6 +56,7 @@ class Timers:
         if lazy:
             self._next_lazy = now + LAZY_COMMIT
         self._look_at_slow(now)
+        self.waiters.look(self._dispatch.ready_queues, now)
         for number in list(self._engine.numbers.values()):
             self._ownership.look_at_held(number, now)
             if number.phase is PartitionPhase.ACTIVE:

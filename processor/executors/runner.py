@@ -32,6 +32,9 @@ log = events.logger("processor.job")
 class Running(AttemptPort, Protocol):
     """An attempt as a handler's run needs it: the worker's own, or its stand-in in a child process."""
 
+    awaits: str
+    """The job whose end its handler waits for; empty: for none."""
+
     @property
     def lost(self) -> bool:
         """The number moved away."""
@@ -60,7 +63,7 @@ def run_sync(attempt: Running) -> Outcome:
     try:
         job_type = attempt.runnable
         context = Context(attempt)
-        runs_here(context._stop_if_asked)
+        runs_here(context._stop_if_asked, attempt)
         if job_type.takes_payload:
             try:
                 payload = job_type.decode_payload(attempt.job.payload, attempt.job.version)
@@ -83,7 +86,7 @@ async def run_async(attempt: Running) -> Outcome:
     try:
         job_type = attempt.runnable
         context = AsyncContext(attempt)
-        runs_here(context._stop_if_asked)
+        runs_here(context._stop_if_asked, attempt)
         if job_type.takes_payload:
             try:
                 payload = job_type.decode_payload(attempt.job.payload, attempt.job.version)

@@ -94,7 +94,8 @@ class Probes:
     def _health(self) -> dict[str, Any]:
         last = self._worker.last_turn
         silent = 0.0 if last == 0.0 else self._worker.state.clock.monotonic() - last
-        return {"ok": silent < self._stuck_after, "last_turn_seconds_ago": round(silent, 3), **self._held_up()}
+        facts = {"last_turn_seconds_ago": round(silent, 3), **self._held_up(), **self._all_wait()}
+        return {"ok": silent < self._stuck_after, **facts}
 
     def _held_up(self) -> dict[str, Any]:
         """Event loops that a handler holds up. No reason to restart the process: the job would be at it again."""
@@ -104,6 +105,11 @@ class Probes:
             if held is not None:
                 found[queue] = {**held._asdict(), "seconds": round(held.seconds, 1)}
         return {"event_loops_held_up": found} if found else {}
+
+    def _all_wait(self) -> dict[str, Any]:
+        """Queues whose slots all hold handlers that wait for jobs without one. No reason to restart, as above."""
+        found = {queue: deadlock._asdict() for (queue, _), deadlock in self._worker.timers.waiters.found.copy().items()}
+        return {"slots_all_wait": found} if found else {}
 
 
 class _Server(ThreadingHTTPServer):

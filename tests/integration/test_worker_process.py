@@ -67,6 +67,15 @@ def in_child(ctx: Context) -> int:
 def exits(ctx: Context) -> None:
     os._exit(7)
 
+app.queue("one", partitions=1, concurrency=1)
+
+@app.job("waits", queue="one")
+def waits(ctx: Context) -> None:
+    inner.enqueue(id=ctx.id + "-inner").result()
+
+@app.job("inner", queue="one")
+def inner(ctx: Context) -> None: ...
+
 @app.job("blocks", queue="q")
 async def blocks(ctx: Context) -> None:
     while not NOTES.with_name("hurry").exists():
@@ -173,6 +182,7 @@ def site(kafka: Kafka, unique: str, tmp_path: Path) -> Iterator[Site]:
     app = App(unique, broker=KafkaBroker(KafkaConfig(bootstrap=kafka.bootstrap)))
     app.queue("default", partitions=1)
     app.queue("q", partitions=4)
+    app.queue("one", partitions=1)
     apply_topics(app.broker(), app.topic_plan())
     made = Site(tmp_path, app, kafka.bootstrap)
     yield made
@@ -327,6 +337,23 @@ def test_a_held_up_event_loop_is_told_by_the_probe(site: Site) -> None:
     site.hurry()
     handle.result(timeout="60s")
     eventually(lambda: "held_up" not in worker.get("/healthz")[1], 60.0)
+
+
+def test_slots_whose_handlers_wait_for_jobs_without_one_are_told(site: Site) -> None:
+    worker = site.start()
+    handle = site.app.enqueue("waits", queue="one")
+    eventually(lambda: "slots_all_wait" in worker.get("/healthz")[1], 60.0)
+    status, page = worker.get("/healthz")
+    assert status == 200
+    told = {"job_id": handle.id, "job_type": "waits", "awaits": f"{handle.id}-inner", "slots": 1}
+    assert json.loads(page)["slots_all_wait"] == {"one": told}
+    [warning] = worker.events("slots.all_wait")
+    assert told.items() <= warning.items()
+    note = f"it waits for job {handle.id}-inner, which waits for a slot"
+    eventually(lambda: handle.progress().note == note, 60.0)
+    handle.cancel("enough")
+    eventually(lambda: "slots_all_wait" not in worker.get("/healthz")[1], 60.0)
+    assert site.app.handle(f"{handle.id}-inner").wait("60s").state == "succeeded"
 
 
 def test_nothing_outlives_a_killed_supervisor(site: Site) -> None:
