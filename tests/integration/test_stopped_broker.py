@@ -24,7 +24,7 @@ from tests.integration.test_critical import ids_in
 from tests.postgres import postgres
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.timeout(480), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 COUNT = 5_000
 STORING = """
