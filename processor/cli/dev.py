@@ -152,6 +152,11 @@ class DevWorker:
                 self._listen_to(None)
         return became_ready
 
+    @property
+    def runs(self) -> bool:
+        """Whether there is a process."""
+        return self._process is not None
+
     def loaded(self) -> set[Path] | None:
         """The files that it has loaded; while it starts, those of the one before. None: it does not run."""
         return None if self._process is None or not self._loaded else self._loaded
@@ -240,6 +245,8 @@ def run(worker: DevWorker, saves: Saves, dashboard: DevDashboard | None = None) 
         if worker.is_ready():
             starts.over()
             _say(f"ready: now run `{worker.program}` in another terminal")
+        if not worker.runs:
+            starts.over()  # its module does not load, or it has ended: that was told
         starts.look()
         code = worker.ended()
         if code is not None:
