@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 
 from processor.broker.memory import MemoryBroker
+from processor.outbox.relay import Relay
 from processor.testing import Testbed
 from tests.loading import load_file
 
@@ -74,3 +76,18 @@ def test_what_the_shop_answers() -> None:
         assert full["retry_after"] >= 1
     finally:
         example.app.close()
+
+
+def test_an_order_and_its_job_are_stored_together_or_not_at_all(tmp_path: Path) -> None:
+    example = load_file(EXAMPLES / "store-and-publish" / "example.py", "example_store_and_publish")
+    engine = create_engine(f"sqlite:///{tmp_path / 'shop.sqlite'}")
+    example.make_tables(engine)
+    with Testbed(example.app) as bed:
+        job = example.place(engine, example.Order(number="order-7", cents=1200))
+        assert example.place(engine, example.Order(number="order-7", cents=1200)) is None
+        relay = Relay(engine, example.app.client())
+        assert relay.waiting().rows == 1, "of the order that was refused nothing is left"
+        assert relay.drain() == (1, 0)
+        bed.drain()
+        assert bed.result(example.app.handle(job)) == "label of order-7"
+    engine.dispose()
