@@ -141,7 +141,7 @@ def _copy_home(broker: Broker, namespace: str, status: StatusRecord, who: Operat
     if (job.due_at or now) - now > who.dedupe_ms:
         raise OrderRefused(
             f"job {job.id} is due only after the time for which ended jobs are remembered: it would run twice",
-            hint=f"processor job cancel {job.id}, and enqueue it anew",
+            hint=f"processor job cancel {job.id}, and enqueue it under another id",
         )
     home = topics.jobs_topic(namespace, job.queue, Lane.DUE)
     copy = job._replace(due_at=now)

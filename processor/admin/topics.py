@@ -16,6 +16,7 @@ from processor.admin.lag import live_jobs, queue_lag, queues_of
 from processor.broker.base import Broker, TopicInfo, TopicSpec
 from processor.core.topic_plan import STATUS_ADVICE, Aspect, Difference, Severity, compare
 from processor.errors import TopicMismatch, TopicMissing
+from processor.texts import count
 from processor.wire.topics import TopicKind, checkpoints_topic, parse_topic
 
 _HINT = "processor topics apply"
@@ -153,11 +154,11 @@ class _Busy:
         if queue in queues_of(self._broker, namespace):
             waiting = sum(lag.waiting for lag in queue_lag(self._broker, namespace, [queue]))
             if waiting:
-                return f"about {waiting} jobs wait in queue {queue}"
+                return f"queue {queue} holds about {count(waiting, 'job')}"
         if not self._broker.admin().topics([checkpoints_topic(namespace, queue)]):
             return ""
         live = sum(not view.ended for _, view in live_jobs(self._broker, namespace, queue))
-        return f"{live} jobs of queue {queue} are unfinished" if live else ""
+        return f"queue {queue} holds {count(live, 'unfinished job')}" if live else ""
 
 
 def _creation(spec: TopicSpec, existing: Mapping[str, TopicInfo], busy: _Busy) -> TopicChange:

@@ -21,6 +21,7 @@ from processor.core import offset_metadata
 from processor.core.backlog import BacklogSample, retry_after, room, waiting
 from processor.errors import EnqueueError, ProcessorError
 from processor.job import Lane
+from processor.texts import count
 from processor.wire.groups import queue_group
 from processor.wire.topics import jobs_topic
 
@@ -40,7 +41,7 @@ class QueueFull(EnqueueError):
 
     def __init__(self, queue: str, backlog: int, limit: int, retry_after: float) -> None:
         super().__init__(
-            f"queue {queue} is full: {backlog:,} jobs wait, its limit is {limit:,}",
+            f"queue {queue} is full: it holds {count(backlog, 'job')}, its limit is {limit:,}",
             hint=f'try again in {retry_after:.0f} s, or let the enqueue wait: when_full="wait"',
         )
         self.backlog = backlog

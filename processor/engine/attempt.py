@@ -111,8 +111,6 @@ class Attempt(StopWish):
     started_at: float | None = None
     """Monotonic seconds, set by the executor."""
     run_seconds = 0.0
-    watched = False
-    """Its job type has a stall timeout."""
     resumed: Progress | None = None
     steps: Mapping[str, Step] = _NOTHING
     """Steps the log held when the attempt began."""
@@ -140,8 +138,10 @@ class Attempt(StopWish):
     want_progress = False
     news = False
     reported: tuple[float | None, float | None, str | None] | None = None
-    beat_at = 0.0
-    """When the handler last saved something or said that it is alive (monotonic seconds)."""
+    beat_at: float | None = None
+    """When the handler last saved something or said that it is alive (monotonic seconds; 0: not yet). None: its
+    job type has no stall timeout, so nobody asks.
+    """
     _ends_at = -1
     """Milliseconds since the epoch, 0: never, -1: nobody has asked yet. Told once, so that it does not waver."""
     stop: Stop | None = None
@@ -176,7 +176,7 @@ class Attempt(StopWish):
         self.raw = raw
         self.job_type = job_type
         if job_type is not None and job_type.options.stall_timeout is not None:
-            self.watched = True
+            self.beat_at = 0.0
 
     def again(self) -> Attempt:
         """The same job once more, by the same owner, from where this attempt has come to."""
@@ -241,7 +241,7 @@ class Attempt(StopWish):
 
     def save(self, progress: Progress) -> None:
         self.latest = progress
-        if self.watched:
+        if self.beat_at is not None:
             self.beat_at = self.shared.clock.monotonic()
         self.want_progress = True
         if not self.news:
@@ -262,7 +262,8 @@ class Attempt(StopWish):
         self.reported = (done, total, note)
 
     def heartbeat(self) -> None:
-        self.beat_at = self.shared.clock.monotonic()
+        if self.beat_at is not None:
+            self.beat_at = self.shared.clock.monotonic()
 
     def sync(self) -> None:
         """Wait until all that was saved is durable.
@@ -293,7 +294,7 @@ class Attempt(StopWish):
         if ops is None:
             ops = self._ops = deque()
         ops.append(value)
-        if self.watched:
+        if self.beat_at is not None:
             self.beat_at = self.shared.clock.monotonic()
         if not self.news:
             self.news = True

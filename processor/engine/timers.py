@@ -93,7 +93,7 @@ class Timers:
 
     def _hold_to_limits(self, attempt: Attempt, ran: float, now: float, now_ms: int) -> None:
         """Tell an attempt that has passed one of its limits to stop."""
-        silent = ran if attempt.beat_at == 0.0 else now - attempt.beat_at
+        silent = now - attempt.beat_at if attempt.beat_at else ran
         limit = exceeded(attempt.runnable.options, attempt.job, ran=ran, silent=silent, now_ms=now_ms)
         if limit is not None:
             attempt.stop = Stop(limit.kind, limit.reason, now)

@@ -60,11 +60,10 @@ class ChildPort(StopWish):
     """The attempt, as the context in this process sees it. Implements `processor.context.port.AttemptPort`."""
 
     def __init__(self, assigned: Assigned, wake: Callable[[], None]) -> None:
+        self._assigned = assigned
         self.job: Job = assigned.job
-        self.fencing_token = assigned.fencing_token
         self.resumed = assigned.resumed
         self.steps: Mapping[str, Step] = assigned.steps
-        self.patience = assigned.patience
         self.clock: Clock = SystemClock()
         self._began = self.clock.monotonic()
         self.limits = ContextLimits(**assigned.limits)
@@ -80,6 +79,16 @@ class ChildPort(StopWish):
         self._save = False
         self._reported: tuple[float, float | None, str | None] | None = None
         self._beat = False
+
+    @property
+    def fencing_token(self) -> tuple[int, int, int]:
+        """(life, hop, epoch)."""
+        return self._assigned.fencing_token
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a record of a newer version waits for a deploy."""
+        return self._assigned.patience
 
     @property
     def runnable(self) -> RunnableJob:

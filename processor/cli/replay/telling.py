@@ -14,12 +14,6 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 """Partitions, ids and refusals that people are shown; `--json` has all."""
-LEFT_OUT = {
-    "child": "their parents are replayed, and start them anew",
-    "copy": "they are replays of jobs that are replayed",
-    "unended": "they have not ended, and would keep their ids",
-    "later_life": "they have begun a later life since, and would keep their ids",
-}
 
 
 def plan_facts(plan: Plan) -> dict[str, Any]:
@@ -67,8 +61,8 @@ def tell_plan(out: Output, plan: Plan, now_ms: int) -> None:
         Column(name="jobs", right=True),
     ]
     out.table(columns, facts["counts"], empty="no job is meant")
-    for reason, jobs in facts["left_out"].items():
-        out.note(f"left out: {count(jobs, 'job')}: {LEFT_OUT[reason]}")
+    for reason, jobs in plan.choice.left_out.items():
+        out.note(f"left out: {count(jobs, 'job')}: {reason.words}")
     if plan.unreadable:
         out.warning(f"{count(plan.unreadable, 'record')} of the lanes can be read by no job type and are left out")
     _tell_missing(out, plan.choice.missing)

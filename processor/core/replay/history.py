@@ -37,6 +37,19 @@ class LeftOut(StrEnum):
     LATER_LIFE = "later_life"
     """It has begun another life since, and would keep its id."""
 
+    @property
+    def words(self) -> str:
+        """As operators are told of several."""
+        return _IN_WORDS[self]
+
+
+_IN_WORDS = {
+    LeftOut.CHILD: "their parents are replayed, and start them anew",
+    LeftOut.COPY: "they are replays of jobs that are replayed",
+    LeftOut.UNENDED: "they have not ended, and would keep their ids",
+    LeftOut.LATER_LIFE: "they have begun a later life since, and would keep their ids",
+}
+
 
 class Known(NamedTuple):
     """What the status topic says of a job."""

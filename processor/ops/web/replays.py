@@ -31,12 +31,6 @@ OPERATE = [Depends(needs(Permission.OPERATE))]
 MOST = 5_000
 """Jobs that one request may send again: more than that is the command line's, which goes on where it was stopped."""
 CHOICES = [state for state in STATES if state in {ended.value for ended in TERMINAL}]
-LEFT_OUT = {
-    "child": "their parents are replayed, and start them anew",
-    "copy": "they are replays of jobs that are replayed",
-    "unended": "they have not ended, and would keep their ids",
-    "later_life": "they have begun a later life since, and would keep their ids",
-}
 
 
 class Wish(BaseModel):
@@ -204,7 +198,7 @@ def _look(made: Plan) -> Look:
         plan=made,
         left=len(made.left),
         cli=_cli(made),
-        left_out=[(jobs, LEFT_OUT[reason.value]) for reason, jobs in made.choice.left_out.items()],
+        left_out=[(jobs, reason.words) for reason, jobs in made.choice.left_out.items()],
         gone=sum(gone.records for gone in made.gone),
     )
 

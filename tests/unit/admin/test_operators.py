@@ -122,7 +122,7 @@ def test_a_queue_with_waiting_jobs_is_not_widened_unless_it_has_no_keys(broker: 
     write(broker, "shop.jobs.bulk", b"j1", JOB)
     review = admin.apply_topics(broker, wider(4))
     assert {change.action for change in review.changes} == {Action.REFUSED}
-    assert "about 1 jobs wait in queue bulk" in review.refused[0].text
+    assert "queue bulk holds about 1 job" in review.refused[0].text
     assert broker.admin().topics(["shop.checkpoints.bulk"])["shop.checkpoints.bulk"].partitions == 2
     assert admin.apply_topics(broker, wider(4), keyless=["bulk"]).refused == []
 
@@ -131,7 +131,7 @@ def test_a_queue_with_a_live_job_is_not_widened(broker: MemoryBroker) -> None:
     progress = CheckpointRecord("j1", 1, 0, 1, 1, 5, "shop.jobs.bulk", 0, 1)
     write(broker, "shop.checkpoints.bulk", progress_key("j1"), progress)
     review = admin.plan_topics(broker, wider(4))
-    assert "1 jobs of queue bulk are unfinished" in review.refused[0].text
+    assert "queue bulk holds 1 unfinished job" in review.refused[0].text
     end = progress._replace(sequence=2, final=encode(status("j1", State.SUCCEEDED, 6)))
     write(broker, "shop.checkpoints.bulk", progress_key("j1"), end)
     assert admin.plan_topics(broker, wider(4)).refused == []

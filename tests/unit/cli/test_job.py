@@ -57,7 +57,7 @@ def test_at_the_limit_of_a_queue_the_hint_names_an_option_that_there_is(shop: Sh
     full = shop.run(job, "enqueue", "mail")
     assert full.exit_code == 1
     assert full.stderr == (
-        "error: queue small is full: 1 jobs wait, its limit is 1\n"
+        "error: queue small is full: it holds 1 job, its limit is 1\n"
         "hint: try again in 1 s, or wait for room: --when-full wait\n"
     )
     assert "--when-full [raise|wait]" in shop.run(job, "enqueue", "--help").stdout

@@ -84,7 +84,7 @@ def test_a_full_queue_tells_when_to_come_back() -> None:
     assert retry_after(before, replace(now, completed=1000), 100) == 60.0
     queue = Queue()
     queue.backlog = 7
-    with pytest.raises(QueueFull, match="queue q is full: 7 jobs wait, its limit is 5") as caught:
+    with pytest.raises(QueueFull, match="queue q is full: it holds 7 jobs, its limit is 5") as caught:
         queue.gate(5).admit("raise", lambda: None)
     assert (caught.value.backlog, caught.value.limit, caught.value.code) == (7, 5, "queue_full")
     assert caught.value.retry_after >= 1
