@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.routing import APIRoute
 
 from processor.errors import SettingsError
 from processor.ops.login import BasicLogin, Login, NoLogin, ProxyLogin, networks, new_user, read_users
 from processor.ops.roles import MASK, Role, User, shown_payload
-from processor.ops.web.serve import APIS, create
+from processor.ops.web.serve import create
 from tests.unit.ops.client import Client
 from tests.unit.ops.conftest import Desk
 from tests.unit.ops.shop import order
@@ -148,62 +147,6 @@ def test_nothing_is_done_without_a_reason(desk: Desk, web: Web, reason: str | No
 
 
 # -- who may ask -------------------------------------------------------------------------------------------------------
-
-ROUTES: dict[str, dict[str, bool]] = {
-    "GET /api/v1/me": {"viewer": True, "care": True, "operator": True, "admin": True},
-    "GET /api/v1/freshness": {"viewer": True, "care": True, "operator": True, "admin": True},
-    "GET /api/v1/jobs": {"viewer": True, "care": False, "operator": True, "admin": True},
-    "GET /api/v1/states": {"viewer": True, "care": False, "operator": True, "admin": True},
-    "GET /api/v1/failures": {"viewer": True, "care": False, "operator": True, "admin": True},
-    "GET /api/v1/letters": {"viewer": True, "care": False, "operator": True, "admin": True},
-    "GET /api/v1/queues": {"viewer": True, "care": False, "operator": True, "admin": True},
-    "GET /api/v1/rates": {"viewer": True, "care": False, "operator": True, "admin": True},
-    "GET /api/v1/doctor": {"viewer": True, "care": False, "operator": True, "admin": True},
-    "POST /api/v1/replays/plan": {"viewer": True, "care": False, "operator": True, "admin": True},
-    "POST /api/v1/replays/run": {"viewer": False, "care": False, "operator": True, "admin": True},
-    "GET /api/v1/filters": {"viewer": True, "care": False, "operator": True, "admin": True},
-    "POST /api/v1/filters": {"viewer": False, "care": False, "operator": True, "admin": True},
-    "POST /api/v1/filters/delete": {"viewer": False, "care": False, "operator": True, "admin": True},
-    "GET /api/v1/schedules": {"viewer": True, "care": False, "operator": True, "admin": True},
-    "GET /api/v1/audit": {"viewer": True, "care": False, "operator": True, "admin": True},
-    "GET /api/v1/jobs/{job_id:path}": {"viewer": True, "care": True, "operator": True, "admin": True},
-    "POST /api/v1/letters/redrive": {"viewer": False, "care": False, "operator": True, "admin": True},
-    "POST /api/v1/letters/discard": {"viewer": False, "care": False, "operator": True, "admin": True},
-    "POST /api/v1/schedules/{name:path}/pause": {"viewer": False, "care": False, "operator": True, "admin": True},
-    "POST /api/v1/schedules/{name:path}/resume": {"viewer": False, "care": False, "operator": True, "admin": True},
-    "POST /api/v1/schedules/{name:path}/trigger": {"viewer": False, "care": False, "operator": True, "admin": True},
-    "POST /api/v1/queues/{name}/pause": {"viewer": False, "care": False, "operator": True, "admin": True},
-    "POST /api/v1/queues/{name}/resume": {"viewer": False, "care": False, "operator": True, "admin": True},
-    "POST /api/v1/types/{name:path}/pause": {"viewer": False, "care": False, "operator": True, "admin": True},
-    "POST /api/v1/types/{name:path}/resume": {"viewer": False, "care": False, "operator": True, "admin": True},
-    "POST /api/v1/jobs/{job_id:path}/retry": {"viewer": False, "care": True, "operator": True, "admin": True},
-    "POST /api/v1/jobs/{job_id:path}/redrive": {"viewer": False, "care": True, "operator": True, "admin": True},
-    "POST /api/v1/jobs/{job_id:path}/cancel": {"viewer": False, "care": False, "operator": True, "admin": True},
-}
-"""Every route, and who may use it."""
-
-
-def routes() -> list[str]:
-    """All routes of the API."""
-    found = [route for each in APIS[1:] for route in each.routes if isinstance(route, APIRoute)]
-    return [f"{method} {route.path}" for route in found for method in route.methods or ()]
-
-
-def test_every_route_is_open_to_those_roles_and_to_nobody_else(desk: Desk, web: Web) -> None:
-    (job_id,) = failed(desk)
-    assert sorted(routes()) == sorted(ROUTES), "a new route must say here who may use it"
-    clients = {role: web.client(role) for role in Role}
-    for name, allowed in ROUTES.items():
-        method, _, path = name.partition(" ")
-        path = path.replace("{job_id:path}", job_id).replace("{name}", "none").replace("{name:path}", "none")
-        # A body that is refused: what is tested here is who comes so far.
-        body = {"reason": "", "expected": 0} if method == "POST" else None
-        assert web.client().request(method, path, json=body).status_code == 401, name
-        for role, client in clients.items():
-            answer = client.request(method, path, json=body)
-            assert (answer.status_code != 403) == allowed[role], f"{name} as {role}: {answer.status_code}"
-            assert answer.status_code in (200, 400, 403, 404, 422), f"{name} as {role}: {answer.text}"
-    assert desk.look().audit().rows == []
 
 
 def test_care_may_not_send_another_payload(desk: Desk, web: Web) -> None:
