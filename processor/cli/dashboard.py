@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 @click.option("--port", type=click.IntRange(0, 65_535), help="Listen here; 0: any.", show_default="dashboard.port")
 @click.option("--no-login", is_flag=True, help="Let everybody on this machine in, and nobody else.")
 @click.option("--no-projection", is_flag=True, help="Another process keeps the projection up to date.")
-@click.option("--new-user", metavar="NAME:ROLE", help="Print a line for the users' file, and end.")
+@click.option(
+    "--new-user", metavar="NAME:ROLE", help="Print a line for the users' file, and end; @QUEUE,... limits it."
+)
 @output_options
 @needs_dashboard
 def dashboard(out: Output, /, target: Target, new_user: str | None, **options: object) -> None:

@@ -18,7 +18,7 @@ from processor.clock import Clock, SystemClock
 from processor.core.control import QUEUE, TYPE
 from processor.core.redrive import Address, LetterState, Redrive
 from processor.errors import DeadLetterError, OrderRefused, PayloadInvalid
-from processor.ops.errors import FilterInvalid, SetChanged
+from processor.ops.errors import FilterInvalid, NotAllowed, SetChanged
 from processor.ops.queries import LetterSet, Queries, Row
 from processor.ops.roles import User
 from processor.payloads import encode_untyped
@@ -68,8 +68,10 @@ class Actions:
 
         Raises:
             OrderRefused: it does not wait for anything that could be cut short.
+            NotThere: it is of a queue that is not the user's.
             BrokerError: not confirmed; asking again is harmless.
         """
+        self._check_job(job_id, why)
         how = orders.go_on(self._app.broker(), self._app.namespace, job_id, self._operator(why))
         return Outcome(text=f"job {job_id} goes on: {how}")
 
@@ -78,6 +80,7 @@ class Actions:
 
         Raises as `retry`.
         """
+        self._check_job(job_id, why)
         status = orders.cancel(self._app.broker(), self._app.namespace, job_id, self._operator(why))
         where = f"it was {status.state}" if status else "it ends as soon as its turn comes"
         return Outcome(text=f"job {job_id} is being cancelled: {where}")
@@ -87,8 +90,10 @@ class Actions:
 
         Raises:
             UnknownQueue: there is no such queue.
+            NotAllowed: it is not the user's, or a job type, which other queues may have as well.
             BrokerError: not confirmed; asking again is harmless.
         """
+        _check_target(target, why.user)
         orders.pause(self._app.broker(), self._app.namespace, _checked(target), self._operator(why))
         return Outcome(text=f"{_told(target)} rests: nothing of it starts")
 
@@ -97,8 +102,10 @@ class Actions:
 
         Raises:
             OrderRefused: it is not paused.
+            NotAllowed: as `pause`.
             BrokerError: not confirmed; asking again is harmless.
         """
+        _check_target(target, why.user)
         orders.resume(self._app.broker(), self._app.namespace, _checked(target), self._operator(why))
         return Outcome(text=f"{_told(target)} goes on")
 
@@ -170,6 +177,11 @@ class Actions:
             )
         return rows
 
+    def _check_job(self, job_id: str, why: Why) -> None:
+        if why.user.queues is not None:
+            # The projection tells the queue; the others may also act on what it does not know yet.
+            self._queries.job(job_id)
+
     def _with_payload(self, type_: str, payload: object, *, from_zero: bool) -> Redrive:
         data = encode_untyped(payload, type_, self._app.settings().client.payload_max_bytes)
         known = self._app.job_types.get(type_)
@@ -208,6 +220,42 @@ def _checked(target: str) -> str:
     if not target.startswith((QUEUE, TYPE)) or len(target) > 250:
         raise OrderRefused(f"{target[:60]!r} cannot be paused", hint="queues and job types can")
     return target
+
+
+def check_queue(queue: str, user: User) -> None:
+    """Refuse what is of another queue.
+
+    Raises:
+        NotAllowed: this user's role does not hold for it, whether there is such a queue or not.
+    """
+    if not user.has(queue):
+        own = ", ".join(sorted(user.queues or ()))
+        raise NotAllowed(f"{user.name} may do nothing in queue {queue[:100]}", hint=f"yours: {own}; or ask an operator")
+
+
+def check_all(user: User, what: str) -> None:
+    """Refuse what concerns all queues.
+
+    Args:
+        user: who asks.
+        what: what was asked for, as the beginning of a sentence.
+
+    Raises:
+        NotAllowed: this user's role is limited to some.
+    """
+    if user.queues is not None:
+        own = ", ".join(sorted(user.queues))
+        raise NotAllowed(
+            f"{what} concerns all queues, and {user.name} is here for {own}", hint="ask an operator of all"
+        )
+
+
+def _check_target(target: str, user: User) -> None:
+    kind, _, name = target.partition(":")
+    if kind == "queue":
+        check_queue(name, user)
+    else:
+        check_all(user, f"job type {name[:100]}")
 
 
 def _told(target: str) -> str:

@@ -12,6 +12,7 @@ from processor.dead_reasons import DeadReason
 from processor.ops import tables
 from processor.ops.applying import parts
 from processor.ops.folding import clean
+from processor.ops.planning import of_queues
 from processor.ops.queries import Row
 from processor.ops.store import Store
 from processor.states import State
@@ -38,10 +39,16 @@ class Rates:
 
 
 class Live:
-    """Questions to one store."""
+    """Questions to one store, by somebody who may see all queues or some.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: the projection.
+        queues: whose jobs may be seen; None: all.
+    """
+
+    def __init__(self, store: Store, queues: frozenset[str] | None = None) -> None:
         self._store = store
+        self._queues = queues
         self._lock = threading.Lock()
         self._over: dict[int, tuple[int, int]] = {}
         """Minutes that are over -> what ended in them. Counted once: a busy hour has a million rows."""
@@ -94,20 +101,11 @@ class Live:
                     found[queue] = int(at)
         return found
 
-    def types(self) -> list[str]:
-        """Job types that jobs have, in order. Each is the next one in the index: DISTINCT would read all of it."""
-        jobs, found = tables.jobs.c, [""]
-        with self._store.engine.connect() as sql:
-            while (
-                name := sql.execute(select(func.min(jobs.type)).where(jobs.type > found[-1])).scalar_one()
-            ) is not None:
-                found.append(name)
-        return found[1:]
-
     def quarantined(self, limit: int) -> list[Row]:
         """Open dead letters of jobs that ended their workers' processes, newest first."""
         letters = tables.letters.c
-        where = (letters.state == "open", letters.reason == DeadReason.CRASH_LOOP.value)
+        where = [letters.state == "open", letters.reason == DeadReason.CRASH_LOOP.value]
+        where += of_queues(letters.queue.concat(""), self._queues)
         with self._store.engine.connect() as sql:
             query = select(tables.letters).where(*where).order_by(letters.at.desc()).limit(limit)
             return [dict(row) for row in sql.execute(query).mappings()]
@@ -119,6 +117,7 @@ class Live:
             select(minute.label("minute"), jobs.state, func.count().label("jobs"))
             .where(jobs.state.in_([*GOOD, *BAD]))
             .where(jobs.changed_at >= first * MINUTE, jobs.changed_at < (last + 1) * MINUTE)
+            .where(*of_queues(jobs.queue.concat(""), self._queues))
             .group_by(minute, jobs.state)
         )
         found: dict[int, tuple[int, int]] = {}

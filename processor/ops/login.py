@@ -1,7 +1,8 @@
 """Who is there: nobody (on this machine only), a user with a password, or whom a trusted proxy names.
 
-Users are lines of a file, `name:role:hash`; `processor dashboard user NAME --role care` prints one. Behind a proxy that
-logs people in, the hash is left out. Whoever is not in the file is refused: nothing is open by default.
+Users are lines of a file, `name:role:hash`; `processor dashboard --new-user NAME:ROLE` prints one. `role@orders,mail`
+limits the role to these queues. Behind a proxy that logs people in, the hash is left out. Whoever is not in the file is
+refused: nothing is open by default.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import hmac
 import ipaddress
 import os
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,21 +28,24 @@ from processor.ops.roles import Role, User
 _REMEMBERED = 1000
 """Logins that need no second look: one look costs some 50 ms and 64 MB by design."""
 
+QUEUE_NAME = re.compile(r"[a-z0-9-]{1,60}")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Users = Mapping[str, tuple[User, str]]
+"""By name: the user, and the hash of the password (empty: none, a proxy logs in)."""
 
 
 def new_user(name: str, role: str, password: str) -> str:
-    """A line of the users' file.
+    """A line of the users' file. `role` may be limited to queues: `care@orders,mail`.
 
     Raises:
-        SettingsError: the name or the role cannot be one.
+        SettingsError: the name, the role or a queue cannot be one.
     """
     _checked(name, role)
     return f"{name}:{role}:{PasswordHasher().hash(password) if password else ''}"
 
 
-def read_users(path: str) -> dict[str, tuple[Role, str]]:
-    """Name -> role and hash (empty: no password, a proxy logs in).
+def read_users(path: str) -> dict[str, tuple[User, str]]:
+    """Name -> user and hash (empty: no password, a proxy logs in).
 
     Raises:
         SettingsError: there is no such file, or a line of it is none.
@@ -50,26 +55,38 @@ def read_users(path: str) -> dict[str, tuple[Role, str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"the users' file cannot be read: {error}",
-            hint="processor dashboard user NAME --role operator prints a line for it",
+            hint="processor dashboard --new-user NAME:operator prints a line for it",
         ) from error
-    users: dict[str, tuple[Role, str]] = {}
+    users: dict[str, tuple[User, str]] = {}
     for number, line in enumerate(lines, 1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
         parts = text.split(":", 2)
         if len(parts) != 3:
-            raise SettingsError(f"{path}, line {number}: this is no user", hint="write name:role:hash")
+            raise SettingsError(
+                f"{path}, line {number}: this is no user", hint="write name:role:hash, or name:role@queue:hash"
+            )
         users[parts[0]] = (_checked(parts[0], parts[1]), parts[2])
     return users
 
 
-def _checked(name: str, role: str) -> Role:
+def _checked(name: str, text: str) -> User:
+    role, limited, queues = text.partition("@")
     if not name or not name.isprintable() or len(name) > 100 or ":" in name:
         raise SettingsError(f"user name {name[:60]!r} is not allowed", hint="use up to 100 letters, without ':'")
     if role not in tuple(Role):
         raise SettingsError(f"user {name}: there is no role {role[:60]!r}", hint=f"use {', '.join(Role)}")
-    return Role(role)
+    if not limited:
+        return User(name=name, role=Role(role))
+    named = frozenset(queue.strip() for queue in queues.split(","))
+    stray = next((queue for queue in sorted(named) if not QUEUE_NAME.fullmatch(queue)), None)
+    if stray is not None:
+        # Left out, a name too many or too few would open or close a queue in silence.
+        raise SettingsError(
+            f"user {name}: {stray[:60]!r} is no queue", hint="write care@orders,mail: names, and commas"
+        )
+    return User(name=name, role=Role(role), queues=named)
 
 
 class NoLogin:
@@ -93,7 +110,7 @@ class BasicLogin:
 
     challenge = 'Basic realm="processor", charset="UTF-8"'
 
-    def __init__(self, users: Mapping[str, tuple[Role, str]]) -> None:
+    def __init__(self, users: Users) -> None:
         self._users = dict(users)
         self._hasher = PasswordHasher()
         # Who is not known takes as long as a wrong password, so that names cannot be found out.
@@ -109,7 +126,7 @@ class BasicLogin:
             LoginRequired: none came, or wrong ones.
         """
         name, password = _credentials(headers.get("authorization", ""))
-        role, hashed = self._users.get(name, (Role.VIEWER, ""))
+        user, hashed = self._users.get(name, (User(name=name, role=Role.VIEWER), ""))
         known = hmac.digest(self._secret, f"{name}\0{hashed}\0{password}".encode(), hashlib.sha256)
         if self._good.get(known) != name:
             with self._one_at_a_time:
@@ -117,7 +134,7 @@ class BasicLogin:
             if len(self._good) >= _REMEMBERED:
                 self._good.clear()
             self._good[known] = name
-        return User(name=name, role=role)
+        return user
 
     def _verify(self, name: str, hashed: str, password: str) -> None:
         try:
@@ -133,7 +150,7 @@ class ProxyLogin:
 
     challenge = ""
 
-    def __init__(self, users: Mapping[str, tuple[Role, str]], header: str, trusted: Sequence[Network]) -> None:
+    def __init__(self, users: Users, header: str, trusted: Sequence[Network]) -> None:
         self._users = dict(users)
         self._header = header.lower()
         self._trusted = trusted
@@ -152,7 +169,7 @@ class ProxyLogin:
             raise LoginRequired(f"the proxy sent no {self._header}")
         if name not in self._users:
             raise NotAllowed(f"user {name[:100]} has no role here", hint="the users' file gives roles")
-        return User(name=name, role=self._users[name][0])
+        return self._users[name][0]
 
 
 Login = NoLogin | BasicLogin | ProxyLogin

@@ -19,6 +19,7 @@ from sqlalchemy import (
     union_all,
 )
 
+from processor.core.control import QUEUE, TYPE
 from processor.core.redrive import Address, parse_address
 from processor.ops import tables
 from processor.ops.applying import parts
@@ -189,7 +190,9 @@ class Queries:
             NotThere: the projection does not know it.
         """
         job_id = clean(job_id)
-        found = self._all(select(tables.jobs).where(tables.jobs.c.id == job_id))
+        # Of another's queue is as if it were not there: whoever tries ids learns nothing.
+        own = of_queues(tables.jobs.c.queue.concat(""), self._queues)
+        found = self._all(select(tables.jobs).where(tables.jobs.c.id == job_id, *own))
         if not found:
             raise NotThere(
                 f"job {job_id} is not known here",
@@ -259,7 +262,7 @@ class Queries:
     ) -> Page:
         """Dead letters, newest first."""
         table = tables.letters.c
-        query = select(tables.letters)
+        query = select(tables.letters).where(*of_queues(table.queue.concat(""), self._queues))
         for column, value in ((table.state, state), (table.fingerprint, fingerprint), (table.type, type_)):
             query = query.where(column == clean(value)) if value else query
         return self._addressed(query, tables.letters, limit, after)
@@ -267,7 +270,7 @@ class Queries:
     def letter_set(self, wanted: LetterSet, most: int) -> list[Row]:
         """The open letters of a set, oldest first; those named by address also if they were discarded."""
         table = tables.letters.c
-        query = select(tables.letters)
+        query = select(tables.letters).where(*of_queues(table.queue.concat(""), self._queues))
         for name in _LETTER_SET:
             value = clean(getattr(wanted, name))
             query = query.where(table[name] == value) if value else query
@@ -326,18 +329,17 @@ class Queries:
         """
         table = tables.letters.c
         where = (table.partition == address.partition, table.offset == address.offset)
-        found = self._all(select(tables.letters).where(*where))
+        found = self._all(select(tables.letters).where(*where, *of_queues(table.queue.concat(""), self._queues)))
         if not found:
             raise NotThere(f"there is no dead letter {address}", hint="it may have been deleted by retention")
         return found[0]
 
     def audit(self, *, limit: int = PAGE, after: str = "") -> Page:
-        """What operators did, newest first."""
-        return self._addressed(select(tables.audit), tables.audit, limit, after)
-
-    def pauses(self) -> dict[str, Row]:
-        """Orders that let a queue or job type rest, by target."""
-        return {row["target"]: row for row in self._all(select(tables.orders).where(tables.orders.c.action == "pause"))}
+        """What operators did, newest first: of some queues, what concerns these, their jobs and the types of those."""
+        query = select(tables.audit)
+        if self._queues is not None:
+            query = query.where(self._concerns(self._queues))
+        return self._addressed(query, tables.audit, limit, after)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -357,6 +359,17 @@ class Queries:
         more, rows = len(rows) > limit, rows[:limit]
         last = rows[-1] if rows else {}
         return Page(rows=rows, after=f"{last['at']}~{last['partition']}@{last['offset']}" if more else "")
+
+    def _concerns(self, queues: frozenset[str]) -> ColumnElement[bool]:
+        jobs, audit = tables.jobs.c, tables.audit.c
+        own = select(jobs.id).where(jobs.queue.concat("").in_(sorted(queues))).correlate(tables.audit)
+        subjects = [*(f"{QUEUE}{name}" for name in sorted(queues)), *(f"{TYPE}{name}" for name in self.types())]
+        # Of a job that was forgotten meanwhile nobody knows the queue.
+        return or_(
+            audit.subject.in_(subjects),
+            own.where(jobs.id == audit.job_id).exists(),
+            own.where(jobs.id == func.substr(audit.subject, 5), func.substr(audit.subject, 1, 4) == "job:").exists(),
+        )
 
     def _of(self, table: Table, job_id: str, *order: str) -> list[Row]:
         return self._all(select(table).where(table.c.job_id == job_id).order_by(*(table.c[name] for name in order)))

@@ -6,6 +6,8 @@
 | care | one job at a time, of its payload what job types declare with `search=` | retry and redrive one job |
 | operator | all pages, payloads without secrets | everything |
 | admin | all pages, payloads whole | everything |
+
+A role may be limited to queues: then all this holds for jobs of those queues, and there are no others.
 """
 
 from __future__ import annotations
@@ -57,10 +59,16 @@ class User:
 
     name: str
     role: Role
+    queues: frozenset[str] | None = None
+    """Whose jobs may be seen and acted on; None: all."""
 
     def may(self, permission: Permission) -> bool:
         """Whether the role allows it."""
         return permission in _MAY[self.role]
+
+    def has(self, queue: str) -> bool:
+        """Whether the role holds for this queue."""
+        return self.queues is None or queue in self.queues
 
 
 def shown_payload(payload: str | None, user: User, *, search: Collection[str], secret: Collection[str]) -> Any:

@@ -248,7 +248,9 @@ class DashboardSettings(Group):
     login: Literal["basic", "proxy", "none"] = _is(
         "basic", "Who may ask: users with a password, users that a proxy names, or everybody on this machine."
     )
-    users_file: str = _is("", "Users, one on a line: name:role:hash. processor dashboard --new-user prints a line.")
+    users_file: str = _is(
+        "", "Users, one a line: name:role:hash or name:role@queue:hash. processor dashboard --new-user prints it."
+    )
     proxy_header: str = _is("X-Forwarded-User", "Header in which a trusted proxy names the user.", min_length=1)
     trusted_proxies: str = _is("", "Addresses or networks of the proxies that are trusted, separated by commas.")
 

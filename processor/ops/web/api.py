@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from processor.admin.queues import list_queues
 from processor.ops.errors import FilterInvalid
 from processor.ops.queries import LetterSet, Page
 from processor.ops.roles import Permission, Role
@@ -69,10 +68,10 @@ class Letters(Reason):
 
 
 @router.get("/me", dependencies=[Depends(needs(Permission.OPEN))])
-def me(request: Request) -> dict[str, str]:
-    """Who you are here."""
+def me(request: Request) -> dict[str, Any]:
+    """Who you are here, and for which queues; null: all."""
     user = user_of(request)
-    return {"name": user.name, "role": user.role.value}
+    return {"name": user.name, "role": user.role.value, "queues": None if user.queues is None else sorted(user.queues)}
 
 
 @router.get("/freshness", dependencies=ONE)
@@ -114,8 +113,7 @@ def letters(
 @router.get("/queues", dependencies=SEE)
 def queues(request: Request) -> list[dict[str, Any]]:
     """What waits in each queue, who serves it, and whether it is paused. Asked of Kafka now."""
-    app = desk_of(request).app
-    return [asdict(row) for row in list_queues(app.broker(), app.namespace)]
+    return [asdict(row) for row in desk_of(request).queue_rows()]
 
 
 @router.get("/audit", dependencies=SEE)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 
+from processor.admin.queues import QueueRow, list_queues
 from processor.app import App
 from processor.clock import Clock
+from processor.core.control import ControlTable
 from processor.ops.actions import Actions, Why
 from processor.ops.errors import NotAllowed
 from processor.ops.filters import Filter, parse, quoted
@@ -19,6 +21,7 @@ from processor.ops.payload_fields import secret_fields
 from processor.ops.queries import JobFacts, Queries
 from processor.ops.roles import Permission, Role, User, shown_payload
 from processor.ops.search import search_names, search_of
+from processor.ops.store import Store
 
 if TYPE_CHECKING:
     from processor.ops.web.events import Feed
@@ -26,15 +29,46 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
-    """One app as operators see it."""
+    """One app as operators see it, of all queues or of some."""
 
     app: App
+    store: Store
     queries: Queries
     actions: Actions
     clock: Clock
     live: Live
     kept: Kept
     feed: Feed
+    queues: frozenset[str] | None = None
+    """Whose jobs it shows; None: all."""
+    narrowed: dict[frozenset[str], Desk] = field(default_factory=dict)
+    """Those that show some queues only, of all users that are limited to some."""
+
+    def of(self, user: User) -> Desk:
+        """As this user may see it."""
+        if user.queues is None:
+            return self
+        # Kept, since it remembers counts. There are no more than lines in the users' file.
+        if user.queues not in self.narrowed:
+            queries, live = Queries(self.store, user.queues), Live(self.store, user.queues)
+            actions = Actions(self.app, queries, self.clock)
+            self.narrowed[user.queues] = replace(
+                self, queries=queries, actions=actions, live=live, queues=user.queues, narrowed={}
+            )
+        return self.narrowed[user.queues]
+
+    def shows(self, queue: str) -> bool:
+        """Whether this queue is among them."""
+        return self.queues is None or queue in self.queues
+
+    def queue_rows(self, orders: ControlTable | None = None) -> list[QueueRow]:
+        """Its queues, asked of Kafka now. `orders`: those that hold now, if they are known already."""
+        return [row for row in list_queues(self.app.broker(), self.app.namespace, orders) if self.shows(row.queue)]
+
+    def paused_types(self, orders: ControlTable) -> list[tuple[str, str]]:
+        """Paused job types and why; of some queues, those that have jobs there."""
+        seen = None if self.queues is None else set(self.queries.types())
+        return [(name, why) for name, why in sorted(orders.paused_types().items()) if seen is None or name in seen]
 
     @property
     def fields(self) -> list[str]:
@@ -65,10 +99,10 @@ class Desk:
 
 
 def desk_of(request: Request) -> Desk:
-    """The desk of this application."""
+    """The desk of this application, as whoever asks may see it."""
     desk = request.app.state.desk
     assert isinstance(desk, Desk)
-    return desk
+    return desk.of(user_of(request))
 
 
 def user_of(request: Request) -> User:

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from processor.admin.doctor import DoctorContext, Finding, Verdict, examine
+from processor.ops.actions import check_all
 from processor.ops.roles import Permission
-from processor.ops.web.desk import Desk, desk_of, needs
+from processor.ops.web.desk import Desk, desk_of, needs, user_of
 from processor.ops.web.pages import render
 
 router = APIRouter(include_in_schema=False)
@@ -22,6 +23,7 @@ SIGNS = {Verdict.OK: "✓", Verdict.WARN: "!", Verdict.FAIL: "✕", Verdict.UNKN
 @router.get("/doctor", dependencies=SEE)
 def doctor(request: Request, run: bool = False) -> Response:
     """The report. It takes seconds, so the page asks for it once it is there."""
+    check_all(user_of(request), "the doctor's report")
     findings = findings_of(desk_of(request)) if run else None
     return render(request, "doctor.html", title="Doctor", findings=findings, tones=TONES, signs=SIGNS)
 
@@ -29,6 +31,7 @@ def doctor(request: Request, run: bool = False) -> Response:
 @api.get("/doctor", dependencies=SEE)
 def report(request: Request) -> list[dict[str, Any]]:
     """What is wrong with cluster, topics and workers. Takes seconds."""
+    check_all(user_of(request), "the doctor's report")
     return [finding.as_row() for finding in findings_of(desk_of(request))]
 
 

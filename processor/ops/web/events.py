@@ -167,6 +167,8 @@ class Stream:
             yield f"retry: {RETRY_MS}\n\n"
             async for beat in self._turns():
                 row = self._feed.seen.jobs.get(job_id)
+                if row is not None and not self._user.has(row["queue"]):
+                    row = None
                 if row is None and not follow and self._now() - self._began > APPEARS:
                     yield self._event("unknown", "unknown", {"id": job_id})
                     return

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import RedirectResponse, Response
 
 from processor.admin.orders import orders_now
-from processor.admin.queues import QueueRow, list_queues
+from processor.admin.queues import QueueRow
 from processor.admin.reading import partitions_of, read_to_end
 from processor.alert_kinds import AlertKind
 from processor.errors import RecordError
@@ -43,7 +43,7 @@ def overview(request: Request) -> Response:
     now = desk.clock.now_ms()
     broker, namespace = desk.app.broker(), desk.app.namespace
     orders = orders_now(broker, namespace)
-    queues = list_queues(broker, namespace, orders)
+    queues = desk.queue_rows(orders)
     oldest = desk.live.oldest([queue.queue for queue in queues])
     rates = desk.live.rates(now, desk.queries.freshness().as_of)
     failed, ended = sum(rates.failed), sum(rates.succeeded) + sum(rates.failed)
@@ -65,7 +65,7 @@ def overview(request: Request) -> Response:
         oldest=oldest,
         undeclared=undeclared(desk, queues),
         person=for_a_person(desk, queues, now),
-        types=sorted(orders.paused_types().items()),
+        types=desk.paused_types(orders),
     )
 
 
@@ -105,6 +105,6 @@ def held(desk: Desk, now_ms: int) -> list[AlertRecord]:
         except RecordError:
             # One of a newer version must not hide the others.
             continue
-        if alert.kind == AlertKind.HELD:
+        if alert.kind == AlertKind.HELD and desk.shows(alert.queue):
             found[alert.subject] = alert
     return sorted(found.values(), key=lambda alert: -alert.at)

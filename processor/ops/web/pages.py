@@ -15,7 +15,7 @@ from jinja2.runtime import Context
 from starlette.responses import HTMLResponse, Response
 
 from processor.admin.orders import orders_now
-from processor.admin.queues import QueueRow, list_queues
+from processor.admin.queues import QueueRow
 from processor.ops.errors import FilterInvalid, NotThere
 from processor.ops.filters import NAMES
 from processor.ops.queries import COUNTED, JobFacts, LetterSet
@@ -115,6 +115,8 @@ def render(request: Request, template: str, **values: Any) -> HTMLResponse:
     path = request.url.path
     back = f"{path}?{request.url.query}" if request.url.query else path
     pages = [page for page in PAGES if user.role is not Role.CARE or page[1] == "/care"]
+    # The doctor examines everything.
+    pages = [page for page in pages if user.queues is None or page[1] != "/doctor"]
     shared = {
         "now": desk.clock.now_ms(),
         "namespace": desk.app.namespace,
@@ -126,6 +128,7 @@ def render(request: Request, template: str, **values: Any) -> HTMLResponse:
         "said": unquote(request.cookies.get(SAID, ""))[:500],
         "fresh": desk.queries.freshness(),
         "operates": user.may(Permission.OPERATE),
+        "limited": user.queues is not None,
         "ended": TERMINAL,
     }
     answer = HTMLResponse(_pages.get_template(template).render({**shared, **values}))
@@ -145,7 +148,7 @@ def jobs(request: Request, q: Text = "", after: Text = "") -> Response:
         "after": after,
         "names": [*NAMES, *desk.fields],
         "problem": "",
-        "kept": desk.kept.all(),
+        "kept": desk.kept.all() if desk.queues is None else [],
     }
     states = desk.queries.states()
     values["states"] = [(state.value, number(states[state])) for state in State if state in states]
@@ -195,14 +198,14 @@ def queues(request: Request) -> Response:
     desk = desk_of(request)
     app = desk.app
     orders = orders_now(app.broker(), app.namespace)
-    found = list_queues(app.broker(), app.namespace, orders)
+    found = desk.queue_rows(orders)
     return render(
         request,
         "queues.html",
         title="Queues",
         queues=found,
         undeclared=undeclared(desk, found),
-        types=sorted(orders.paused_types().items()),
+        types=desk.paused_types(orders),
     )
 
 
@@ -269,7 +272,7 @@ def undeclared(desk: Desk, queues: Sequence[QueueRow]) -> dict[str, list[str]]:
         return {"queues": [], "types": []}
     return {
         "queues": [queue.queue for queue in queues if queue.queue not in desk.app.queues],
-        "types": [name for name in desk.live.types() if name not in desk.app.job_types],
+        "types": [name for name in desk.queries.types() if name not in desk.app.job_types],
     }
 
 

@@ -15,10 +15,10 @@ from processor.admin.replay import Plan, plan_replay, run_replay
 from processor.admin.transactions import Order
 from processor.core.replay.spec import STATES, Spec, parse_moment
 from processor.errors import OrderRefused, ProcessorError
-from processor.ops.actions import Outcome, Why
+from processor.ops.actions import Outcome, Why, check_queue
 from processor.ops.errors import FilterInvalid, SetChanged
 from processor.ops.roles import Permission
-from processor.ops.web.desk import Desk, desk_of, needs, why_of
+from processor.ops.web.desk import Desk, desk_of, needs, user_of, why_of
 from processor.ops.web.forms import Sent, lead_back
 from processor.ops.web.pages import render
 from processor.ops.wording import count, iso
@@ -114,7 +114,7 @@ def wizard(
         "chosen": state,
         "where": where,
         "from_checkpoint": from_checkpoint,
-        "queues": sorted(queues_of(desk.app.broker(), desk.app.namespace)),
+        "queues": sorted(filter(desk.shows, queues_of(desk.app.broker(), desk.app.namespace))),
         "states": CHOICES,
         "most": MOST,
         "look": None,
@@ -131,6 +131,7 @@ def wizard(
                 where=where.split(),
                 from_checkpoint=from_checkpoint,
             )
+            check_queue(queue, user_of(request))
             values["look"] = _look(planned(desk, wish))
         except ProcessorError as error:
             values |= {"problem": str(error), "hint": error.hint}
@@ -155,6 +156,7 @@ def send(request: Request, form: Sent) -> Response:
 @api.post("/replays/plan", dependencies=SEE)
 def plan(request: Request, wanted: Wish) -> dict[str, Any]:
     """What a replay would send, by type and state. Nothing is sent."""
+    check_queue(wanted.queue, user_of(request))
     look = _look(planned(desk_of(request), wanted))
     return {"name": look.plan.name, "jobs": look.left, "counts": _counts(look.plan), "gone": look.gone}
 
@@ -176,10 +178,12 @@ def replay(desk: Desk, wish: Wish, expected: int, why: Why) -> Outcome:
     """Send what was shown.
 
     Raises:
+        NotAllowed: the queue is not the user's.
         SetChanged: other jobs are meant by now.
         OrderRefused: too many for one request.
         ReplayError: as `plan_replay` and `run_replay`.
     """
+    check_queue(wish.queue, why.user)
     made = planned(desk, wish)
     left = len(made.left)
     if left != expected:

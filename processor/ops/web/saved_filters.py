@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from processor.client.orders import send
 from processor.core.audit import FORGET_FILTER, SAVE_FILTER, noted
-from processor.ops.actions import Outcome
+from processor.ops.actions import Outcome, check_all
 from processor.ops.roles import Permission
 from processor.ops.web.desk import Desk, desk_of, needs, user_of
 from processor.ops.web.forms import Sent, lead_back
@@ -41,6 +41,7 @@ class Wanted(Named):
 @api.get("/filters", dependencies=SEE)
 def listed(request: Request) -> list[Mapping[str, Any]]:
     """Filters that were saved."""
+    check_all(user_of(request), "the list of saved filters")
     return list(desk_of(request).kept.all())
 
 
@@ -69,7 +70,10 @@ def delete_one(request: Request, form: Sent) -> Response:
 
 
 def _by(request: Request) -> str:
-    return f"{user_of(request).name}@dashboard"
+    user = user_of(request)
+    # A filter is everybody's, and tells what others ask for.
+    check_all(user, "a saved filter")
+    return f"{user.name}@dashboard"
 
 
 def _save(desk: Desk, name: str, text: str, by: str) -> Outcome:

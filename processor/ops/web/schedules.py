@@ -14,6 +14,7 @@ from processor.admin.schedules import pause_schedule, resume_schedule, schedules
 from processor.core.schedules import Standing, instants
 from processor.errors import DefinitionError
 from processor.ops.actions import Outcome, Why
+from processor.ops.errors import NotThere
 from processor.ops.roles import Permission
 from processor.ops.web.api import Reason
 from processor.ops.web.desk import Desk, desk_of, needs, why_of
@@ -60,7 +61,7 @@ def page(request: Request) -> Response:
     """All schedules."""
     desk = desk_of(request)
     rows = rows_of(desk)
-    missing = sorted(desk.app.schedules.keys() - {row.name for row in rows})
+    missing = sorted(desk.app.schedules.keys() - {row.name for row in rows}) if desk.queues is None else []
     return render(request, "schedules.html", title="Schedules", schedules=rows, missing=missing)
 
 
@@ -109,25 +110,34 @@ def trigger_one(request: Request, name: str, wanted: Reason) -> dict[str, Any]:
 def rows_of(desk: Desk) -> list[ScheduleRow]:
     """All schedules by name."""
     found = schedules_now(desk.app.broker(), desk.app.namespace).standings
-    return [_row(desk, found[name]) for name in sorted(found)]
+    return [_row(desk, found[name]) for name in sorted(found) if desk.shows(found[name].plan.queue)]
 
 
 def paused(desk: Desk, name: str, why: Why) -> Outcome:
     """Let one rest."""
+    _check(desk, name)
     pause_schedule(desk.app.broker(), desk.app.namespace, name, _operator(desk, why))
     return Outcome(text=f"schedule {name} rests: its instants pass without being fired")
 
 
 def resumed(desk: Desk, name: str, why: Why) -> Outcome:
     """Let one go on."""
+    _check(desk, name)
     resume_schedule(desk.app.broker(), desk.app.namespace, name, _operator(desk, why))
     return Outcome(text=f"schedule {name} goes on with its next instant")
 
 
 def triggered(desk: Desk, name: str, why: Why) -> Outcome:
     """Start its job."""
+    _check(desk, name)
     job_id = trigger(desk.app.broker(), desk.app.namespace, name, _operator(desk, why))
     return Outcome(text=f"schedule {name} has started job {job_id}")
+
+
+def _check(desk: Desk, name: str) -> None:
+    if desk.queues is not None and name not in {row.name for row in rows_of(desk)}:
+        # Of another's queue is as if it were not there.
+        raise NotThere(f"there is no schedule {name[:100]} in {', '.join(sorted(desk.queues))}")
 
 
 def when(plan: ScheduleRecord) -> str:

@@ -75,6 +75,7 @@ def create(
     )
     made.state.desk = Desk(
         app=app,
+        store=store,
         queries=queries,
         actions=Actions(app, queries, clock),
         clock=clock,

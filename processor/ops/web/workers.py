@@ -37,7 +37,7 @@ def workers_now(desk: Desk) -> list[WorkerRow]:
     """The members of all queues' groups, by slot."""
     broker, namespace = desk.app.broker(), desk.app.namespace
     rows: dict[str, WorkerRow] = {}
-    for queue in queues_of(broker, namespace):
+    for queue in filter(desk.shows, queues_of(broker, namespace)):
         for member in broker.admin().members(queue_group(namespace, queue)):
             slot = slot_of(member.instance_id) if member.instance_id else member.client_id
             row = rows.setdefault(slot, WorkerRow(slot=slot))

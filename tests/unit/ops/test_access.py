@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from processor.ops.login import BasicLogin
+from processor.ops.login import BasicLogin, Users
 from processor.ops.roles import Role
 from tests.unit.ops.conftest import Desk
 from tests.unit.ops.routes import routes_of
@@ -90,7 +90,7 @@ TOLD = ("Jane Doe", "has no amount", "order.charge")
 """What stands in the jobs, and in no refusal."""
 
 
-def test_every_route_is_open_to_those_roles_and_to_nobody_else(desk: Desk, users: dict[str, tuple[Role, str]]) -> None:
+def test_every_route_is_open_to_those_roles_and_to_nobody_else(desk: Desk, users: Users) -> None:
     (job_id,) = failed(desk)
     web = Web(desk, BasicLogin(users))
     assert sorted(" ".join(route) for route in routes_of(web.application)) == sorted(ROUTES), "say here who may use it"

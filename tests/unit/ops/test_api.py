@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from processor.errors import SettingsError
-from processor.ops.login import BasicLogin, Login, NoLogin, ProxyLogin, networks, new_user, read_users
+from processor.ops.login import BasicLogin, Login, NoLogin, ProxyLogin, Users, networks, new_user, read_users
 from processor.ops.roles import MASK, Role, User, shown_payload
 from processor.ops.web.serve import create
 from tests.unit.ops.client import Client
@@ -21,7 +21,7 @@ ERRORS = {"code", "message", "hint"}
 
 
 @pytest.fixture(scope="module")
-def users(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Role, str]]:
+def users(tmp_path_factory: pytest.TempPathFactory) -> Users:
     """One user of each role, called like it."""
     path = tmp_path_factory.mktemp("users") / "users"
     lines = [new_user(role, role, password) for role, password in PASSWORDS.items()]
@@ -46,7 +46,7 @@ class Web:
 
 
 @pytest.fixture
-def web(desk: Desk, users: dict[str, tuple[Role, str]]) -> Web:
+def web(desk: Desk, users: Users) -> Web:
     """A dashboard with passwords."""
     return Web(desk, BasicLogin(users))
 
@@ -199,7 +199,7 @@ def test_a_wrong_password_and_no_password_are_refused(web: Web, desk: Desk) -> N
         assert answer.status_code == 401, headers
         assert answer.headers["www-authenticate"].startswith("Basic")
     good = basic("operator", PASSWORDS["operator"])
-    assert said(client.get("/api/v1/me", headers=good), 200) == {"name": "operator", "role": "operator"}
+    assert said(client.get("/api/v1/me", headers=good), 200) == {"name": "operator", "role": "operator", "queues": None}
     assert client.get("/api/v1/me", headers=basic("operator", "wrong")).status_code == 401, "also after a good one"
 
 
@@ -233,7 +233,7 @@ def test_without_login_only_this_machine_may_ask(desk: Desk) -> None:
     assert rebound.get("/api/v1/me").status_code == 403, "a name of elsewhere that was pointed at this machine"
 
 
-def test_only_the_trusted_proxy_may_name_a_user(desk: Desk, users: dict[str, tuple[Role, str]]) -> None:
+def test_only_the_trusted_proxy_may_name_a_user(desk: Desk, users: Users) -> None:
     desk.look()
     web = Web(desk, ProxyLogin(users, "X-User", networks("10.0.0.0/24, ::1")))
     named = {"x-user": "care"}

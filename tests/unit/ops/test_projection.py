@@ -153,8 +153,8 @@ def test_orders_taken_back_are_gone(desk: Desk) -> None:
     cancel(desk.bed.broker, "shop", ids["late"], who)
     desk.bed.drain()
     queries = desk.look()
-    assert queries.pauses() == {}
-    assert queries.job(ids["waiting"]).job["state"] == "succeeded"
+    waiting = queries.job(ids["waiting"])
+    assert (waiting.orders, waiting.job["state"]) == ([], "succeeded")
     assert queries.job(ids["late"]).job["state"] == "cancelled"
     assert [row["action"] for row in queries.audit().rows][:2] == ["cancel", "resume"]
 
