@@ -15,6 +15,7 @@ from processor.errors import (
     NameInvalid,
     OrderRefused,
     ProcessorError,
+    ReplayError,
     TopicMissing,
     UnknownQueue,
 )
@@ -30,6 +31,7 @@ _STATUS: tuple[tuple[type[ProcessorError], int], ...] = (
     (DefinitionError, 400),
     (SetChanged, 409),
     (OrderRefused, 409),
+    (ReplayError, 409),
     (DeadLetterError, 409),
     (EnqueueError, 422),
     (TooManyViewers, 503),
