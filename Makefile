@@ -27,16 +27,16 @@ demo: venv  ## the whole story on real input, with a real Kafka that it starts i
 	@$(BIN)/processor demo $(ARGS)
 
 test: lint  ## lint, types, layers, then all tests but the slow ones (starts its own Kafka)
-	@$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 test-slow: venv  ## the tests that take many seconds each: brokers killed, long outages
-	@$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m slow $(ARGS)
 
 test-oldest: venv  ## the broker's conformance suite on the oldest Kafka that is supported
-	@PROCESSOR_TEST_KAFKA=4.0.2 $(BIN)/python -m pytest -n 2 tests/contract $(ARGS)
+	@PROCESSOR_TEST_KAFKA=4.0.2 $(BIN)/python -m pytest -n 2 --dist worksteal tests/contract $(ARGS)
 
 test-fast: venv  ## the tests that need no broker
-	@$(BIN)/python -m pytest -n 2 -m "not kafka" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not kafka" $(ARGS)
 
 lint: venv  ## ruff, mypy --strict, the import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -149,7 +149,7 @@ def _undone(broker: Broker, namespace: str, lags: Sequence[LaneLag]) -> list[_Pl
         except RecordError:
             continue  # a worker sends it to the dead letters
         if not job.queue:  # in JSON
-            job = completed(job, lag.queue, max(record.timestamp()[1], 0))
+            job = completed(job, lag.queue, record.timestamp()[1])
         found.append(_Place(lag, offset, job))
     return found
 

@@ -30,6 +30,7 @@ from processor.job import ErrorInfo, Job
 from processor.states import State
 from processor.texts import plain
 from processor.wire.codec import decode_job, encode
+from processor.wire.json_job import completed
 from processor.wire.records import StatusRecord
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Guard:
             self.job(attempt, error, mark)
             return
         raw = record.value() or b""
-        job = _decoded(raw)
+        job = _decoded(raw, number, record.timestamp()[1])
         self._tell(number, "" if job is None else job.id, error)
         if isinstance(error, NOT_A_JOBS_FAULT):
             self.number(number, f"the record at {lane.topic}-{lane.partition}@{offset}", error)
@@ -131,7 +132,7 @@ class Guard:
             self.number(number, f"job {job_id}", error)
             return
         try:
-            job = _decoded(raw) or Job(job_id, "", 0, number.queue.name, b"", 0)
+            job = _decoded(raw, number, self._engine.clock.now_ms()) or Job(job_id, "", 0, number.queue.name, b"", 0)
             number.attempts.pop(job_id, None)
             self._keep_raw(number, job, Origin(*number.checkpoints, -1), job_id.encode(), raw, error_info(error))
             self._forget(number, job_id)
@@ -251,8 +252,9 @@ class Guard:
         )
 
 
-def _decoded(raw: bytes) -> Job | None:
+def _decoded(raw: bytes, number: QueuePartition, at_ms: int) -> Job | None:
     try:
-        return decode_job(raw)
+        job = decode_job(raw)
+        return job if job.queue else completed(job, number.queue.name, at_ms)
     except RecordError:
         return None

@@ -106,7 +106,7 @@ def seen(record: Record) -> Seen | None:
         return None
     job = codec.decode_job(value)
     if not job.queue and name is not None:  # in JSON: what it leaves out is told by where it lies
-        job = completed(job, name.queue or "", max(record.timestamp()[1], 0))
+        job = completed(job, name.queue or "", record.timestamp()[1])
     return JobSeen(job, place, kind is TopicKind.RETRY)
 
 

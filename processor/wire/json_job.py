@@ -58,8 +58,8 @@ def decode_json_job(data: bytes) -> Job:
 
 
 def completed(job: Job, queue: str, at_ms: int) -> Job:
-    """A job as its lane makes it whole: `queue` is the lane's, `at_ms` the time of its record."""
-    return job._replace(queue=queue, enqueued_at=job.enqueued_at or at_ms)
+    """A job as its lane makes it whole: `queue` is the lane's, `at_ms` the time of its record (-1: it has none)."""
+    return job._replace(queue=queue, enqueued_at=job.enqueued_at or max(at_ms, 0))
 
 
 def _members(text: str) -> Iterator[tuple[str, tuple[Any, str]]]:

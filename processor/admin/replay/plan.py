@@ -265,7 +265,7 @@ def job_in(record: Record) -> Job:
         return job
     name = parse_topic(record.topic() or "")
     assert name is not None
-    return completed(job, name.queue or "", max(record.timestamp()[1], 0))
+    return completed(job, name.queue or "", record.timestamp()[1])
 
 
 def _last(stretch: Stretch, spec: Spec) -> int:

@@ -181,6 +181,20 @@ def test_a_letter_is_redriven_once(broker: MemoryBroker) -> None:
     assert Counter((job.id, job.life) for job in sent(broker)) == Counter([("j0", 2), ("j1", 2), ("j2", 2), ("j1", 3)])
 
 
+def test_a_job_in_json_that_was_kept_as_it_came_goes_back_to_its_queue_and_number(broker: MemoryBroker) -> None:
+    raw = b'{"id": "order-7", "type": "mail.send", "payload": {"to": "ann"}}'
+    for job_id in ("", "order-7"):
+        died(broker, letter()._replace(id=job_id, job=None, raw=raw, reason="internal_error"))
+    first, second = dead_letters.list_letters(broker, "shop")
+    assert (first.queue, second.queue) == ("bulk", "bulk")
+    redrive(broker, LetterFilter(queues=frozenset({"bulk"})))
+    jobs = sent(broker)
+    assert [(job.id, job.queue, job.number, job.payload) for job in jobs] == [
+        ("order-7", "bulk", 2, b'{"to": "ann"}') for _ in jobs
+    ]
+    assert jobs
+
+
 def test_doubles_of_one_life_are_sent_once(broker: MemoryBroker) -> None:
     died(broker, letter(), letter())
     result = redrive(broker)

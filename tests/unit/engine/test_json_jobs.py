@@ -10,6 +10,7 @@ import pytest
 
 from processor.admin.jobs import list_jobs
 from processor.broker.base import OutRecord
+from processor.engine.intake import Intake
 from processor.policies import Backoff, Retry
 from processor.states import State
 from processor.wire import topics
@@ -98,3 +99,20 @@ def test_written_twice_it_runs_once_if_it_says_that_it_may_come_twice(scene: Sce
     write(scene, "order-7", type="mail", payload=1, derived=True)
     scene.settle()
     assert ran == ["order-7"]
+
+
+def test_its_status_names_its_queue_also_when_the_engine_itself_is_at_fault(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raises(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(Intake, "_admit", raises)
+    scene.define("mail", lambda ctx, payload: None)
+    write(scene, "order-7", type="mail", payload={"to": "ann"})
+    scene.start("w-0")
+    scene.settle()
+    status = scene.status_of("order-7")
+    assert (status.state, status.queue) == (State.DEAD, QUEUE)
+    (letter,) = scene.dead_letters()
+    assert letter.reason == "internal_error"
