@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from processor.admin.orders import Operator, pause
 from processor.admin.schedules import apply_schedules
+from processor.dead_reasons import DeadReason
 from processor.errors import SettingsError
+from processor.ops import tables
+from processor.ops.live import Live
 from processor.ops.login import BasicLogin, ProxyLogin, networks, new_user, read_users
 from processor.ops.roles import Role, User
 from processor.ops.web import events
@@ -108,6 +112,16 @@ def test_their_own_queue_is_seen_whole(rooms: Rooms) -> None:
     rooms.desk.look()
     done = [row["action"] for row in said(client.get("/api/v1/audit"), 200)["rows"]]
     assert done == ["cancel", "resume", "pause"], "and a schedule's are for those who see all"
+
+
+def test_counts_and_what_waits_for_a_person_are_of_their_own_queue(rooms: Rooms) -> None:
+    assert sum(said(rooms.client("all").get("/api/v1/rates"), 200)["failed"]) == 1
+    assert sum(said(rooms.client("viewer").get("/api/v1/rates"), 200)["failed"]) == 0
+    store = rooms.desk.store
+    with store.writing() as sql:
+        sql.execute(update(tables.letters).values(reason=DeadReason.CRASH_LOOP.value))
+    assert [row["job_id"] for row in Live(store).quarantined(5)] == [rooms.order]
+    assert Live(store, MAIL).quarantined(5) == []
 
 
 def _attempts(rooms: Rooms, letter: str, fingerprint: str) -> dict[str, tuple[Mapping[str, Any], int]]:
