@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import signal
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,11 @@ from hypothesis import settings as hypothesis_settings
 
 from processor.broker.dev import TEST_PROPERTIES, DevBroker, DevBrokerConfig
 from processor.broker.dev.artifacts import DEFAULT_VERSION
+
+# Tests that a script runs in the background have SIGINT ignored, and all their children with them: Ctrl-C is one of the
+# things that are tested.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure: time limits belong to pytest-timeout. Derandomised: the same run for everybody.
 hypothesis_settings.register_profile("project", deadline=None, derandomize=True)

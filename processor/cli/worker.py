@@ -158,7 +158,8 @@ def _serve(
     app.bind(broker)
     with Output().errors():
         try:
-            return serve(app, broker, config, signals=signals, plan=app.topic_plan(), http=http, on_ready=on_ready)
+            with signals.outlives_c_code():
+                return serve(app, broker, config, signals=signals, plan=app.topic_plan(), http=http, on_ready=on_ready)
         except TopicError as error:
             error.hint = f"processor topics plan --app {app_path}, then: apply"
             raise

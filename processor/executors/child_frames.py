@@ -160,7 +160,7 @@ def unpack_report(part: Frame) -> Report:
 def pack_outcome(outcome: Outcome) -> Frame:
     """An outcome as plain values."""
     if isinstance(outcome, Failed):
-        return ("Failed", tuple(outcome.error), outcome.reason)
+        return ("Failed", tuple(outcome.error), str(outcome.reason))  # a member of an enum cannot be marshalled
     if isinstance(outcome, Retried):
         return ("Retried", tuple(outcome.error), outcome.delay)
     if isinstance(outcome, Discarded):

@@ -20,8 +20,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from processor import events
@@ -67,6 +67,8 @@ class StopSignals:
         self._wished_at = 0.0
         self._stopped_at: float | None = None
         """When the first stop came; a SIGHUP is none."""
+        self._raised = False
+        """The main thread was told of a stop by an exception."""
         self._closed = False
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
@@ -104,7 +106,22 @@ class StopSignals:
         if signal.set_wakeup_fd(self._write, warn_on_full_buffer=False) != self._write:
             self._wake(number)
         if self._act is None and self._is_wish(number):
+            self._raised = True
             raise ProcessStopped(0)
+
+    @contextmanager
+    def outlives_c_code(self) -> Iterator[None]:
+        """Around a start: a stop that is raised inside a library's C code may come out of it as some other error.
+
+        Raises:
+            ProcessStopped: a stop came, whatever has become of its exception.
+        """
+        try:
+            yield
+        except Exception:
+            if self._raised and self._act is None:
+                raise ProcessStopped(0) from None
+            raise
 
     # --- the listening thread ------------------------------------------------------------------------------------
 

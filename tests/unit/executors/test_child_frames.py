@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import socket
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ import pytest
 
 from processor.broker.base import OutRecord
 from processor.core.outcome import Crashed, Failed, Lost, Outcome, Parked, Succeeded, Yielded
+from processor.dead_reasons import DeadReason
 from processor.executors.child import ChildPort
 from processor.executors.child_frames import (
     Assigned,
@@ -64,6 +66,7 @@ def test_a_report_arrives_as_it_was_sent(ends: tuple[Channel, Channel]) -> None:
         Succeeded(b'{"a":1}'),
         Succeeded(None),
         Failed(ErrorInfo("builtins.ValueError", "no", "trace", "f00"), "bad_payload"),
+        *(Failed(ErrorInfo("builtins.ValueError", "no", "trace", "f00"), reason) for reason in DeadReason),
         Yielded(),
         Lost(),
         Parked(State.IN_DOUBT, "step in doubt", None),
@@ -71,7 +74,7 @@ def test_a_report_arrives_as_it_was_sent(ends: tuple[Channel, Channel]) -> None:
     ],
 )
 def test_an_outcome_arrives_as_it_was_sent(outcome: Outcome) -> None:
-    arrived = unpack_outcome(pack_outcome(outcome))
+    arrived = unpack_outcome(marshal.loads(marshal.dumps(pack_outcome(outcome))))
     assert arrived == outcome
     assert type(arrived) is type(outcome)
 
