@@ -81,7 +81,7 @@ def test_a_queue_rests_over_a_restart_and_goes_on_where_it_was(fleet: Fleet) -> 
 def test_a_paused_type_starts_nowhere_under_load_and_after_restarts(fleet: Fleet) -> None:
     """On three workers; what another type has to do goes on."""
     workers = fleet.start_ready("a", "b", "c")
-    jobs = [fleet.append("walk", {"items": 1, "pause": 0.02}) for _ in range(3_000)]
+    jobs = [fleet.append("walk", {"items": 1, "pause": 0.1}) for _ in range(3_000)]
     fleet.flush()
     fleet.until_noted(100)
     paused_at = time.monotonic()

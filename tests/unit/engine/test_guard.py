@@ -31,6 +31,9 @@ BROKER = str(Path(processor.__file__).parent / "broker")
 BAD = "bad-job"
 NEIGHBOURS = 6
 
+# Each kind plays its story once for every function that is called: two minutes on a busy machine.
+pytestmark = pytest.mark.timeout(400)
+
 
 class Injected(Exception):
     """The fault."""
