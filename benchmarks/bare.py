@@ -24,19 +24,10 @@ COMMIT_EVERY = 0.05
 """Seconds between two transactions."""
 
 
-def loop(bootstrap: str, jobs_topic: str, status_topic: str, jobs: str) -> tuple[float, float]:
-    """Consume, decode, validate, handle, encode a status record, offsets, a transaction per 50 ms; jobs per second.
+def _clients(bootstrap: str, topic: str) -> tuple[Any, Any]:
+    """A consumer that reads a topic from its beginning, and a producer that may begin a transaction."""
+    from confluent_kafka import Consumer, Producer
 
-    It reads the very records that the engine reads, and writes status records of the same schema and size.
-    """
-    from confluent_kafka import Consumer, Producer, TopicPartition
-    from fastavro import schemaless_reader, schemaless_writer
-
-    from processor.wire import schemas
-    from processor.wire.codec import HEAD, MARKER
-
-    job_schema, status_schema = schemas.load("job").brief or {}, schemas.load("status").brief or {}
-    head = MARKER + schemas.fingerprint(status_schema)
     name = f"bare-{time.time_ns()}"
     consumer = Consumer(
         {
@@ -57,8 +48,25 @@ def loop(bootstrap: str, jobs_topic: str, status_topic: str, jobs: str) -> tuple
             "queue.buffering.max.messages": 1_000_000,
         }
     )
-    consumer.subscribe([jobs_topic])
+    consumer.subscribe([topic])
     producer.init_transactions()
+    return consumer, producer
+
+
+def loop(bootstrap: str, jobs_topic: str, status_topic: str, jobs: str) -> tuple[float, float]:
+    """Consume, decode, validate, handle, encode a status record, offsets, a transaction per 50 ms; jobs per second.
+
+    It reads the very records that the engine reads, and writes status records of the same schema and size.
+    """
+    from confluent_kafka import TopicPartition
+    from fastavro import schemaless_reader, schemaless_writer
+
+    from processor.wire import schemas
+    from processor.wire.codec import HEAD, MARKER
+
+    job_schema, status_schema = schemas.load("job").brief or {}, schemas.load("status").brief or {}
+    head = MARKER + schemas.fingerprint(status_schema)
+    consumer, producer = _clients(bootstrap, jobs_topic)
     wanted, done, begun = int(jobs), 0, False
     start = last = cpu = 0.0
     low: dict[int, int] = {}
@@ -95,28 +103,9 @@ def copy(bootstrap: str, source: str, target: str, count: int) -> float:
     """Read records and write them as they are into another topic, offsets with them, a transaction per 50 ms; records
     per second from the first record read to the last commit.
     """
-    from confluent_kafka import Consumer, Producer, TopicPartition
+    from confluent_kafka import TopicPartition
 
-    name = f"bare-copy-{time.time_ns()}"
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": name,
-            "auto.offset.reset": "earliest",
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-        }
-    )
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap,
-            "transactional.id": name,
-            "linger.ms": 5,
-            "queue.buffering.max.messages": 1_000_000,
-        }
-    )
-    consumer.subscribe([source])
-    producer.init_transactions()
+    consumer, producer = _clients(bootstrap, source)
     done, begun = 0, False
     start = last = 0.0
     low: dict[int, int] = {}

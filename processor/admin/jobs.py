@@ -14,7 +14,7 @@ from processor.errors import BrokerUnavailable, RecordError
 from processor.job import Job, Place
 from processor.states import TERMINAL, State
 from processor.wire import codec, topics
-from processor.wire.json_job import completed
+from processor.wire.json_job import completed_in
 from processor.wire.records import CheckpointRecord, LiveJobRecord, StatusRecord, StepRecord
 
 
@@ -181,10 +181,7 @@ def _queued(broker: Broker, namespace: str, queues: Sequence[str]) -> Iterator[J
         if value is None or lags[TopicPartition(place.topic, place.partition)].is_done(place.offset):
             continue
         try:
-            job = codec.decode_job(value)
-            if not job.queue:
-                lane = lags[TopicPartition(place.topic, place.partition)]
-                job = completed(job, lane.queue, record.timestamp()[1])
+            job = completed_in(codec.decode_job(value), place.topic, record.timestamp()[1])
         except RecordError:
             # The worker sends it to the dead letters with its bytes; here it has no id to be listed under.
             continue

@@ -148,9 +148,7 @@ def _undone(broker: Broker, namespace: str, lags: Sequence[LaneLag]) -> list[_Pl
             job = codec.decode_job(record.value() or b"")
         except RecordError:
             continue  # a worker sends it to the dead letters
-        if not job.queue:  # in JSON
-            job = completed(job, lag.queue, record.timestamp()[1])
-        found.append(_Place(lag, offset, job))
+        found.append(_Place(lag, offset, completed(job, lag.queue, record.timestamp()[1])))
     return found
 
 

@@ -26,7 +26,7 @@ from processor.job import Carried, Job, Lane
 from processor.states import State
 from processor.wire.codec import decode_checkpoint, decode_job, decode_step, encode
 from processor.wire.headers import routing_headers
-from processor.wire.json_job import completed
+from processor.wire.json_job import completed_in
 from processor.wire.records import AuditRecord, DeadLetterRecord, StatusRecord
 from processor.wire.topics import TopicKind, jobs_topic, parse_topic, status_topic
 
@@ -118,14 +118,8 @@ def job_of(letter: DeadLetterRecord) -> Job | None:
         except RecordError:
             continue
         if letter.id in ("", job.id):
-            return job if job.queue else _of_its_lane(job, letter)
+            return completed_in(job, letter.topic, letter.at)
     return None
-
-
-def _of_its_lane(job: Job, letter: DeadLetterRecord) -> Job:
-    """A job in JSON, kept as it came: its queue is that of the lane where it lay."""
-    name = parse_topic(letter.topic)
-    return job if name is None or name.queue is None else completed(job, name.queue, letter.at)
 
 
 def next_life(letter: DeadLetterRecord, address: Address, how: Redrive, now_ms: int) -> Job:

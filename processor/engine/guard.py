@@ -254,7 +254,6 @@ class Guard:
 
 def _decoded(raw: bytes, number: QueuePartition, at_ms: int) -> Job | None:
     try:
-        job = decode_job(raw)
-        return job if job.queue else completed(job, number.queue.name, at_ms)
+        return completed(decode_job(raw), number.queue.name, at_ms)
     except RecordError:
         return None

@@ -22,7 +22,7 @@ from processor.job import Failure, Job, Place
 from processor.states import State
 from processor.wire import codec
 from processor.wire.headers import SIGNAL, header
-from processor.wire.json_job import completed
+from processor.wire.json_job import completed_in
 from processor.wire.records import AuditRecord, ControlRecord, DeadLetterRecord, StatusRecord
 from processor.wire.topics import TopicKind, parse_topic
 
@@ -105,8 +105,7 @@ def seen(record: Record) -> Seen | None:
     if kind not in (TopicKind.JOBS, TopicKind.RETRY) or header(record.headers(), SIGNAL) is not None:
         return None
     job = codec.decode_job(value)
-    if not job.queue and name is not None:  # in JSON: what it leaves out is told by where it lies
-        job = completed(job, name.queue or "", record.timestamp()[1])
+    job = completed_in(job, record.topic() or "", record.timestamp()[1])
     return JobSeen(job, place, kind is TopicKind.RETRY)
 
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from processor.errors import UndecodableRecord
 from processor.job import Job
 from processor.wire.names import KEY_BYTES, NAME_BYTES, fault_of, fault_of_id
+from processor.wire.topics import parse_topic
 
 OPENS = b"{"
 """The first byte of a job in JSON. Avro's single-object encoding begins with another one."""
@@ -58,8 +59,16 @@ def decode_json_job(data: bytes) -> Job:
 
 
 def completed(job: Job, queue: str, at_ms: int) -> Job:
-    """A job as its lane makes it whole: `queue` is the lane's, `at_ms` the time of its record (-1: it has none)."""
-    return job._replace(queue=queue, enqueued_at=job.enqueued_at or max(at_ms, 0))
+    """A job as its lane makes it whole: `queue` is the lane's, `at_ms` the time of its record (-1: it has none). One
+    that names its queue was no job in JSON, and is whole.
+    """
+    return job if job.queue else job._replace(queue=queue, enqueued_at=job.enqueued_at or max(at_ms, 0))
+
+
+def completed_in(job: Job, topic: str, at_ms: int) -> Job:
+    """As `completed`, by the name of the topic where its record lies."""
+    name = None if job.queue else parse_topic(topic)
+    return job if name is None or name.queue is None else completed(job, name.queue, at_ms)
 
 
 def _members(text: str) -> Iterator[tuple[str, tuple[Any, str]]]:

@@ -15,7 +15,7 @@ from processor.errors import RecordError, ReplayError, UnknownQueue
 from processor.job import Job, Lane, Place
 from processor.states import TERMINAL
 from processor.wire import codec, topics
-from processor.wire.json_job import completed
+from processor.wire.json_job import completed_in
 from processor.wire.topics import jobs_topic, parse_topic
 
 MARGIN_MS = 300_000
@@ -261,11 +261,7 @@ def job_in(record: Record) -> Job:
         RecordError: it is none.
     """
     job = codec.decode_job(record.value() or b"")
-    if job.queue:
-        return job
-    name = parse_topic(record.topic() or "")
-    assert name is not None
-    return completed(job, name.queue or "", record.timestamp()[1])
+    return completed_in(job, record.topic() or "", record.timestamp()[1])
 
 
 def _last(stretch: Stretch, spec: Spec) -> int:
