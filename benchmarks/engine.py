@@ -101,6 +101,7 @@ class Watch:
         self._worker = worker
         self._order = order
         self._over = threading.Event()
+        self._failed: Exception | None = None
         self._quiet_since: float | None = None
         self._cpu = 0.0
         assigned = worker.ownership.on_assigned
@@ -115,6 +116,13 @@ class Watch:
         self._thread.start()
 
     def _run(self) -> None:
+        try:
+            self._look()
+        except Exception as error:  # noqa: BLE001  (told by `finish`: nobody else would ever end this worker)
+            self._failed = error
+        self._worker.stop()
+
+    def _look(self) -> None:
         memory_at = 0.0
         deadline = time.monotonic() + self._order.patience
         while not self._over.wait(LOOK):
@@ -125,7 +133,6 @@ class Watch:
                 memory_at = now + 0.25
                 self.report.memory.append((finished, resident_mb()))
             if self._complete(now, finished) or now > deadline:
-                self._worker.stop()
                 return
 
     def _complete(self, now: float, finished: int) -> bool:
@@ -148,7 +155,7 @@ class Watch:
     def _flushed(self, now: float) -> bool:
         """Whether nothing waits for the log; seen twice, because freezing and flushing are not noted in one moment."""
         worker = self._worker
-        if worker.state.oldest_record_at is not None or worker._flushing:
+        if worker.state.outbox_load.oldest_at is not None or worker._flushing:
             self._quiet_since = None
             return False
         if self._quiet_since is None:
@@ -162,6 +169,8 @@ class Watch:
         """The report, when the worker has ended."""
         self._over.set()
         self._thread.join()
+        if self._failed is not None:
+            raise self._failed
         tally, report = self._worker.state.counters, self.report
         report.finished = _succeeded(self._worker, self._order.expect_type)
         report.ended_at = report.ended_at or time.monotonic()

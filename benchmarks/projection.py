@@ -16,7 +16,7 @@ from benchmarks.rows import Row, at_most, beside, percentile
 from benchmarks.world import Kit
 from processor.broker.base import TopicPartition
 from processor.core.redrive import Address, job_of
-from processor.job import Failure, Job, Place
+from processor.job import ErrorInfo, Failure, Job, Place
 from processor.ops import tables
 from processor.ops.applying import Batch
 from processor.ops.filters import parse
@@ -120,9 +120,10 @@ def _job(number: int) -> list[Seen]:
         at=at,
         attempt=1,
     )
-    found.append(StatusSeen(status._replace(state=State.DEAD, error=error), number))
+    told = ErrorInfo(error.kind, error.message, error.traceback, error.fingerprint)
+    found.append(StatusSeen(status._replace(state=State.DEAD, error=told), number))
     record = DeadLetterRecord(
-        job.id, "failed", at, worker, *Place(PLACE.topic, 0, number), job=encode(job), failures=(error,)
+        job.id, "failed", at, worker, *Place(PLACE.topic, 0, number), job=encode(job), failures=[error]
     )
     letter = decode_dead_letter(encode(record))
     return [*found, LetterSeen(Address(0, number), letter, job_of(letter), 300)]
