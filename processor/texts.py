@@ -25,7 +25,7 @@ _FRAMES = 20
 
 def plain(text: str, limit: int = MESSAGE) -> str:
     """`text` as an exact `str` of at most `limit` characters that can be written as UTF-8."""
-    cut = str.__str__(text[:limit])
+    cut = str.__getitem__(text, slice(limit))  # of an instance of a subclass, what it really holds
     try:
         cut.encode()
     except UnicodeEncodeError:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from processor.admin.lag import live_jobs, queue_lag, queues_of
+from processor.admin.lag import live_jobs, queue_lag, queues_named
 from processor.admin.reading import PATIENCE, partitions_of, read_to_end
 from processor.broker.base import Broker, TopicPartition
 from processor.client.status import StatusTail
+from processor.client.track import supersedes
 from processor.clock import SystemClock
 from processor.errors import BrokerUnavailable, RecordError
 from processor.job import Job, Place
-from processor.states import TERMINAL, State
+from processor.states import State
 from processor.wire import codec, topics
 from processor.wire.json_job import completed_in
 from processor.wire.records import CheckpointRecord, LiveJobRecord, StatusRecord, StepRecord
@@ -60,13 +61,6 @@ class SavedProgress:
     signals: Sequence[str]
     """Sources of the signals that wait for it."""
     ended: bool
-
-
-def supersedes(record: StatusRecord, known: StatusRecord | None) -> bool:
-    """Whether a status read later replaces the known one: a later life always, within a life until its first end."""
-    if known is None or record.life != known.life:
-        return known is None or record.life > known.life
-    return known.state not in TERMINAL and record.at >= known.at
 
 
 def job_status(broker: Broker, namespace: str, job_id: str) -> StatusRecord | None:
@@ -139,9 +133,9 @@ def list_jobs(
     Raises:
         UnknownQueue: the named queue has no topics.
     """
+    queues = list(queues_named(broker, namespace, None if queue is None else [queue]))
     rows = {status.id: _row(status) for status in _statuses(broker, namespace)}
     if states is None or State.QUEUED in states:
-        queues = [queue] if queue is not None else list(queues_of(broker, namespace))
         for row in _queued(broker, namespace, queues):
             known = rows.get(row.id)
             if known is None or row.life > known.life:

@@ -56,19 +56,30 @@ def queues_of(broker: Broker, namespace: str) -> dict[str, list[Lane]]:
     return found
 
 
+def queues_named(broker: Broker, namespace: str, names: Iterable[str] | None) -> dict[str, list[Lane]]:
+    """As `queues_of`, but only these; None: all.
+
+    Raises:
+        UnknownQueue: one of them has no topics.
+    """
+    lanes = queues_of(broker, namespace)
+    wanted = list(lanes if names is None else names)
+    for name in wanted:
+        if name not in lanes:
+            raise UnknownQueue(
+                f"queue {name} has no topics in namespace {namespace}", hint=f"there are: {', '.join(lanes) or 'none'}"
+            )
+    return {name: lanes[name] for name in wanted}
+
+
 def queue_lag(broker: Broker, namespace: str, queues: Iterable[str] | None = None) -> list[LaneLag]:
     """What waits in the lanes, per partition; of all queues if none are named.
 
     Raises:
         UnknownQueue: a named queue has no topics.
     """
-    lanes = queues_of(broker, namespace)
-    names = list(lanes if queues is None else queues)
-    for name in names:
-        if name not in lanes:
-            raise UnknownQueue(
-                f"queue {name} has no topics in namespace {namespace}", hint=f"there are: {', '.join(lanes) or 'none'}"
-            )
+    lanes = queues_named(broker, namespace, queues)
+    names = list(lanes)
     wanted = [topics.jobs_topic(namespace, name, lane) for name in names for lane in lanes[name]]
     if not wanted:
         return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from processor.broker.base import Broker, Isolation, Record, TopicPartition
+from processor.broker.base import Admin, Broker, Isolation, PartitionFault, Reader, Record, TopicPartition
 from processor.errors import BrokerUnavailable, OffsetOutOfRange, TopicMissing
 
 _FETCH = 1000
@@ -58,7 +58,7 @@ def read_to_end(
         while left:
             batch = reader.fetch(_FETCH, _SLICE)
             for fault in batch.faults:
-                raise fault.error
+                _go_on(reader, admin, fault)
             for record in batch.records:
                 place = _place(record)
                 if (record.offset() or 0) < ends[place]:
@@ -90,7 +90,7 @@ def tail(
     starts = {
         place: begins[place] if from_start else max(begins[place], ends[place] - (count or 0)) for place in partitions
     }
-    yield from read_to_end(broker, partitions, starts)
+    yield from read_to_end(broker, partitions, starts, ends)  # what comes meanwhile follows
     if not follow:
         return
     reader = broker.reader(isolation=Isolation.COMMITTED)
@@ -99,15 +99,23 @@ def tail(
         while True:
             batch = reader.fetch(_FETCH, _SLICE)
             for fault in batch.faults:
-                if not isinstance(fault.error, OffsetOutOfRange):
-                    raise fault.error
-                # What we were about to show was deleted meanwhile: go on with what is left.
-                place = fault.partition
-                reader.unassign([place])
-                reader.assign({place: admin.begin_offsets([place])[place]})
+                _go_on(reader, admin, fault)
             yield from batch.records
     finally:
         reader.close()
+
+
+def _go_on(reader: Reader, admin: Admin, fault: PartitionFault) -> None:
+    """What was about to be read was deleted meanwhile (queues delete what is done): go on with what is left.
+
+    Raises:
+        BrokerError: it is another fault.
+    """
+    if not isinstance(fault.error, OffsetOutOfRange):
+        raise fault.error
+    place = fault.partition
+    reader.unassign([place])
+    reader.assign({place: admin.begin_offsets([place])[place]})
 
 
 def _place(record: Record) -> TopicPartition:

@@ -123,8 +123,16 @@ class Track:
 
     def merge(self, record: StatusRecord) -> None:
         """A later life supersedes; within a life the first end is final, and before it the newest record counts."""
-        known = self.latest
         if record.state in TERMINAL and record.at < self.floor:
             return
-        if known is None or record.life > known.life or (record.life == known.life and known.state not in TERMINAL):
+        if supersedes(record, self.latest):
             self.latest = record
+
+
+def supersedes(record: StatusRecord, known: StatusRecord | None) -> bool:
+    """Whether a status that the log holds behind the known one replaces it: a later life always, within a life until
+    its first end. Not by their times: those are of the clocks of two workers.
+    """
+    if known is None or record.life != known.life:
+        return known is None or record.life > known.life
+    return known.state not in TERMINAL

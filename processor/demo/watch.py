@@ -6,9 +6,9 @@ from collections import Counter
 from types import TracebackType
 from typing import Self
 
-from processor.admin.jobs import supersedes
 from processor.admin.reading import partitions_of
 from processor.broker.base import Broker
+from processor.client.track import supersedes
 from processor.states import TERMINAL, State
 from processor.wire.codec import decode_status
 from processor.wire.records import StatusRecord

@@ -14,8 +14,8 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from processor.admin.jobs import supersedes
 from processor.broker.base import Record
+from processor.client.track import supersedes
 from processor.core.redrive import Address, job_of
 from processor.errors import RecordError
 from processor.job import Failure, Job, Place

@@ -166,7 +166,7 @@ def _engine(url: str) -> Engine:
         engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
     except ModuleNotFoundError as error:
         raise ExtraMissing("postgres", "a projection in PostgreSQL") from error
-    except (ArgumentError, NoSuchModuleError) as error:
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:  # ValueError: a port that is none
         raise SettingsError(
             f"{url!r} is no address of a database", hint="use sqlite:///FILE or postgresql://"
         ) from error

@@ -84,7 +84,7 @@ def open_database(url: str) -> Engine:
         return create_engine(parsed, pool_pre_ping=True)
     except ModuleNotFoundError as error:
         raise ExtraMissing("postgres", f"a database of the kind {url.partition(':')[0]}") from error
-    except (ArgumentError, NoSuchModuleError) as error:
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:  # ValueError: a port that is none
         raise SettingsError(
             "that is no address of a database", hint="--database sqlite:///FILE or postgresql://USER@HOST/NAME"
         ) from error

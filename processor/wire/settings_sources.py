@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def load_settings(
         overrides: flags and arguments, `{"worker.linger": "10ms"}` or nested; values of None count as not given.
         toml_path: the file to read, which must exist; None: `processor.toml` of the working directory, if it is there.
         env: the environment; None: that of the process, and `.env` of the working directory.
-        dotenv_path: a `.env` file to read in any case.
+        dotenv_path: a `.env` file to read in any case, which must exist.
 
     Raises:
         SettingsError: a name is unknown (the nearest known one is given), a value is wrong, or a file cannot be read.
@@ -85,6 +86,10 @@ def load_settings(
         table = nested.setdefault(group, {})
         if name.startswith(_FREE_TABLE):
             table.setdefault("client", {})[name.removeprefix(_FREE_TABLE)] = value.value
+        elif name == _FREE_TABLE[:-1]:
+            raise SettingsError(
+                f"{name} (from {value.origin}) is a table, not one value", hint=f"set {name}.PROPERTY, one by one"
+            )
         else:
             table[field] = value.value
     try:
@@ -186,9 +191,7 @@ def _from_toml(path: str | Path | None) -> dict[str, _Given]:
     if path is None and not file.is_file():
         return {}
     try:
-        return _flatten(tomllib.loads(file.read_text("utf-8")), str(file))
-    except OSError as error:
-        raise SettingsError(f"{file} cannot be read: {error.strerror}") from error
+        return _flatten(tomllib.loads(_text_of(file)), str(file))
     except ValueError as error:
         raise SettingsError(f"{file} is not valid TOML: {error}") from error
 
@@ -196,8 +199,11 @@ def _from_toml(path: str | Path | None) -> dict[str, _Given]:
 def _dotenv(path: str | Path | None, look: bool) -> dict[str, str]:
     if path is None and not look:
         return {}
+    file = Path(path or DOTENV_FILE)
+    if path is None and not file.is_file():
+        return {}
     # A name without "=" has no value (None): it sets nothing.
-    read = dotenv_values(path or DOTENV_FILE, interpolate=False)
+    read = dotenv_values(stream=StringIO(_text_of(file)), interpolate=False)
     return {name: value for name, value in read.items() if value is not None}
 
 
@@ -219,6 +225,20 @@ def _from_env(variables: Mapping[str, str], *, dotenv: bool) -> dict[str, _Given
     return given
 
 
+def _text_of(file: Path, what: str = "") -> str:
+    """The text of a file. `what` it is for begins the message of the error.
+
+    Raises:
+        SettingsError: it cannot be read, or is no text.
+    """
+    try:
+        return file.read_text("utf-8-sig")  # some editors begin a file with a mark of its encoding
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{what}{file} is no UTF-8 text: {error.reason} at byte {error.start}") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        raise SettingsError(f"{what}{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
 def _read_secret_files(given: dict[str, _Given]) -> dict[str, _Given]:
     """`sasl_password_file` and its like: the secret is the file's text, without the newline at its end."""
     read: dict[str, _Given] = {}
@@ -227,10 +247,7 @@ def _read_secret_files(given: dict[str, _Given]) -> dict[str, _Given]:
         if secret == name or name in known_names() or secret not in known_names():
             read[name] = value
             continue
-        try:
-            text = Path(str(value.value)).read_text("utf-8")
-        except OSError as error:
-            raise SettingsError(f"{name} ({value.origin}): {value.value} cannot be read: {error.strerror}") from error
+        text = _text_of(Path(str(value.value)), f"{name} ({value.origin}): ")
         read[secret] = _Given(text.rstrip("\r\n"), f"{value.origin} ({value.value})")
     return read
 
@@ -251,8 +268,14 @@ def _wrong(error: ValidationError, given: Mapping[str, _Given]) -> SettingsError
     lines = []
     for problem in error.errors(include_url=False, include_input=False):
         name = ".".join(str(part) for part in problem["loc"][:2])
+        if f"{name}." == _FREE_TABLE and len(problem["loc"]) > 2:
+            name = f"{_FREE_TABLE}{problem['loc'][2]}"
         source = given.get(name)
+        if name.startswith(_FREE_TABLE):
+            # Four complaints, one for each kind of value that it may have, say less than one.
+            problem["msg"] = "a librdkafka property is a text, a number, true or false"
         lines.append(f"{name}{f' (from {source.origin})' if source else ''}: {problem['msg']}")
+    lines = list(dict.fromkeys(lines))
     return SettingsError(
         "wrong settings: " + "; ".join(lines), hint="processor config show --origin lists all settings"
     )

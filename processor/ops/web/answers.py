@@ -7,42 +7,94 @@ from html import escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from processor.client.backlog import QueueFull
+from processor.client.critical import LogUnreachable, SpoolFailed
 from processor.errors import (
+    AttemptTimedOut,
     BrokerError,
     DeadLetterError,
     DefinitionError,
     EnqueueError,
+    EnqueueUnconfirmed,
+    ExtraMissing,
+    HandlerMistake,
+    InternalError,
+    JobFailed,
+    JobNotFinished,
     NameInvalid,
+    OffsetOutOfRange,
+    OffsetsLost,
     OrderRefused,
+    OtherJobType,
     ProcessorError,
+    RecordError,
+    RecordRefused,
     ReplayError,
-    TopicMissing,
+    ResultUnavailable,
+    SettingsError,
+    TopicError,
+    TopicRefused,
     UnknownQueue,
 )
-from processor.ops.errors import FilterInvalid, LoginRequired, NotAllowed, NotThere, SetChanged, TooManyViewers
-
-_STATUS: tuple[tuple[type[ProcessorError], int], ...] = (
-    (LoginRequired, 401),
-    (NotAllowed, 403),
-    (NotThere, 404),
-    (UnknownQueue, 404),
-    (FilterInvalid, 400),
-    (NameInvalid, 400),
-    (DefinitionError, 400),
-    (SetChanged, 409),
-    (OrderRefused, 409),
-    (ReplayError, 409),
-    (DeadLetterError, 409),
-    (EnqueueError, 422),
-    (TooManyViewers, 503),
-    (TopicMissing, 503),
-    (BrokerError, 503),
+from processor.ops.errors import (
+    FilterInvalid,
+    LoginRequired,
+    NotAllowed,
+    NotThere,
+    ProjectionError,
+    SetChanged,
+    TooManyViewers,
 )
+
+STATUS: dict[type[ProcessorError], int] = {
+    # What was asked for cannot be meant.
+    FilterInvalid: 400,
+    NameInvalid: 400,
+    DefinitionError: 400,
+    # Who asks.
+    LoginRequired: 401,
+    NotAllowed: 403,
+    # It is not there, or not any more.
+    NotThere: 404,
+    UnknownQueue: 404,
+    OffsetOutOfRange: 410,
+    ResultUnavailable: 410,
+    # As things are it makes no sense: look, then ask again.
+    SetChanged: 409,
+    OrderRefused: 409,
+    ReplayError: 409,
+    DeadLetterError: 409,
+    OffsetsLost: 409,
+    OtherJobType: 409,
+    JobFailed: 409,
+    # Asking again changes nothing: this record, this payload cannot be used.
+    EnqueueError: 422,
+    RecordError: 422,
+    RecordRefused: 422,
+    QueueFull: 429,
+    # The fault is here, and a person has to mend it.
+    SettingsError: 500,
+    ExtraMissing: 500,
+    HandlerMistake: 500,
+    InternalError: 500,
+    # Kafka, its topics or this server are not as they must be: later it may work.
+    BrokerError: 503,
+    TopicError: 503,
+    TopicRefused: 503,
+    EnqueueUnconfirmed: 503,
+    LogUnreachable: 503,
+    SpoolFailed: 503,
+    ProjectionError: 503,
+    TooManyViewers: 503,
+    JobNotFinished: 504,
+    AttemptTimedOut: 504,
+}
+"""The HTTP status of each kind of error; a more special kind may have its own."""
 
 
 def status_of(error: ProcessorError) -> int:
     """The HTTP status of an error."""
-    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
 def error_answer(request: Request, error: ProcessorError, *, challenge: str = "") -> Response:
