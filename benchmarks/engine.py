@@ -155,7 +155,7 @@ class Watch:
     def _flushed(self, now: float) -> bool:
         """Whether nothing waits for the log; seen twice, because freezing and flushing are not noted in one moment."""
         worker = self._worker
-        if worker.state.outbox_load.oldest_at is not None or worker._flushing:
+        if worker.state.outbox_load.oldest_at is not None or worker.flushing.under_way:
             self._quiet_since = None
             return False
         if self._quiet_since is None:

@@ -61,8 +61,8 @@ class Dispatch:
         if attempt.repeated:
             self._look_for_first(attempt, follows)
             return
-        if number.cautious is not None and lane is not None and attempt.origin.offset >= lane.durable_mark:
-            number.cautious.append((attempt, follows))
+        if number.caution is not None and lane is not None and attempt.origin.offset >= lane.durable_mark:
+            number.caution.held.append((attempt, follows))
             number.touched = True
             self._engine.outbox_load.request_flush(urgent=True)
             return
@@ -85,10 +85,12 @@ class Dispatch:
         """The log says how far a cautious number has read: what is below may start."""
         for lane, mark in marks:
             lane.durable_mark = max(lane.durable_mark, mark)
-        held, number.cautious = number.cautious or [], None
-        over = self._engine.clock.monotonic() >= number.cautious_until
-        if not over:
-            number.cautious = []
+        caution = number.caution
+        if caution is None:
+            return
+        held, caution.held = caution.held, []
+        if self._engine.clock.monotonic() >= caution.until:
+            number.caution = None
         for attempt, follows in held:
             if not attempt.settled:
                 self.ready(attempt, follows=follows)
@@ -130,7 +132,7 @@ class Dispatch:
                     self._engine.guard.job(attempt, error, number.outbox.mark())
                     continue
                 batch.append(attempt)
-                number.running += 1
+                number.jobs.running += 1
         if batch:
             job = batch[0].job
             due_at = job.enqueued_at if job.due_at is None else job.due_at
@@ -165,7 +167,7 @@ class Dispatch:
         """A pool gave an attempt back."""
         if attempt.ready_queue is not None:
             attempt.ready_queue.ended(attempt)
-            attempt.number.running -= 1
+            attempt.number.jobs.running -= 1
 
     def give_back(self, attempt: Attempt) -> None:
         """Its pool is done with it, or never got it: its slot is free."""
@@ -180,7 +182,7 @@ class Dispatch:
             recalled = [attempt for attempt in ready_queue.pool.recall() if attempt in ready_queue.running]
             ready_queue.back(recalled)
             for attempt in recalled:
-                attempt.number.running -= 1
+                attempt.number.jobs.running -= 1
             for attempt in ready_queue.running:
                 if wanted(attempt):
                     attempt.interrupted = True

@@ -53,6 +53,8 @@ class Groups:
             instance = instance_name(group, config.slot) if config.static else None
             self._members[queue.name] = broker.group_consumer(group, instance_id=instance, peers=len(config.queues))
         self._round = list(self._members.values())
+        self.to_rejoin: set[str] = set()
+        """Queues whose groups are to be left and joined again."""
 
     def subscribe(self, queue: str) -> None:
         """Join the group of a queue."""

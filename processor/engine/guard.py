@@ -100,11 +100,11 @@ class Guard:
     def record(self, lane: LaneState, record: Record, error: Exception, mark: OutboxMark) -> None:
         """Something went wrong while a record was admitted."""
         number, offset = lane.number, record.offset() or 0
-        known = [*number.attempts.values(), *number.successors.values()]
+        known = [*number.jobs.attempts.values(), *number.jobs.successors.values()]
         attempt = next((a for a in known if a.origin.topic == lane.topic and a.origin.offset == offset), None)
         if attempt is not None:
-            if number.successors.get(attempt.job.id) is attempt:
-                del number.successors[attempt.job.id]
+            if number.jobs.successors.get(attempt.job.id) is attempt:
+                del number.jobs.successors[attempt.job.id]
             self.job(attempt, error, mark)
             return
         raw = record.value() or b""
@@ -133,9 +133,9 @@ class Guard:
             return
         try:
             job = _decoded(raw, number, self._engine.clock.now_ms()) or Job(job_id, "", 0, number.queue.name, b"", 0)
-            number.attempts.pop(job_id, None)
+            number.jobs.attempts.pop(job_id, None)
             self._keep_raw(number, job, Origin(*number.checkpoints, -1), job_id.encode(), raw, error_info(error))
-            self._forget(number, job_id)
+            number.jobs.parked.leave(job_id)
             if job.key is not None:
                 self._dispatch.release_key(number, job.key, job_id)
         except Exception as second:  # noqa: BLE001  (as above)
@@ -156,7 +156,7 @@ class Guard:
         self._keep_raw(number, job, attempt.origin, job.id.encode(), raw, info, whole=times == 1)
         number.outbox.ending[job.id] = attempt
         self._ends.complete(attempt)
-        self._forget(number, job.id)
+        number.jobs.parked.leave(job.id)
         if runs:
             attempt.lost = attempt.interrupted = True
         self._ends.leave(attempt)
@@ -194,7 +194,7 @@ class Guard:
             self._keep_raw(number, job, attempt.origin, job.id.encode(), attempt.raw, error_info(error))
             self._ends.complete(attempt)
             attempt.over = True
-        self._forget(number, job.id)
+        number.jobs.parked.leave(job.id)
 
     def _keep_raw(
         self,
@@ -228,7 +228,7 @@ class Guard:
         place = (job.id, job.life, job.type, job.queue)
         status = StatusRecord(*place, State.DEAD, now, job.attempt, engine.config.slot, error=brief(info))
         outbox.announce(OutRecord(number.topics.status, job.id.encode(), encode(status)))
-        number.recent.add(job.id, job.life, FINAL_HOP)
+        number.jobs.recent.add(job.id, job.life, FINAL_HOP)
         if is_keyed(job.id):
             mark = end_mark(job, now, origin)
             outbox.create(engine.completer.mark(number.topics, mark))
@@ -236,12 +236,6 @@ class Guard:
         # Nothing of it that is still to be written may bring it back; what is written is buried with its letter.
         outbox.drop_saves(job.id)
         outbox.burials.extend(number.live.keys_of(job.id))
-
-    @staticmethod
-    def _forget(number: QueuePartition, job_id: str) -> None:
-        number.parked.pop(job_id, None)
-        number.parkings.pop(job_id, None)
-        number.looked_for.discard(job_id)
 
     def _tell(self, number: QueuePartition, job_id: str, error: Exception) -> None:
         self._engine.counters.events["internal_errors"] += 1

@@ -89,7 +89,7 @@ class Intake:
         derived = says_derived or offset < lane.mark_below
         job_id = job.id
         # Recent: its own repeat, sent by another producer, may have overtaken it and ended already.
-        if derived or job_id in number.attempts or job_id in number.live or job_id in number.recent:
+        if derived or job_id in number.jobs.attempts or job_id in number.live or job_id in number.jobs.recent:
             until = header(record.headers(), IDEMPOTENCY)
             if until is not None:
                 job, raw = self._under_key(lane, offset, job, raw, until)
@@ -110,7 +110,7 @@ class Intake:
         """A record with an idempotency key, as the life that it begins; of the life that it is a copy of, if it is."""
         engine, number = self._engine, lane.number
         mark = number.marks.key(job.id, engine.clock.now_ms())
-        running = number.attempts.get(job.id)
+        running = number.jobs.attempts.get(job.id)
         view = number.live.view(job.id)
         if running is not None:
             life, same = running.job.life, content_check(running.job) == content_check(job)
@@ -138,7 +138,7 @@ class Intake:
             elif again is Again.WAITS and job.key is not None:
                 number.order.skip(job.key)
             return
-        if again is Again.WAITS and job.id in number.attempts:
+        if again is Again.WAITS and job.id in number.jobs.attempts:
             return  # behind its own earlier life: it stays spilled until its turn
         resume(attempt, view)
         self._move_in(attempt, view)
@@ -146,7 +146,7 @@ class Intake:
         attempt.deaths = job.deaths
         if lane.deaths:
             attempt.deaths += deaths_of(lane.deaths, offset, number.live.saved_in(job.id))
-        if job.id in number.attempts:
+        if job.id in number.jobs.attempts:
             self._follow(lane, attempt, again)
             return
         self._admit(attempt, again)
@@ -168,7 +168,7 @@ class Intake:
     def _follow(self, lane: LaneState, attempt: Attempt, again: Again | None) -> None:
         """A later life of a job that is live waits for its end, at its own place among the jobs of its key."""
         number, job = lane.number, attempt.job
-        waits = number.successors.get(job.id)
+        waits = number.jobs.successors.get(job.id)
         if waits is not None:
             if (waits.job.life, waits.job.hop) >= (job.life, job.hop):
                 self._drop(lane, attempt.origin.offset, job, None)
@@ -179,14 +179,14 @@ class Intake:
             attempt.in_line = self._dispatch.queue_for_key(attempt)
             if not attempt.in_line:
                 return  # kept as its place only: it is read again when its turn comes
-        number.successors[job.id] = attempt
+        number.jobs.successors[job.id] = attempt
         if again is Again.NEXT:
             self._dispatch.release_key(number, job.key, None)
 
     @staticmethod
     def _has_line(number: QueuePartition, job: Job) -> bool:
         """Whether an earlier life of a job holds the same key, or waits for it."""
-        return job.key is not None and number.attempts[job.id].job.key == job.key and number.order.is_held(job.key)
+        return job.key is not None and number.jobs.attempts[job.id].job.key == job.key and number.order.is_held(job.key)
 
     def _admit(self, attempt: Attempt, again: Again | None) -> None:
         self._engine.take(attempt)
@@ -209,14 +209,14 @@ class Intake:
     def _is_copy(self, number: QueuePartition, job: Job, view: LiveView | None, derived: bool) -> bool:
         """The drop rule on (id, life, hop): live with an equal or higher one, ended, promoted, or marked as done."""
         mine = (job.life, job.hop)
-        running = number.attempts.get(job.id)
+        running = number.jobs.attempts.get(job.id)
         if running is not None and (running.job.life, running.job.hop) >= mine:
             return True
         if view is not None:
             theirs = (view.life, view.hop)
             if theirs > mine or (theirs == mine and view.job is not None) or (view.ended and view.life == job.life):
                 return True
-        return number.recent.get(job.id) >= mine or (derived and number.marks.seen(job.id, job.life, job.hop))
+        return number.jobs.recent.get(job.id) >= mine or (derived and number.marks.seen(job.id, job.life, job.hop))
 
     def _drop_waiting(self, attempt: Attempt) -> None:
         """A later life has come before this one could begin."""

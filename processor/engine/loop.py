@@ -2,62 +2,41 @@
 
 One turn of the loop:
 
-1. Take what executors, flusher, restorer and rereader have posted (`Outcomes`, `Outbox`, `Ownership`).
+1. Take what executors, flusher, restorer and rereader have posted (`Posts`).
 2. Hand out attempts to the pools (`Dispatch`): the next of a key waits for it, so it comes before what costs time.
 3. Serve the group: the callbacks of `Ownership` run here.
-4. Take records from the lanes, as far as there is room, and admit them (`Intake`).
-5. Freeze a batch and give it to the flusher, if it is time.
-6. Look after what goes by the clock (`Timers`).
+4. Take records from the lanes, as far as there is room, and admit them (`Fetching`, `Intake`).
+5. Freeze a batch and give it to the flusher, if it is time (`Flushing`, `Outbox`).
+6. Look after what goes by the clock (`Housekeeping`, `Timers`).
 7. Nothing happened: wait a millisecond for something to be posted.
+
+The parts are made and put together in `processor.engine.assembly`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from itertools import groupby
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from processor import events
-from processor.broker.base import Batch, Broker, Reader
-from processor.core.ordering import Spilled
-from processor.engine.attempt import Attempt, Sync
-from processor.engine.batch import FlushBatch, FlushResult, Part
+from processor.broker.base import Broker
+from processor.engine.assembly import Parts, assemble
+from processor.engine.attempt import Sync
 from processor.engine.config import WorkerConfig
-from processor.engine.control_topic import ControlNews, ControlWatch
-from processor.engine.dispatch import Dispatch
-from processor.engine.flush import Flusher
 from processor.engine.groups import Groups
-from processor.engine.guard import Guard
-from processor.engine.hold_back import HoldBack
-from processor.engine.intake import Intake
-from processor.engine.operators import Operators
-from processor.engine.orphans import OrphanWatch
-from processor.engine.outbox import Outbox
-from processor.engine.outcomes import Outcomes
-from processor.engine.ownership import Ownership
-from processor.engine.pace import Pace
-from processor.engine.pool import Pool
-from processor.engine.precedents import Precedent, Precedents, answered
+from processor.engine.posts import Posts
 from processor.engine.queue_partition import PartitionPhase, QueuePartition
-from processor.engine.refetch import Refetch, Refetcher
-from processor.engine.registry import JobTypes
-from processor.engine.restore import Restored, Restorer
-from processor.engine.roles import Roles
+from processor.engine.restore import Restored
 from processor.engine.state import EngineState
-from processor.engine.timers import Timers
-from processor.engine.upkeep import LaneEnds, Members, Upkeep
-from processor.engine.watchdog import Watchdog
-from processor.errors import BrokerError, BrokerUnavailable, MemberFenced, RetriableBrokerError
-from processor.job import Lane
+from processor.errors import BrokerError, MemberFenced
 from processor.runtime import Runtime
 
 if TYPE_CHECKING:
-    MakePool = Callable[[EngineState, str, int, str], Pool]
+    from processor.engine.assembly import MakePool
+    from processor.engine.registry import JobTypes
 
 log = events.logger(__name__)
 
-READ_ORDER = (Lane.HIGH, Lane.DUE, Lane.NORMAL, Lane.LOW)
 HAND_OVER_FLUSH = 5.0
 """Seconds a revoke waits for its last flush, after the jobs have yielded."""
 
@@ -69,58 +48,44 @@ class Worker:
         self, runtime: Runtime, broker: Broker, config: WorkerConfig, registry: JobTypes, make_pool: MakePool
     ) -> None:
         self.config = config
-        self.state = engine = EngineState(runtime, broker, config, registry)
-        post = engine.inbox.post
-        lanes = {lane for queue in config.queues for lane in queue.lanes}
-        # A reader for each kind of lane: behind a backlog in a shared fetch queue a due record waits its turn
-        # (measured: over 13 s against 0.1 s).
-        self.readers: dict[Lane, Reader] = {lane: broker.reader() for lane in READ_ORDER if lane in lanes}
-        self.restorer = Restorer(runtime, broker, config, post)
-        self.refetcher = Refetcher(runtime, broker, post)
-        self.precedents = Precedents(runtime, broker, post)
-        self.flusher: Flusher[Part] = Flusher(runtime, broker, config.transactional_id(), post)
-        self.dispatch = Dispatch(
-            engine,
-            lambda queue, slots, kind: make_pool(engine, queue, slots, kind),
-            self._refetch,
-            self.precedents.ask,
-        )
-        self.outcomes = Outcomes(engine, self.dispatch)
-        self.dispatch.settle_by(self.outcomes)
-        self.intake = Intake(engine, self.dispatch)
-        self.outbox = Outbox(engine, self.dispatch, self.outcomes)
-        self.ownership = Ownership(engine, self.dispatch, self.restorer, self.readers, self._hand_over)
-        engine.guard = self.guard = Guard(engine, self.dispatch, self.outcomes, self.ownership.hold_unwritten)
-        self.hold_back = HoldBack(engine, self.ownership)
-        self.operators = Operators(engine, self.dispatch, self.outcomes, self.ownership)
-        self.timers = Timers(engine, self.dispatch, self.outcomes, self.ownership)
-        self.upkeep = Upkeep(runtime, broker, config, post)
-        self.control = ControlWatch(runtime, broker, config, post)
-        self.roles = Roles(runtime, broker, config, engine.counters)
-        self.orphans = OrphanWatch(engine, self.upkeep)
-        self.watchdog = Watchdog(engine, self.dispatch, self.ownership, self.upkeep)
+        self.state = EngineState(runtime, broker, config, registry)
+        parts = assemble(self.state, make_pool, self._hand_over)
+        self.dispatch = parts.dispatch
+        self.ownership = parts.ownership
+        self.fetching = parts.fetching
+        self.flushing = parts.flushing
+        self.housekeeping = parts.housekeeping
+        self.background = parts.background
         self.groups = Groups(broker, config, self.ownership.listener)
-        self._flushing = False
-        self._in_flight: FlushBatch[Part] | None = None
-        self._pace = Pace(config.membership_proof)
-        self._flush_began = 0.0
+        self.posts = Posts(self.state.inbox)
+        self._listen(parts)
         self._busy_at = 0.0
         self._stopping = False
-        self._rejoin: set[str] = set()
-        """Queues whose groups are to be left and joined again."""
         self._leave = True
         self.last_turn = 0.0
         """Monotonic seconds of the last turn of the loop: the liveness probe looks at it."""
-        self.prepared = False
         self.recycled = False
         """It stopped to get rid of threads that could not be ended."""
+
+    def _listen(self, parts: Parts) -> None:
+        """Who takes which kind of post."""
+        outcomes, ownership, guard = parts.outcomes, parts.ownership, self.state.guard
+        self.posts.of_attempts(outcomes.all_reported)
+        self.posts.of(Sync, outcomes.synced)
+        self.posts.of(
+            Restored,
+            lambda found: guard.number_act(found.number, "it was restored", lambda: ownership.restored(found)),
+        )
+        parts.fetching.listen(self.posts)
+        parts.flushing.listen(self.posts)
+        parts.housekeeping.listen(self.posts, self.groups)
 
     # --- from outside --------------------------------------------------------------------------------------------
 
     def recycle(self) -> None:
         """End the process in good order, to be started anew: threads that nobody can end are ended with it."""
         if not self._stopping:
-            log.error("worker.recycles", extra={"stuck": self.timers.stuck})
+            log.error("worker.recycles", extra={"stuck": self.housekeeping.timers.stuck})
             self.recycled = True
             self.stop(leave=False)
 
@@ -144,12 +109,12 @@ class Worker:
             MemberFenced: another process runs with this instance id.
             BrokerRefused: wrong password or missing permission.
         """
-        self.flusher.prepare()
+        self.flushing.prepare()
         subscribed = False
         try:
             while not self._stopping:
                 # No job starts before what operators want is known.
-                if self.prepared and self.operators.informed and not subscribed:
+                if self.flushing.prepared and self.housekeeping.operators.informed and not subscribed:
                     self.groups.subscribe_all()
                     subscribed = True
                 self._turn(subscribed=subscribed)
@@ -164,21 +129,18 @@ class Worker:
     def _turn(self, *, subscribed: bool) -> None:
         engine = self.state
         now = self.last_turn = engine.clock.monotonic()
-        busy = self._take_posts()
-        if self._rejoin and not self._stopping:
+        busy = self.posts.take()
+        if self.groups.to_rejoin and not self._stopping:
             # Not among the posts: behind this one there may be the result of the flush under way.
-            self._join_again(self._rejoin.pop())
+            self._join_again(self.groups.to_rejoin.pop())
         busy += self.dispatch.hand_out()
         if subscribed:
             self._poll_groups()
-        busy += self._fetch()
-        self._flush_if_due(now, idle=not busy)
-        self.timers.turn(now)
-        self.operators.burials.turn(now)
-        if self.timers.too_many_abandoned:
+        busy += self.fetching.turn()
+        self.flushing.turn(now, idle=not busy)
+        self.housekeeping.turn(now)
+        if self.housekeeping.timers.too_many_abandoned:
             self.recycle()
-        self.watchdog.turn(now)
-        self.orphans.turn(now)
         if not busy:
             config = self.config
             quiet = not engine.inflight_records and now - self._busy_at > config.idle_after
@@ -196,125 +158,6 @@ class Worker:
                 raise
             log.warning("group.poll_failed", extra={"error": str(error)})
 
-    def _fetch(self) -> int:
-        engine = self.state
-        if not engine.lanes:
-            return 0
-        self.hold_back.turn()
-        if not engine.has_room:
-            return 0
-        fresh, due = self.dispatch.lacks(), self.dispatch.lacks(due=True)
-        got = 0
-        for lane, reader in self.readers.items():
-            limit = min(self.config.fetch_records, due if lane is Lane.DUE else fresh)
-            if limit <= 0:
-                continue
-            room = self.config.inflight_max_records - engine.inflight_records
-            if room <= 0:
-                break
-            try:
-                batch = reader.fetch(min(limit, room), 0.0)
-            except (RetriableBrokerError, BrokerUnavailable) as error:
-                log.warning("lanes.fetch_failed", extra={"error": str(error)})
-                continue
-            if batch.records:
-                self.intake.take(batch.records)
-                got += len(batch.records)
-            if batch.ends or batch.faults:
-                self._take_events(batch)
-        return got
-
-    def _take_events(self, batch: Batch) -> None:
-        lanes = self.state.lanes
-        for partition, offset in batch.ends:
-            lane = lanes.get(partition)
-            if lane is not None and lane.window.read_mark < offset:
-                lane.window.reached(offset)
-                lane.changed = True
-        for fault in batch.faults:
-            lane = lanes.get(fault.partition)
-            if lane is not None:
-                self.ownership.hold(lane.number, f"{fault.partition}: {fault.error}")
-
-    def _take_posts(self) -> int:
-        posts = self.state.inbox.take()
-        for kind, run in groupby(posts, type):
-            if kind is Attempt:
-                self.outcomes.all_reported(cast("Iterable[Attempt]", run))
-            else:
-                for post in run:
-                    self._other_post(post)
-        return len(posts)
-
-    def _other_post(self, post: object) -> None:
-        engine = self.state
-        if isinstance(post, Sync):
-            self.outcomes.synced(post)
-        elif isinstance(post, FlushResult):
-            self._flushed(post)
-        elif isinstance(post, Restored):
-            self.guard.number_act(post.number, "it was restored", lambda: self.ownership.restored(post))
-        elif isinstance(post, Refetch):
-            self.intake.refetched(post, self.ownership.hold)
-        elif isinstance(post, Precedent):
-            act = partial(answered, engine, self.dispatch, self.outcomes, self.ownership.hold, post)
-            self.guard.number_act(post.attempt.number, "a repeat was looked for", act)
-        elif isinstance(post, ControlNews):
-            self.operators.heard(post)
-        elif isinstance(post, Members):
-            self._rejoin |= self.orphans.counted(post)
-        elif isinstance(post, LaneEnds):
-            self.watchdog.seen(post)
-
-    # --- flushing ------------------------------------------------------------------------------------------------
-
-    def _flush_if_due(self, now: float, *, idle: bool) -> None:
-        engine = self.state
-        if self.flusher.is_stuck(now):
-            self._replace_flusher()
-        outbox = engine.outbox_load
-        oldest = outbox.oldest_at
-        if self._flushing or oldest is None or not self._pace.allows(now):
-            return
-        linger = self.config.linger
-        asked = outbox.urgent or outbox.group_commit.due(now)
-        due = asked or now - oldest >= linger or not engine.has_room
-        # At low load a lone record need not wait for company.
-        if due or (idle and now - self._flush_began >= linger):
-            self._flush(now)
-
-    def _flush(self, now: float) -> None:
-        batch = self.outbox.freeze()
-        if batch is None:
-            return
-        self._flushing, self._in_flight = True, batch
-        self._flush_began = now
-        self.flusher.submit(batch)
-
-    def _flushed(self, result: FlushResult[Part]) -> None:
-        if not result.batch.parts:
-            self.prepared = result.error is None
-            if result.error is not None:
-                raise result.error
-            return
-        if result.batch is not self._in_flight:
-            return  # of a flusher that was given up as stuck, and came back after all
-        self._flushing, self._in_flight = False, None
-        self._pace.ended(result.error, self.state.clock.monotonic())
-        if result.error is None:
-            for number in self.outbox.committed(result):
-                if number.phase is PartitionPhase.CLAIMING and not number.released:
-                    self.guard.number_act(number, "it was claimed", partial(self.ownership.claimed, number))
-            return
-        self.outbox.failed(result)
-
-    def _replace_flusher(self) -> None:
-        self.flusher, result = self.flusher.replaced()
-        if result.batch.parts:
-            self._flushed(result)
-        else:
-            self.flusher.prepare()
-
     def _join_again(self, queue: str) -> None:
         """Leave and join: the group rebalances, and what had no owner finds one."""
         log.error("group.orphans", extra={"slot": self.config.slot, "queue": queue})
@@ -327,12 +170,8 @@ class Worker:
 
     def _hand_over(self, numbers: Sequence[QueuePartition]) -> None:
         """Wait until the jobs of these numbers have yielded (bounded), then until their last flush is committed."""
-        self._serve_until(lambda: not any(number.running for number in numbers), self.config.revoke_wait)
-        self._serve_until(lambda: self._is_flushed(numbers), HAND_OVER_FLUSH, flush=True)
-
-    def _is_flushed(self, numbers: Sequence[QueuePartition]) -> bool:
-        flushable = [n for n in numbers if n.phase is PartitionPhase.YIELDING]
-        return not self._flushing and not any(n.touched or n.outbox for n in flushable)
+        self._serve_until(lambda: not any(number.jobs.running for number in numbers), self.config.revoke_wait)
+        self._serve_until(lambda: self.flushing.is_over_for(numbers), HAND_OVER_FLUSH, flush=True)
 
     def _serve_until(
         self, done: Callable[[], bool], seconds: float, *, flush: bool = False, poll: bool = False
@@ -346,12 +185,9 @@ class Worker:
                 return False
             if poll:
                 self._poll_groups()
-            if not self._take_posts():
+            if not self.posts.take():
                 engine.inbox.wait(0.002)
-            if flush and not self._flushing and self._pace.allows(now):
-                self._flush(now)
-            else:
-                self._flush_if_due(now, idle=False)
+            self.flushing.turn(now, idle=False, at_once=flush)
             for ready_queue in self.dispatch.ready_queues.values():
                 ready_queue.pool.nudge()
         return True
@@ -364,8 +200,8 @@ class Worker:
         finished = self._serve_until(lambda: not self.dispatch.awaited, self.config.grace, poll=subscribed)
         if not finished:
             log.warning("worker.grace_over", extra={"running": len(self.dispatch.awaited)})
-        self.timers.save_running()
-        self._serve_until(lambda: self._is_flushed(numbers), HAND_OVER_FLUSH, flush=True, poll=subscribed)
+        self.housekeeping.timers.save_running()
+        self._serve_until(lambda: self.flushing.is_over_for(numbers), HAND_OVER_FLUSH, flush=True, poll=subscribed)
         if subscribed and self._leave:
             # With static membership a plain close would leave partitions idle until the session times out
             # (measured: 10 s against 0.9 s).
@@ -381,18 +217,7 @@ class Worker:
     def _close(self) -> None:
         for ready_queue in self.dispatch.ready_queues.values():
             ready_queue.pool.stop(0.5)
-        self.flusher.stop(2.0)
-        self.roles.stop(3.0)
-        self.control.stop(1.0)
-        self.restorer.stop(1.0)
-        self.refetcher.stop(1.0)
-        self.precedents.stop(1.0)
-        self.upkeep.stop(1.0)
-        for reader in self.readers.values():
-            reader.close()
+        self.flushing.stop(2.0)
+        self.background.stop()
+        self.fetching.close()
         self.groups.close()
-
-    # --- wiring --------------------------------------------------------------------------------------------------
-
-    def _refetch(self, number: QueuePartition, key: str, places: Sequence[Spilled]) -> None:
-        self.refetcher.ask(Refetch(number, number.assignment, key, places))

@@ -94,14 +94,14 @@ class Operators:
             self._dispatch.interrupt(lambda attempt: attempt.job.type == job_type)
             return
         for number in self._engine.active():
-            number.looked_for.update(number.parked)
+            number.jobs.parked.look_at_all()
 
     def _job_ordered(self, job_id: str, order: ControlRecord) -> None:
         for number in self._engine.active():
-            if job_id in number.parked:
-                number.looked_for.add(job_id)
+            if job_id in number.jobs.parked:
+                number.jobs.parked.look_at(job_id)
                 return
-            attempt = number.attempts.get(job_id)
+            attempt = number.jobs.attempts.get(job_id)
             if attempt is not None:
                 if order.action == CANCEL and attempt.job.life <= order.life:
                     self._cancel(attempt, order)
@@ -114,7 +114,7 @@ class Operators:
     def _moved_from(self, job_id: str, order: ControlRecord) -> QueuePartition | None:
         """The number that a job has just left for the retry chain: whoever ordered did not know of that yet."""
         for number in self._engine.active():
-            life, hop = number.recent.get(job_id)
+            life, hop = number.jobs.recent.get(job_id)
             if number.queue.name == order.queue and life == order.life and hop < FINAL_HOP and order.type:
                 return number
         return None
@@ -134,10 +134,10 @@ class Operators:
     def _cancel_retry(self, number: QueuePartition, job_id: str, order: ControlRecord) -> None:
         """Its record is on its way through the retry chain: a mark ends it here, and the record when it arrives."""
         engine, over = self._engine, (order.life, FINAL_HOP)
-        if number.recent.get(job_id) >= over or number.marks.seen(job_id, *over):
+        if number.jobs.recent.get(job_id) >= over or number.marks.seen(job_id, *over):
             return  # it came back meanwhile, and ended
         now = engine.clock.now_ms()
-        number.recent.add(job_id, *over)
+        number.jobs.recent.add(job_id, *over)
         job = Job(job_id, order.type, 1, order.queue, b"", now, life=order.life)
         mark = end_mark(job, now, None)
         number.marks.put(mark)

@@ -99,7 +99,7 @@ class Outbox:
         creates += waiting.creates
         announces = waiting.announces
         announces += [OutRecord(topics.checkpoints, key, None, None, number.partition) for key in waiting.burials]
-        offsets = number.offsets(all_lanes=number.touched or number.cautious is not None)
+        offsets = number.offsets(all_lanes=number.touched or number.caution is not None)
         seals = [record for record in creates if record.topic == topics.dedupe]
         if seals:
             creates = [record for record in creates if record.topic != topics.dedupe]
@@ -121,7 +121,7 @@ class Outbox:
             syncs=waiting.syncs,
             offsets=offsets,
             marked=marked is not None,
-            marks=[] if number.cautious is None else [(n, n.window.read_mark) for n in number.lanes.values()],
+            marks=[] if number.caution is None else [(n, n.window.read_mark) for n in number.lanes.values()],
             named=waiting.named,
             ending=waiting.ending,
             checkpoint_end=number.checkpoint_end,
@@ -137,14 +137,14 @@ class Outbox:
         """
         now = self._engine.clock.monotonic()
         last = number.released and number.phase is PartitionPhase.YIELDING
-        if not last and now < number.mark_at:
-            number.mark_behind = True
+        if not last and now < number.own_mark.next_at:
+            number.own_mark.behind = True
             return None
         value = encode(number.mark(self._engine.clock.now_ms()))
         spent = self._engine.clock.monotonic() - now
         # On one grid for all numbers: then one flush a second waits for marks, not one per number.
-        number.mark_at = (now // MARK_EVERY + 1) * MARK_EVERY if 20 * spent < MARK_EVERY else now + 20 * spent
-        number.overflows = number.mark_behind = False
+        next_at = (now // MARK_EVERY + 1) * MARK_EVERY if 20 * spent < MARK_EVERY else now + 20 * spent
+        number.own_mark.next_at, number.own_mark.behind = next_at, False
         return OutRecord(number.topics.checkpoints, NUMBER_KEY, value, None, number.partition)
 
     @staticmethod
@@ -189,7 +189,7 @@ class Outbox:
         for key in part.burials:
             live.remove(key)
         if part.marked:
-            number.mark_bound = part.checkpoint_end
+            number.own_mark.bound = part.checkpoint_end
         number.outbox.burials.extend(part.later)
         if part.marks:
             self._dispatch.read_durably(number, part.marks)
@@ -198,7 +198,7 @@ class Outbox:
         acked = result.acks.offsets.get(TopicPartition(number.topics.checkpoints, number.partition))
         if acked is not None:
             number.checkpoint_end = max(number.checkpoint_end, acked + 1)
-        number.committed_at = number.progress_at = self._engine.clock.monotonic()
+        number.committed_at = self._engine.clock.monotonic()
 
     def failed(self, result: FlushResult[Part]) -> None:
         """Put what still counts back to the front, in order. Work of an assignment that is over is dropped."""
@@ -268,7 +268,7 @@ class Outbox:
             )
         )
         if part.marked:
-            number.mark_at = 0.0
+            number.own_mark.next_at = 0.0
         number.touched = True
         self._engine.outbox_load.group_commit.waits(len(part.syncs))
         for job_id, (record, error) in culprits.items():

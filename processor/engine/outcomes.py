@@ -280,12 +280,10 @@ class Outcomes:
         if parked.error is not None:
             job = self.moving.note_failure(attempt, parked.error, now)
         record = self.promote(attempt, parked).record
-        number.parkings[job.id] = (record.epoch, record.sequence)
         status = engine.completer.status(job, parked.state, now, note=parked.reason, attempt=job.attempt)
         number.outbox.announce(OutRecord(number.topics.status, job.id.encode(), status))
-        number.parked[job.id] = look_again_at(job, parked.until)
-        if engine.gate.control.concerns(job.id, job.type):
-            number.looked_for.add(job.id)
+        wanted, written = engine.gate.control.concerns(job.id, job.type), (record.epoch, record.sequence)
+        number.jobs.parked.put(job.id, look_again_at(job, parked.until), wanted=wanted, written=written)
         engine.counters.events["parked"] += 1
         if attempt.started_at is not None:
             self._count(attempt, "parked")
@@ -371,8 +369,8 @@ class Outcomes:
         number, job = attempt.number, attempt.job
         hop = FINAL_HOP if attempt.moved is None else job.hop
         self._engine.forget(attempt)
-        number.recent.add(job.id, job.life, hop)
-        after = self._successor(number, job.id, (job.life, hop)) if number.successors else None
+        number.jobs.recent.add(job.id, job.life, hop)
+        after = self._successor(number, job.id, (job.life, hop)) if number.jobs.successors else None
         frees = job.key is not None and (attempt.moved is None or not self.moving.keeps_key(attempt))
         if frees:
             self._dispatch.release_key(number, job.key, job.id)
@@ -383,7 +381,7 @@ class Outcomes:
 
     def _successor(self, number: QueuePartition, job_id: str, over: tuple[int, int]) -> Attempt | None:
         """A later record of a job that was live and has waited; `over`: (life, hop) up to which nothing is to run."""
-        successor = number.successors.pop(job_id, None)
+        successor = number.jobs.successors.pop(job_id, None)
         if successor is None:
             return None
         if (successor.job.life, successor.job.hop) <= over:

@@ -22,6 +22,7 @@ from processor.core.write_set import Origin
 from processor.engine.alerting import tell_of_hold
 from processor.engine.groups import Listener
 from processor.engine.intake import resume
+from processor.engine.partition_jobs import Caution
 from processor.engine.queue_partition import PartitionPhase, QueuePartition
 from processor.engine.tellings import RestoredNumbers, names
 from processor.job import Job, Lane, StepPhase
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from processor.wire.records import LiveJobRecord
 
 log = events.logger(__name__)
+
+HandOver = Callable[[Sequence[QueuePartition]], None]
+"""Waits (bounded) until the jobs of these numbers have yielded and their last flush is committed."""
 
 HELD_AT_FIRST = 10.0
 """Seconds that a held number rests before it is tried again."""
@@ -57,14 +61,13 @@ class Ownership:
         dispatch: Dispatch,
         restorer: Restorer,
         readers: dict[Lane, Reader],
-        hand_over: Callable[[Sequence[QueuePartition]], None],
+        hand_over: HandOver,
     ) -> None:
         self._engine = engine
         self._dispatch = dispatch
         self._restorer = restorer
         self._readers = readers
         self._hand_over = hand_over
-        """Waits (bounded) until the jobs of these numbers have yielded and their last flush is committed."""
         self._restored = RestoredNumbers()
         self._holds: dict[tuple[str, int], tuple[float, float]] = {}
         """Numbers that were held: for how many seconds, and until when a new fault counts as the same one."""
@@ -137,10 +140,10 @@ class Ownership:
             self.hold(number, f"restore failed: {found.error}")
             self._tell_restored()
             return
-        number.epoch = found.epoch
+        number.tenure.epoch = found.epoch
         number.live, number.marks = found.live, found.marks
         number.checkpoint_end = found.checkpoint_end
-        number.mark_bound = found.mark_bound
+        number.own_mark.bound = found.mark_bound
         for lane, start in found.lanes.items():
             state, meta = number.lanes[lane], start.meta
             state.window = Window(start.offset, start.ranges)
@@ -151,7 +154,7 @@ class Ownership:
                 marks = [known.mark for known in state.deaths]
                 state.mark_below = max([state.mark_below, *marks])
         if found.died:
-            number.cautious, number.cautious_until = [], engine.clock.monotonic() + CAUTIOUS
+            number.caution = Caution(engine.clock.monotonic() + CAUTIOUS)
             self._count_deaths(number)
         for unreadable in found.unreadable:
             engine.keep_unreadable(number, *unreadable)
@@ -192,7 +195,6 @@ class Ownership:
         engine = self._engine
         number.phase = PartitionPhase.ACTIVE
         engine.claimed[number.queue.name, number.partition] = number.epoch
-        number.progress_at = engine.clock.monotonic()
         self._bury_leftovers(number)
         # Their places only: together their records may be far more than the memory holds.
         records = (decode_live_job(view.job) for view in number.live.promoted() if view.job is not None)
@@ -232,9 +234,8 @@ class Ownership:
         known, now_ms = job.type in engine.registry, engine.clock.now_ms()
         if fate(job, record, engine.gate.control, now_ms, known=known, anew=True) is Fate.GOES_ON:
             return True
-        number.parked[job.id] = look_again_at(job, record.until)
-        if engine.gate.control.concerns(job.id, job.type):
-            number.looked_for.add(job.id)
+        wanted = engine.gate.control.concerns(job.id, job.type)
+        number.jobs.parked.put(job.id, look_again_at(job, record.until), wanted=wanted)
         return False
 
     def restart(self, number: QueuePartition, job: Job, raw: bytes, view: LiveView) -> None:
@@ -255,8 +256,7 @@ class Ownership:
                 # Somebody has looked, and lets it go on: what was found half done is to run again.
                 done = {name: step for name, step in attempt.steps.items() if step.phase is not StepPhase.STARTED}
                 attempt.steps = done
-        number.parked.pop(job.id, None)
-        number.parkings.pop(job.id, None)
+        number.jobs.parked.leave(job.id)
         self._engine.take(attempt)
         return attempt
 
@@ -310,7 +310,7 @@ class Ownership:
         if number.take_up_at is None or self.leaving:
             return
         if number.phase is PartitionPhase.YIELDING:
-            written = not (number.touched or number.outbox or number.running)
+            written = not (number.touched or number.outbox or number.jobs.running)
             if written or now >= number.take_up_at:
                 self._rest(number)
         elif number.phase is PartitionPhase.HELD and now >= number.take_up_at:
@@ -324,7 +324,7 @@ class Ownership:
             if number.phase in (PartitionPhase.ACTIVE, PartitionPhase.CLAIMING):
                 number.phase = PartitionPhase.YIELDING
                 number.released = number.touched = True
-            for attempt in number.attempts.values():
+            for attempt in number.jobs.attempts.values():
                 attempt.interrupted = True
             self._stop_reading(number)
         # What nobody has begun comes back at once: all slots may be in the hands of handlers that do not listen.

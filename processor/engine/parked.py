@@ -32,15 +32,10 @@ class ParkedJobs:
 
     def look_at(self, number: QueuePartition) -> None:
         """Look at those whose time has come, and those that somebody wants looked at."""
-        if not number.parked:
-            number.looked_for.clear()
+        if not number.jobs.parked:
             return
         now_ms = self._engine.clock.now_ms()
-        due = [job_id for job_id, at in number.parked.items() if at is not None and now_ms >= at]
-        for job_id in {*due, *number.looked_for}:
-            if job_id not in number.parked:
-                number.looked_for.discard(job_id)
-                continue
+        for job_id in number.jobs.parked.due(now_ms):
             view = number.live.view(job_id)
             if view is None or view.job is None:
                 continue  # its parking is not committed yet
@@ -51,10 +46,8 @@ class ParkedJobs:
 
     def _look_at_one(self, number: QueuePartition, job_id: str, view: LiveView, now_ms: int) -> None:
         record = decode_live_job(view.job or b"")
-        if (record.epoch, record.sequence) < number.parkings.get(job_id, (0, 0)):
+        if not number.jobs.parked.looked_at(job_id, (record.epoch, record.sequence)):
             return  # this is how it was before it was parked once more
-        number.parkings.pop(job_id, None)
-        number.looked_for.discard(job_id)
         job = decode_job(record.job)
         engine = self._engine
         ended = engine.gate.ended(job, now_ms)
@@ -69,4 +62,4 @@ class ParkedJobs:
             attempt = self._ownership.resumed(number, job, record.job, view)
             self._outcomes.give_up(attempt, DeadReason.UNKNOWN_TYPE, record.reason)
         else:
-            number.parked[job_id] = look_again_at(job, record.until)
+            number.jobs.parked.put(job_id, look_again_at(job, record.until))

@@ -13,6 +13,7 @@ from processor.core.ordering import KeyOrder
 from processor.core.process_deaths import Death, noted
 from processor.core.window import Window, packed
 from processor.core.write_set import Topics
+from processor.engine.partition_jobs import Caution, PartitionJobs
 from processor.engine.partition_outbox import OutboxLoad, PartitionOutbox
 from processor.job import Lane, Version
 from processor.wire.records import LaneMark, NumberMark
@@ -28,8 +29,6 @@ MOST_LOOKED_AT = 4000
 """Incomplete offsets of a lane that each flush looks at; more ranges than the metadata holds lie between them."""
 MARK_NUMBERS = 200_000
 """Numbers of a lane's ranges in a mark at most: some 400 KB. Ranges beyond that are done again."""
-RECENT = 1000
-"""Ended jobs of a number that are remembered at least."""
 
 
 class PartitionPhase(StrEnum):
@@ -78,108 +77,85 @@ class LaneState:
         self.changed = True
 
 
-class Recent:
-    """(life, hop) of the jobs of a number that ended last, `RECENT` at least, remembered without a mark in the log.
+class Tenure:
+    """This worker as the owner of a number. Its epoch and a count order all that it writes there."""
 
-    Two dicts that take turns: forgetting one at a time costs more than remembering.
-    """
+    __slots__ = ("before", "epoch", "sequence", "slot")
 
-    __slots__ = ("_new", "_old")
+    def __init__(self, slot: str, before: int) -> None:
+        self.slot = slot
+        self.before = before
+        """The epoch in which this process owned the number before; 0: it did not."""
+        self.epoch = 0
+        self.sequence = 0
+
+
+class OwnMark:
+    """The number's own mark in the checkpoint partition: where the last one lies, and when the next one is due."""
+
+    __slots__ = ("behind", "bound", "next_at")
 
     def __init__(self) -> None:
-        self._new: dict[str, tuple[int, int]] = {}
-        self._old: dict[str, tuple[int, int]] = {}
-
-    def add(self, job_id: str, life: int, hop: int) -> None:
-        """It has ended."""
-        if len(self._new) >= RECENT:
-            self._old, self._new = self._new, {}
-        self._new[job_id] = (life, hop)
-
-    def __contains__(self, job_id: str) -> bool:
-        """Whether something of this job has ended lately."""
-        return job_id in self._new or job_id in self._old
-
-    def get(self, job_id: str) -> tuple[int, int]:
-        """What ended last of this job; (0, 0) if nothing is known."""
-        return self._new.get(job_id) or self._old.get(job_id) or (0, 0)
+        self.bound: int | None = None
+        """The last committed one lies at this offset, or later."""
+        self.next_at = -1000.0
+        """Monotonic seconds."""
+        self.behind = False
+        """Something was done since the last one."""
 
 
 class QueuePartition:
     """One partition of all lanes of a queue, as its owner knows it."""
 
     phase = PartitionPhase.RESTORING
-    epoch = 0
-    own_epoch = 0
-    """The epoch in which this process owned the number before; 0: it did not."""
-    sequence = 0
-    running = 0
-    """Attempts in the hands of a pool."""
     checkpoint_end = 0
     """The checkpoint partition's next offset is at least this."""
     committed_at = 0.0
-    progress_at = 0.0
     touched = False
     """Something happened that the next flush has to carry."""
     released = False
-    mark_at = -1000.0
-    """When the last mark was written (monotonic seconds)."""
-    mark_behind = False
-    """Something was done since the last mark."""
-    mark_bound: int | None = None
-    """The last committed mark lies at this offset of the checkpoint partition, or later."""
-    cautious: list[tuple[Attempt, bool]] | None = None
-    """A predecessor died: for a while a job starts only once the log says that it was read. Those that wait for that,
-    and whether each follows in its key; None: the number is not cautious.
-    """
-    cautious_until = 0.0
-    """Monotonic seconds."""
+    caution: Caution[Attempt] | None = None
     take_up_at: float | None = None
     """It is held, or about to be: when to try again (monotonic seconds)."""
-    overflows = False
-    """Ranges did not fit into the metadata of the last flush: the mark holds them."""
     crowded = False
     """The window's ranges nearly fill the offset metadata: the oldest incomplete jobs are to be promoted."""
 
     def __init__(
         self,
         queue: QueueConfig,
-        partition: int,
         assignment: int,
         topics: Topics,
-        slot: str,
+        tenure: Tenure,
         dedupe_ms: int,
         load: QueueLoad,
         outbox_load: OutboxLoad,
     ) -> None:
         self.queue = queue
-        self.partition = partition
         self.assignment = assignment
         self.topics = topics
-        self.slot = slot
+        self.tenure = tenure
         self.lanes: dict[Lane, LaneState] = {}
         self.live = LiveTable()
         self.marks = DedupeMarks(dedupe_ms)
+        self.own_mark = OwnMark()
         self.load = load
         """Of its queue."""
         self.order: KeyOrder[Attempt] = KeyOrder(load.budget)
-        self.attempts: dict[str, Attempt] = {}
-        """Jobs taken and not ended, by id."""
-        self.parked: dict[str, int | None] = {}
-        """Parked jobs: id -> when to look again (ms)."""
-        self.parkings: dict[str, tuple[int, int]] = {}
-        """(epoch, sequence) of the record that parks a job, until it is known to be committed."""
-        self.looked_for: set[str] = set()
-        """Parked jobs that are to be looked at now: an operator wants something of them."""
-
+        self.jobs: PartitionJobs[Attempt] = PartitionJobs()
         self.outbox: PartitionOutbox[Attempt, Sync] = PartitionOutbox(outbox_load)
-        self.recent = Recent()
-        """The jobs that ended last: a repeated enqueue whose first record did arrive finds it here."""
-        self.successors: dict[str, Attempt] = {}
-        """A later life of a job that is still live waits here for its end."""
 
     def __repr__(self) -> str:
         return f"<number {self.queue.name}-{self.partition} assignment {self.assignment} {self.phase}>"
+
+    @property
+    def partition(self) -> int:
+        """The number itself."""
+        return self.topics.number
+
+    @property
+    def epoch(self) -> int:
+        """Of the owner's; 0: it is not known yet."""
+        return self.tenure.epoch
 
     @property
     def checkpoints(self) -> TopicPartition:
@@ -187,8 +163,9 @@ class QueuePartition:
 
     def version(self, job: Job) -> Version:
         """The order of the next record about this job."""
-        self.sequence += 1
-        return Version(job.life, job.hop, self.epoch, self.sequence)
+        tenure = self.tenure
+        tenure.sequence += 1
+        return Version(job.life, job.hop, tenure.epoch, tenure.sequence)
 
     def offsets(self, *, all_lanes: bool) -> list[OffsetCommit]:
         """What the next flush commits: the normal lane always (it is the fence), the others when they changed."""
@@ -198,8 +175,8 @@ class QueuePartition:
                 continue
             low = lane.window.low
             meta = OffsetMetadata(
-                epoch=self.epoch,
-                slot=self.slot,
+                epoch=self.tenure.epoch,
+                slot=self.tenure.slot,
                 released=self.released,
                 read_mark=lane.window.read_mark,
                 hint=self.hint,
@@ -209,23 +186,23 @@ class QueuePartition:
             encoded = encode(meta, low, BUDGET)
             overflow = encoded.overflow or lane.window.incomplete_count > MOST_LOOKED_AT
             self.crowded = self.crowded or overflow
-            self.overflows = self.overflows or overflow
             commits.append(OffsetCommit(lane.key, low, encoded.text))
             lane.changed = False
         return commits
 
     def mark(self, now_ms: int) -> NumberMark:
         """How far its lanes are done, all of it."""
-        self.sequence += 1
+        tenure = self.tenure
+        tenure.sequence += 1
         lanes = []
         for lane in self.lanes.values():
             low = lane.window.low
             ranges = packed(lane.window.done_ranges(), low)[:MARK_NUMBERS]
             lanes.append(LaneMark(lane.topic, low, lane.window.read_mark, ranges))
-        return NumberMark(self.epoch, self.sequence, now_ms, lanes)
+        return NumberMark(tenure.epoch, tenure.sequence, now_ms, lanes)
 
     @property
     def hint(self) -> int:
         """Where a restore must start reading the checkpoint partition."""
-        bounds = [bound for bound in (self.live.hint, self.mark_bound) if bound is not None]
+        bounds = [bound for bound in (self.live.hint, self.own_mark.bound) if bound is not None]
         return min(bounds, default=self.checkpoint_end)

@@ -118,6 +118,10 @@ class Refetcher:
         self._stopping = False
         self._actor = runtime.start("rereader", self._run)
 
+    def read_again(self, number: QueuePartition, key: str, places: Sequence[Spilled]) -> None:
+        """Read the records of a number at these places, for jobs of this key."""
+        self.ask(Refetch(number, number.assignment, key, places))
+
     def ask(self, ask: Refetch) -> None:
         """Read records again; the answer goes to `reply`, all of them together."""
         self._inbox.post(ask)

@@ -82,7 +82,7 @@ class Refusals:
     @staticmethod
     def attempt(part: Part, job_id: str) -> Attempt | None:
         """The attempt whose end is in the batch, or which is under way."""
-        return part.ending.get(job_id) or part.number.attempts.get(job_id)
+        return part.ending.get(job_id) or part.number.jobs.attempts.get(job_id)
 
     def without_result(self, record: OutRecord, error: BrokerError) -> OutRecord:
         """In place of a status that the broker refused: whoever waits for the job must hear how it ended."""

@@ -266,7 +266,7 @@ class Restorer:
             if meta is not None:
                 found.epoch = max(found.epoch, meta.epoch + 1)
                 found.unclean = found.unclean or not meta.released
-                if not meta.released and (meta.slot, meta.epoch) != (self._config.slot, found.number.own_epoch):
+                if not meta.released and (meta.slot, meta.epoch) != (self._config.slot, found.number.tenure.before):
                     found.died = True
 
     def _read_back(self, work: Sequence[Restored]) -> None:

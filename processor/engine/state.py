@@ -21,7 +21,7 @@ from processor.engine.fence import Fence
 from processor.engine.gate import Gate
 from processor.engine.partition_outbox import OutboxLoad, OutboxMark
 from processor.engine.queue_load import QueueLoad
-from processor.engine.queue_partition import LaneState, PartitionPhase, QueuePartition
+from processor.engine.queue_partition import LaneState, PartitionPhase, QueuePartition, Tenure
 from processor.engine.value_file import ValueFile
 from processor.errors import RecordError
 from processor.job import Job, Lane
@@ -111,13 +111,13 @@ class EngineState:
         )
         self._assignments += 1
         dedupe_ms = int(self.config.dedupe_window * 1000)
-        slot, load, outbox = self.config.slot, self.loads[queue.name], self.outbox_load
-        number = QueuePartition(queue, partition, self._assignments, topics, slot, dedupe_ms, load, outbox)
+        tenure = Tenure(self.config.slot, self.claimed.get((queue.name, partition), 0))
+        load, outbox = self.loads[queue.name], self.outbox_load
+        number = QueuePartition(queue, self._assignments, topics, tenure, dedupe_ms, load, outbox)
         number.live = LiveTable(self.values.keep)
         for lane in queue.lanes:
             number.lanes[lane] = LaneState(number, lane, jobs_topic(ns, queue.name, lane), partition)
         self.numbers[queue.name, partition] = number
-        number.own_epoch = self.claimed.get((queue.name, partition), 0)
         return number
 
     def drop_number(self, number: QueuePartition) -> None:
@@ -132,14 +132,14 @@ class EngineState:
 
     def abandon(self, number: QueuePartition) -> None:
         """Whatever runs for this number counts no more, and hears of it."""
-        for attempt in number.attempts.values():
+        for attempt in number.jobs.attempts.values():
             attempt.lost = attempt.interrupted = True
             self._forget_load(attempt)
         for attempt in number.outbox.named:
             if attempt.ready_queue is not None:
                 attempt.ready_queue.pool.submit([attempt])  # it comes back as lost, and its slot is free
         number.outbox.named.clear()
-        number.attempts.clear()
+        number.jobs.attempts.clear()
         number.order.drop_all()
         for sync in number.outbox.syncs:
             sync.release()
@@ -148,7 +148,7 @@ class EngineState:
     def take(self, attempt: Attempt) -> None:
         """An attempt now weighs on the worker."""
         number = attempt.number
-        number.attempts[attempt.job.id] = attempt
+        number.jobs.attempts[attempt.job.id] = attempt
         load = number.load
         load.records += 1
         load.size += len(attempt.raw)
@@ -156,8 +156,8 @@ class EngineState:
     def forget(self, attempt: Attempt) -> None:
         """It no longer does."""
         number = attempt.number
-        if number.attempts.get(attempt.job.id) is attempt:
-            del number.attempts[attempt.job.id]
+        if number.jobs.attempts.get(attempt.job.id) is attempt:
+            del number.jobs.attempts[attempt.job.id]
             self._forget_load(attempt)
 
     @staticmethod

@@ -163,7 +163,7 @@ class Timers:
 
     def _promote_oldest(self, number: QueuePartition) -> None:
         """The window's ranges nearly fill the offset metadata: let the jobs that hold it open move house."""
-        running = [a for a in number.attempts.values() if a.lane is not None and a.started_at is not None]
+        running = [a for a in number.jobs.attempts.values() if a.lane is not None and a.started_at is not None]
         running.sort(key=lambda attempt: attempt.origin.offset)
         for attempt in running[:16]:
             self._outcomes.promote(attempt)
@@ -174,7 +174,7 @@ class Timers:
             # Brokers expire offsets of topics that a group does not subscribe to; the hint gets fresh as well.
             number.touched = True
             self._engine.outbox_load.request_flush()
-        elif number.mark_behind and now >= number.mark_at:
+        elif number.own_mark.behind and now >= number.own_mark.next_at:
             number.touched = True
             self._engine.outbox_load.request_flush()
         elif number.outbox.burials or any(lane.changed for lane in number.lanes.values()):

@@ -90,7 +90,7 @@ class Scrape:
                 self._grow(count, "dead_letters_total", self._lone_queue, event.partition(".")[2])
             elif event.startswith("stopped."):
                 self._grow(count, "attempts_stopped_total", event.partition(".")[2])
-        for cause, count in self._worker.flusher.rebuilds.copy().items():
+        for cause, count in self._worker.flushing.flusher.rebuilds.copy().items():
             self._grow(count, "producer_rebuilds_total", cause)
 
     def _measure(self) -> None:
@@ -123,7 +123,7 @@ class Scrape:
         """Attempts in the hands of executors, by queue and type."""
         running: Counter[tuple[str, str]] = Counter()
         for number in list(self._worker.state.numbers.values()):
-            for attempt in list(number.attempts.values()):
+            for attempt in list(number.jobs.attempts.values()):
                 if attempt.started_at is not None and attempt.outcome is None:
                     running[number.queue.name, attempt.job.type] += 1
         return running

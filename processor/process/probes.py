@@ -108,7 +108,10 @@ class Probes:
 
     def _all_wait(self) -> dict[str, Any]:
         """Queues whose slots all hold handlers that wait for jobs without one. No reason to restart, as above."""
-        found = {queue: deadlock._asdict() for (queue, _), deadlock in self._worker.timers.waiters.found.copy().items()}
+        found = {
+            queue: deadlock._asdict()
+            for (queue, _), deadlock in self._worker.housekeeping.timers.waiters.found.copy().items()
+        }
         return {"slots_all_wait": found} if found else {}
 
 

@@ -45,7 +45,7 @@ class BedProcess:
     def unfinished(self) -> list[str]:
         """Ids of the jobs it has taken and not ended."""
         numbers = [] if self.engine is None else list(self.engine.state.numbers.values())
-        return [job_id for number in numbers for job_id in number.attempts]
+        return [job_id for number in numbers for job_id in number.jobs.attempts]
 
 
 class Fleet:

@@ -130,7 +130,8 @@ MUTANTS = [
         "engine/intake.py",
         "test_stray_copy_of_a_moved_or_finished_job_never_runs or test_terminal_state_of_a_life_is_final",
         (
-            "return number.recent.get(job.id) >= mine or (derived and number.marks.seen(job.id, job.life, job.hop))",
+            "return number.jobs.recent.get(job.id) >= mine or "
+            "(derived and number.marks.seen(job.id, job.life, job.hop))",
             "return False",
         ),
     ),
@@ -172,12 +173,12 @@ MUTANTS = [
     ),
     _mutant(
         "a lane's end comes from a watermark",
-        "engine/loop.py",
+        "engine/fetching.py",
         "test_committed_end_never_passes_an_unread_record",
         (
             "        for partition, offset in batch.ends:\n            lane = lanes.get(partition)",
             "        for partition in list(lanes):\n"
-            "            offset = self.state.broker.admin().end_offsets([partition])[partition]\n"
+            "            offset = self._engine.broker.admin().end_offsets([partition])[partition]\n"
             "            lane = lanes.get(partition)",
         ),
     ),

@@ -10,7 +10,7 @@ import pytest
 from processor.alert_kinds import AlertKind
 from processor.core.idempotency import LANES
 from processor.dead_reasons import DeadReason
-from processor.engine.loop import READ_ORDER
+from processor.engine.fetching import READ_ORDER
 from processor.job import Lane
 from processor.wire.settings import AlertRule
 from processor.wire.topics import LANE_ORDER

@@ -102,7 +102,7 @@ def test_thread_that_ignores_its_token_is_left_behind_and_replaced(scene: Scene)
     scene.until(lambda: scene.state_of("plain-1") is State.SUCCEEDED, 20.0)
     scene.until(lambda: all(scene.state_of(f"deaf-{index}") is State.DEAD for index in range(4)), 20.0)
     assert worker.worker.state.counters.events["abandoned"] == 4
-    assert worker.worker.timers.too_many_abandoned is False
+    assert worker.worker.housekeeping.timers.too_many_abandoned is False
     scene.until(lambda: len([entry for entry in seen if entry[0] == "woke"]) == 4, 90.0)
     scene.runtime.pass_time(1.0)
     assert all(states == [State.DEAD] for job, states in scene.ends().items() if job[0].startswith("deaf"))

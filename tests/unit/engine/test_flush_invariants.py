@@ -51,7 +51,7 @@ def moved_number(scene: Scene, stalls_at: str) -> tuple[Spy, int]:
             scene.runtime.pass_time(12.0)
 
     spy = Spy(worker, before)
-    worker.worker.flusher._drop_producer()
+    worker.worker.flushing.flusher._drop_producer()
     for number in range(scene.partitions):
         scene.enqueue("job", scene.id_for(number))
     scene.until(lambda: bool(stalled))
@@ -110,7 +110,7 @@ def test_slot_that_was_slow_to_hand_over_is_not_shot(patient: Scene) -> None:
     define_steps(patient, count=12, seconds=0.3)
     patient.kinds["job"] = patient.kinds["steps"]
     moved_number(patient, "send_offsets")
-    first, second = (simulated.worker.restorer.shots for simulated in patient.workers)
+    first, second = (simulated.worker.background.restorer.shots for simulated in patient.workers)
     assert first == second == []
 
 
@@ -180,14 +180,14 @@ def test_call_that_never_returns_is_left_behind(scene: Scene, call: str) -> None
             comes_back.wait(None)
 
     Spy(worker, before)
-    first = worker.worker.flusher
+    first = worker.worker.flushing.flusher
     first._drop_producer()
     for number in range(3):
         scene.enqueue("steps", scene.id_for(number))
     scene.settle()
     assert stuck
-    assert worker.worker.flusher is not first
-    assert worker.worker.flusher.rebuilds["stuck"] == 1
+    assert worker.worker.flushing.flusher is not first
+    assert worker.worker.flushing.flusher.rebuilds["stuck"] == 1
     comes_back.set()
     scene.enqueue("steps", scene.id_for(0, "later"))
     scene.settle()
@@ -227,7 +227,7 @@ def released_late(scene: Scene, frame: Frame) -> tuple[bool, Simulated]:
             accepted.append(held.release())
 
     Spy(worker, before)
-    worker.worker.flusher._drop_producer()
+    worker.worker.flushing.flusher._drop_producer()
     scene.enqueue("parent", "job-1")
     scene.settle()
     assert accepted
@@ -376,7 +376,7 @@ def test_aborted_flush_returns_to_the_front_in_order(scene: Scene) -> None:
     scene.until(scene.active)
     # Each commit takes its time before it fails: the job goes on, and ends, while its steps are on their way.
     Spy(worker, lambda call: scene.runtime.pass_time(0.3) if call.name == "commit" else None)
-    worker.worker.flusher._drop_producer()
+    worker.worker.flushing.flusher._drop_producer()
     for _ in range(4):
         scene.broker.faults.fail_next("commit", AbortRequired("planned"), process=worker.name)
     scene.enqueue("steps", "job-1")
@@ -463,7 +463,7 @@ def test_last_flush_of_the_owner_before_is_never_missed(patient: Scene) -> None:
             held.append(patient.broker.faults.hold_markers(tid))
 
     Spy(worker, hold_the_last)
-    worker.worker.flusher._drop_producer()
+    worker.worker.flushing.flusher._drop_producer()
     patient.enqueue("steps", "job-1")
     patient.until(lambda: ledger["s1"] == 1)
     worker.stop()

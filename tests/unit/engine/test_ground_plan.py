@@ -231,7 +231,7 @@ def test_flusher_that_meets_what_it_does_not_know_is_noticed(always: bool) -> No
             raise TypeError("something strange")
 
     Spy(simulated, before)
-    worker.flusher._drop_producer()
+    worker.flushing.flusher._drop_producer()
     scene.enqueue("steps", "job-1")
     if always:
         scene.until(lambda: worker.state.counters.events["held"] > 0, 60)
@@ -288,7 +288,7 @@ def test_joining_again_loses_no_result_of_a_flush() -> None:
     scene.runtime.pass_time(0.3)
     engine, take = worker.state, worker.state.inbox.take
     joined: list[float] = []
-    worker.orphans.counted = lambda roll: {QUEUE}  # type: ignore[method-assign]  # the orphans it would find
+    worker.housekeeping.orphans.counted = lambda roll: {QUEUE}  # type: ignore[method-assign]  # the orphans it would find
 
     def with_a_roll(limit: int | None = None) -> list[object]:
         posts = take(limit)

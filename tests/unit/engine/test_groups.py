@@ -198,7 +198,7 @@ def test_late_frame_of_two_groups_does_no_harm(scene: Scene, frame: Frame) -> No
             accepted.append(held.release())
 
     Spy(worker, before)
-    worker.worker.flusher._drop_producer()
+    worker.worker.flushing.flusher._drop_producer()
     verify = family_of_both(scene)
     verify()
     assert accepted == [False]
@@ -295,7 +295,7 @@ def test_a_slot_that_lives_on_with_another_queue_is_not_shot(scene: Scene) -> No
     alive = start(scene, "w-0", QUEUE)
     other = start(scene, "w-1", OTHER)
     scene.until(lambda: owned(scene, QUEUE) == {"w-0": 7} and owned(scene, OTHER) == {"w-1": 4})
-    assert other.worker.restorer.shots == []
+    assert other.worker.background.restorer.shots == []
     assert not alive.over
     alive.kill()
     shooting = DeadSlots(

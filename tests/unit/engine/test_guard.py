@@ -314,7 +314,7 @@ def test_whoever_waits_for_the_log_hears_that_its_number_is_held(how: str, hears
     (number,) = worker.worker.state.numbers.values()
     getattr(worker.worker.ownership, how)(number, "a test")
     scene.until(lambda: told == [hears], 5)
-    scene.until(lambda: number.running == 0, 5)
+    scene.until(lambda: number.jobs.running == 0, 5)
     worker.stop()
     scene.until(lambda: worker.over, 5)
     assert all(state not in TERMINAL for state in [scene.state_of("job")])

@@ -185,7 +185,7 @@ def test_healthy_slot_is_never_shot_nor_its_own(scene: Scene) -> None:
     scene.runtime.pass_time(0.7)
     workers[2].kill()
     scene.settle()
-    shots = [shot for worker in workers[:2] for shot in worker.worker.restorer.shots]
+    shots = [shot for worker in workers[:2] for shot in worker.worker.background.restorer.shots]
     assert shots
     assert set(shots) == {f"{NS}.worker.w-2"}
 
@@ -198,7 +198,7 @@ def test_take_over_is_bounded() -> None:
     scene.until(scene.active)
     number = min(n.partition for n in victim.worker.state.active())
     Spy(victim, lambda call: victim.kill() if call.name == "wait_acks" else None)
-    victim.worker.flusher._drop_producer()
+    victim.worker.flushing.flusher._drop_producer()
     scene.enqueue("steps", scene.id_for(number))
     scene.until(lambda: victim.over)
     began = scene.runtime.clock.monotonic()
@@ -228,7 +228,7 @@ def test_restore_never_blocks_the_owning_thread() -> None:
     scene.until(scene.active)
     lost, kept = (min(n.partition for n in w.worker.state.active()) for w in (victim, survivor))
     Spy(victim, lambda call: victim.kill() if call.name == "commit" else None)
-    victim.worker.flusher._drop_producer()
+    victim.worker.flushing.flusher._drop_producer()
     scene.enqueue("steps", scene.id_for(lost))
     scene.until(lambda: any(n.phase is PartitionPhase.RESTORING for n in survivor.worker.state.numbers.values()))
     for turn in range(10):
@@ -453,7 +453,7 @@ def test_parked_jobs_block_no_slot_and_no_bound() -> None:
         scene.enqueue("unknown", f"parked-{i}")
     scene.enqueue("plain", "free")
     scene.until(lambda: scene.state_of("free") is State.SUCCEEDED, 3.0)
-    assert len(worker.worker.state.numbers[QUEUE, 0].parked) == 50
+    assert len(worker.worker.state.numbers[QUEUE, 0].jobs.parked) == 50
     assert worker.worker.state.inflight_records == 0
     scene.settle()
     assert Counter(letter.reason for letter in scene.dead_letters()) == {"unknown_type": 50}

@@ -9,8 +9,8 @@ import pytest
 
 from processor.broker.base import Reader
 from processor.broker.memory.admin import MemoryAdmin
+from processor.engine.partition_jobs import RECENT
 from processor.engine.precedents import may_be_second
-from processor.engine.queue_partition import RECENT
 from processor.errors import BrokerUnavailable
 from processor.job import Job, Lane
 from processor.job_ids import uuid7
@@ -61,7 +61,7 @@ def test_a_repeat_runs_once_after_a_restart_and_after_thousands(
     scene.settle()
     assert (runs[job_id], runs["after"]) == (1, 1)
     assert scene.ends()[job_id, 1] == [State.SUCCEEDED]
-    assert worker.worker.state.numbers[QUEUE, 0].attempts == {}
+    assert worker.worker.state.numbers[QUEUE, 0].jobs.attempts == {}
     assert worker.worker.state.loads[QUEUE].records == 0
 
 
@@ -170,7 +170,7 @@ def test_the_reader_is_free_again(scene: Scene, runs: Counter[str]) -> None:
         scene.enqueue("plain", job_id, derived=True)
         scene.settle()
         assert runs[job_id] == 1
-    reader: Reader | None = worker.worker.precedents._reader
+    reader: Reader | None = worker.worker.background.precedents._reader
     assert reader is None or reader.fetch(1, 0.0).records == []
 
 

@@ -12,7 +12,7 @@ def test_a_fresh_producer_tries_when_the_first_is_told_to_wait(scene: Scene) -> 
     started = scene.start("w-0")
     scene.enqueue("plain", "job-1")
     scene.settle()
-    assert started.worker.prepared
+    assert started.worker.flushing.prepared
 
 
 def test_patience_grows_when_the_cluster_is_slow(scene: Scene) -> None:

@@ -97,7 +97,7 @@ def test_spilled_jobs_run_in_their_order_and_are_read_again_together(scene: Scen
     asked: list[int] = []
     simulated = scene.start("w-0", inflight_max_records=100)
     scene.until(lambda: simulated.engine is not None)
-    refetcher = simulated.worker.refetcher
+    refetcher = simulated.worker.background.refetcher
     passed_on = refetcher.ask
 
     def counted(ask: Refetch) -> None:

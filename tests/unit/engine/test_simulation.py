@@ -390,7 +390,7 @@ class Chaos:
         assert {job_id for job_id, _ in self.scene.ends()} >= set(self.others)
         for simulated in self.scene.running:
             for number in simulated.worker.state.numbers.values():
-                assert not number.attempts, number
+                assert not number.jobs.attempts, number
                 assert not number.order.held_keys, number
             assert simulated.worker.state.inflight_records == 0
             assert simulated.worker.state.inflight_bytes == 0

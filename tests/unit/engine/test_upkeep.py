@@ -75,7 +75,7 @@ def test_a_number_that_stands_still_is_held_and_the_others_go_on(scene: Scene) -
     scene.until(lambda: started.engine is not None and started.worker.ready)
     scene.enqueue("plain", scene.id_for(0, "warm"))
     scene.settle()
-    started.worker.readers[Lane.NORMAL].pause([lane(1)])
+    started.worker.fetching.readers[Lane.NORMAL].pause([lane(1)])
     scene.enqueue("plain", scene.id_for(1, "stuck"))
     phase = started.worker.state.numbers
     scene.until(lambda: phase[QUEUE, 1].phase is PartitionPhase.HELD, 60.0)

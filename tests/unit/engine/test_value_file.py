@@ -95,14 +95,14 @@ def test_parked_jobs_are_not_in_memory_and_go_on_whole(restart: bool) -> None:
     for place in range(count):
         scene.enqueue("later", f"job-{place}", f"{place}" + "x" * LARGE)
     number = worker.worker.state.numbers["q", 0]
-    scene.until(lambda: len(number.parked) == len(number.live) == count)
+    scene.until(lambda: len(number.jobs.parked) == len(number.live) == count)
     if restart:
         worker.kill()
         worker = scene.start("w-0")
         scene.until(scene.active)
         number = worker.worker.state.numbers["q", 0]
-    scene.until(lambda: not (number.attempts or number.outbox))
-    held = reachable(number.live, number.parked, number.parkings, number.order, number.attempts, number.outbox.ending)
+    scene.until(lambda: not (number.jobs.attempts or number.outbox))
+    held = reachable(number.live, number.jobs.parked, number.order, number.jobs.attempts, number.outbox.ending)
     assert held / count < 4096, "what all of them share included"
     worker.kill()
 
