@@ -8,6 +8,7 @@ The table of contents, in the order of a job's life:
     policies        `Retry`, `Backoff` and what else may become of a failed job
     payloads        payloads as JSON, checked and upgraded; typed_json and fidelity see that data travels unchanged
     client          sends jobs into their lane, and gives `Handle`s: status, progress and result
+    tracing         spans of enqueues, attempts and steps, where OpenTelemetry is configured
     wire            topics, records and their bytes, headers, settings
     broker          the log: the contract (base), Kafka, memory, a local Kafka for development
     engine          takes jobs from the log, checkpoints and completes them in one transaction; owns partitions

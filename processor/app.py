@@ -335,6 +335,7 @@ class App(Schedules):
                     payload_max_bytes=chosen.payload_max_bytes,
                     critical_timeout=chosen.critical_timeout,
                     spool_dir=chosen.spool_dir,
+                    tracing=chosen.tracing,
                     dedupe_window=self.settings().topics.dedupe_window,
                 )
                 self._client = Client(config, self.broker, limit_of=self._limit_of)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from processor.broker.reach import within
@@ -14,6 +15,7 @@ from processor.core.delays import due_at, refuse_too_late
 from processor.declarations import Enqueue, under_key
 from processor.errors import DefinitionError
 from processor.job import Job, Lane
+from processor.tracing import found
 
 R = TypeVar("R")
 
@@ -32,6 +34,35 @@ def start(
     Raises:
         DefinitionError: the time when it is to start, or its idempotency key, makes no sense.
     """
+    spans = found() if client.config.tracing else None
+    if spans is None:
+        return _start(client, job, lane, how, decode, attempts, critical)
+    with spans.publishing(job.type, job.queue, client.namespace) as trace:
+        handle = _start(client, job._replace(trace=trace), lane, how, decode, attempts, critical)
+        spans.tell_id(handle.id)
+    return handle
+
+
+@contextmanager
+def published(client: Client, job_type: str, queue: str) -> Iterator[str | None]:
+    """While jobs are enqueued, as a span if this program traces: gives the trace context that they take along."""
+    spans = found() if client.config.tracing else None
+    if spans is None:
+        yield None
+        return
+    with spans.publishing(job_type, queue, client.namespace) as trace:
+        yield trace
+
+
+def _start(
+    client: Client,
+    job: Job,
+    lane: Lane,
+    how: Enqueue,
+    decode: Callable[[bytes | None], R],
+    attempts: int | None,
+    critical: bool | None,
+) -> Handle[R]:
     critical = critical if how.critical is None else how.critical
     job = prepared(client, job, how, critical)
     if how.session is not None:

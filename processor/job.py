@@ -92,6 +92,9 @@ class Job(NamedTuple):
     """What this life began with: a dead letter (`partition@offset`), or a replayed job (`namespace/queue/id@life`)."""
     children_life: int = 0
     """The life that its children's ids are made of, 0: its own. A redrive from the checkpoint goes on with the same."""
+    trace: str | None = None
+    """Whoever enqueued it, as W3C trace context: `traceparent`, then a blank and `tracestate` if there is one. Says
+    nothing of what the job is: the same job comes from other requests too."""
 
 
 class Place(NamedTuple):

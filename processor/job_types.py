@@ -17,13 +17,14 @@ from processor.client.sender import Client
 from processor.context import AsyncContext, Context
 from processor.context.values import ResultCodec, encode_result, return_type
 from processor.declarations import Declaration, Enqueue, EnqueueOptions, checked_lane, under_key
-from processor.enqueueing import handle_of, prepared, start
+from processor.enqueueing import handle_of, prepared, published, start
 from processor.errors import DefinitionError, NameInvalid, PayloadInvalid, ResultType
 from processor.job import Job, Lane
 from processor.job_ids import checked_id, checked_key, checked_type, uuid7
 from processor.payloads import PayloadCodec, Upgrade, encode_untyped, is_version
 from processor.policies import After
 from processor.texts import shown
+from processor.tracing import inside
 from processor.wire.codec import encode
 from processor.wire.headers import routing_headers
 from processor.wire.topics import jobs_topic
@@ -111,8 +112,10 @@ class JobType(Generic[P, R]):
 
         lane, client = self._lane(told), self._declared.client()
         critical = self.options.critical if told.critical is None else told.critical
-        job = prepared(client, self._job(payload, told.id, client), told, critical)
-        await store_async(told.session, client.namespace, job, lane, told.keeps_out)
+        with published(client, self.name, self.queue) as trace:
+            job = self._job(payload, told.id, client)._replace(trace=trace)
+            job = prepared(client, job, told, critical)
+            await store_async(told.session, client.namespace, job, lane, told.keeps_out)
         return handle_of(client, job, None, self.decode_result, self.attempts)
 
     def enqueue_many(
@@ -153,18 +156,24 @@ class JobType(Generic[P, R]):
                 key = None if idempotency_keys is None else _told(idempotency_keys, payload, "idempotency_keys=")
                 how = Enqueue(id=job_id, idempotency_key=key, until=until)
                 job = self._job(payload, job_id, client)
-                job = under_key(job, how, client.config.dedupe_window)
+                job = under_key(job if trace is None else job._replace(trace=trace), how, client.config.dedupe_window)
                 made.add(job.id, chosen=repeats)
                 yield job, chosen, repeats, how.keeps_out
 
+        with published(client, self.name, self.queue) as trace:
+            self._send_all(client, jobs(), when_full)
+        return made
+
+    def _send_all(
+        self, client: Client, jobs: Iterator[tuple[Job, Lane, bool, str | None]], when_full: str | None
+    ) -> None:
         critical = self.options.critical
         if critical is None:
-            client.send_many(jobs(), when_full)
-        else:
-            for job, lane_, derived, keeps_out in jobs():
-                send = client.reliability.send_critical if critical else client.reliability.offer
-                send(job, lane_, derived=derived, until=keeps_out)
-        return made
+            client.send_many(jobs, when_full)
+            return
+        send = client.reliability.send_critical if critical else client.reliability.offer
+        for job, lane, derived, keeps_out in jobs:
+            send(job, lane, derived=derived, until=keeps_out)
 
     @property
     def not_sent(self) -> int:
@@ -308,7 +317,9 @@ class JobType(Generic[P, R]):
         """
         job = self._made(payload, child_id, now_ms, max_bytes)
         kills = [moment for moment in (job.kill_at, parent.kill_at) if moment is not None]
-        job = job._replace(parent=parent.id, parent_life=parent.life, kill_at=min(kills, default=None))
+        spans = inside()
+        trace = None if spans is None else spans.current()
+        job = job._replace(parent=parent.id, parent_life=parent.life, kill_at=min(kills, default=None), trace=trace)
         topic = jobs_topic(self._declared.namespace, self.queue, Lane.NORMAL)
         key = (job.id if job.key is None else job.key).encode()
         return OutRecord(topic, key, encode(job), routing_headers(job, derived=True))

@@ -26,3 +26,5 @@ class ClientConfig:
     """How long the enqueue of a critical job waits for its acknowledgement."""
     spool_dir: str = ""
     """Folder of the files that keep critical jobs while the log cannot be reached; empty: none are kept."""
+    tracing: bool = True
+    """Enqueues are spans, in a program that has a tracer provider."""

@@ -23,7 +23,7 @@ from processor.callables import refuse_async_items, refuse_awaitable
 from processor.context.base import ContextBase, JobLogger, Spawnable
 from processor.context.loops import Loop, LoopPlan
 from processor.context.port import AttemptPort, ContextLimits, StepFailed, StepInDoubt
-from processor.context.rules import Rules, running_step
+from processor.context.rules import Rules
 from processor.errors import JobInterrupted, ProcessEnded
 
 __all__ = [
@@ -58,11 +58,8 @@ class Context(ContextBase):
         if call.found:
             saved: T = call.value  # restored through the function's annotation
             return saved
-        token = running_step.set(call)
-        try:
+        with call:
             result = function(*args, **kwargs)
-        finally:
-            running_step.reset(token)
         refuse_awaitable(result, f"the function of step {call.full!r}")
         call.finish(result)
         self._keep_up()
@@ -171,11 +168,8 @@ class AsyncContext(ContextBase):
         call = self._rules.ask_step(name, function)
         if call.found:
             return call.value
-        token = running_step.set(call)
-        try:
+        with call:
             result = await _awaited(function(*args, **kwargs))
-        finally:
-            running_step.reset(token)
         call.finish(result)
         await keep_up(self._rules)
         return result

@@ -14,13 +14,16 @@ from pydantic import BaseModel
 from processor import events
 from processor.broker.base import OutRecord
 from processor.context.port import AttemptPort
-from processor.context.rules import Rules, running_step
+from processor.context.rules import Rules
+from processor.context.running_step import running_step
 from processor.context.scopes import allowed_name, escaped
 from processor.context.values import figure
 from processor.core.dedupe import child_id
 from processor.errors import DuplicateName
 from processor.job import Job
 from processor.texts import message_of
+from processor.tracing import inside
+from processor.wire.trace_context import own_trace
 
 M = TypeVar("M", bound=BaseModel)
 NOTE = 500
@@ -123,9 +126,11 @@ class ContextBase:
 
     @property
     def log(self) -> JobLogger:
-        """A logger whose records carry job_id, job_type and attempt."""
+        """A logger whose records carry job_id, job_type and attempt, and trace_id if the attempt is traced."""
         if self._log is None:
             fields = {"job_id": self.id, "job_type": self.type, "attempt": self.attempt}
+            if inside() is not None:
+                fields["trace_id"] = f"{own_trace(self.id).trace_id:032x}"
             self._log = JobLogger(logging.getLogger("processor.job"), fields)
         return self._log
 

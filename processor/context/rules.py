@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -33,6 +32,7 @@ from pydantic_core import PydanticSerializationError
 
 from processor.context.ahead import Ahead
 from processor.context.port import AttemptPort, Observer, StepFailed, StepInDoubt
+from processor.context.running_step import RunningStep
 from processor.context.scopes import OpenLoop, Scope, scope_of
 from processor.context.values import (
     BIG,
@@ -58,23 +58,15 @@ _ERROR_SHOWN = 2000
 _new_tuple = tuple.__new__
 
 
-running_step: ContextVar[StepCall | None] = ContextVar("running_step", default=None)
-"""The step whose function runs: what it spawns is its own, for it is skipped as a whole on a resume. A context
-variable, since an async handler may run several at a time.
-"""
-
-
-class StepCall:
+class StepCall(RunningStep):
     """One asked-for step: either found in the log, or to be run and saved."""
 
-    __slots__ = ("_codec", "_rules", "found", "full", "spawned", "value")
+    __slots__ = ("_codec", "_rules", "found", "value")
 
     def __init__(self, rules: Rules, full: str, codec: ResultCodec) -> None:
+        super().__init__(full)
         self._rules = rules
         self._codec = codec
-        self.full = full
-        self.spawned: dict[str, int] = {}
-        """Children that its function started, by job type, to count their index."""
         self.found = False
         self.value: Any = None
 
@@ -114,11 +106,10 @@ class StepCall:
         if self._rules.observer is not None:
             self._rules.observer.step_begins(self._rules.port.job, self.full)
         self._rules.in_once += 1
-        token = running_step.set(self)
         try:
-            yield
+            with self:
+                yield
         finally:
-            running_step.reset(token)
             self._rules.in_once -= 1
 
 

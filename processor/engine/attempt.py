@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from processor.engine.registry import RunnableJob
     from processor.job import Job
     from processor.runtime import Inbox, Signal
+    from processor.tracing import WorkerTracing
 
 
 class Sync(NamedTuple):
@@ -91,6 +92,8 @@ class AttemptShared(NamedTuple):
     """Seconds a job of an unknown type or newer version waits for a deploy."""
     observer: Observer | None = None
     """Set by the Testbed."""
+    tracing: WorkerTracing | None = None
+    """None: attempts are no spans."""
 
 
 _NOTHING: Mapping[str, Step] = {}

@@ -94,6 +94,8 @@ class WorkerConfig:
     """Child processes of one queue at most: more than processors only take turns."""
     child_env: Mapping[str, str] = field(default_factory=dict)
     """Added to the environment of child processes: settings that this process was given as flags."""
+    tracing: bool = True
+    """Attempts are spans, in a process that has a tracer provider when the worker starts."""
     log_jobs: bool = False
     """A log line for each job that ends, also for those that succeed."""
     child_log_format: str = ""

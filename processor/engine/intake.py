@@ -83,7 +83,7 @@ class Intake:
             self._undecodable(lane, offset, record, error)
             return
         if raw[:1] == OPENS:
-            job = completed(job, number.queue.name, record.timestamp()[1])
+            job = completed(job, number.queue.name, record.timestamp()[1], record.headers())
             raw = encode(job)
         says_derived = header(record.headers(), DERIVED) is not None
         derived = says_derived or offset < lane.mark_below

@@ -26,6 +26,7 @@ from processor.engine.value_file import ValueFile
 from processor.errors import RecordError
 from processor.job import Job, Lane
 from processor.runtime import Inbox, Runtime
+from processor.tracing import WorkerTracing, found
 from processor.wire.codec import encode
 from processor.wire.topics import checkpoints_topic, dedupe_topic, dlq_topic, jobs_topic, status_topic
 
@@ -72,7 +73,10 @@ class EngineState:
             ahead_max_records=min(max(config.outbox_max_records // slots, AHEAD_LEAST), AHEAD_MOST),
             ahead_max_bytes=min(max(config.outbox_max_bytes // slots, AHEAD_LEAST_BYTES), AHEAD_MOST_BYTES),
         )
-        self.shared = AttemptShared(self.inbox, runtime.clock, limits, runtime.signal, config.unknown_type_patience)
+        spans = found() if config.tracing else None
+        tracing = None if spans is None else WorkerTracing(config.namespace, config.slot, spans)
+        patience = config.unknown_type_patience
+        self.shared = AttemptShared(self.inbox, runtime.clock, limits, runtime.signal, patience, None, tracing)
         self.fences = {queue.name: Fence(config.group(queue.name)) for queue in config.queues}
         """Of the group of each queue."""
         self.numbers: dict[tuple[str, int], QueuePartition] = {}

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from processor import events
 from processor.broker.base import OutRecord
@@ -47,6 +47,7 @@ from processor.executors.loading import Application, load_application, run_start
 from processor.executors.parent_death import die_with_parent, take_group_along
 from processor.executors.random_state import reseed
 from processor.executors.runner import outcome_of, run_async, run_sync
+from processor.executors.traced import CarriedOn
 from processor.job import Job, Progress, Step
 from processor.logs import configure, write_lines_at_once
 from processor.runtime.gc_tuning import GrowthWatch
@@ -201,25 +202,32 @@ class Child:
             assigned = self._jobs.get()
             port = self._port
             assert port is not None  # set by the reader before it hands the job over
-            outcome = context.copy().run(self._run, port, app.job_types.get(assigned.job.type))
+            outcome, told = context.copy().run(self._traced, port, app.job_types.get(assigned.job.type), assigned.trace)
             # Half a line, too: whoever prints it may be killed before it is whole.
             with suppress(Exception):
                 sys.stdout.flush()
             with self._sending:
                 self._port = None
-                self._send_end(port, outcome)
+                self._send_end(port, outcome, told)
             # The next job's relative paths are not this one's.
             with suppress(OSError):
                 os.chdir(home)
             growth.turn(time.monotonic())
 
-    def _send_end(self, port: ChildPort, outcome: Outcome) -> None:
+    def _send_end(self, port: ChildPort, outcome: Outcome, told: Mapping[str, Any]) -> None:
         try:
-            self._send(("end", pack_report(port.drain() or Report()), pack_outcome(outcome)))
+            self._send(("end", pack_report(port.drain() or Report()), pack_outcome(outcome), told))
         except Exception as error:  # noqa: BLE001  (as in `_carry`)
-            self._send(
-                ("end", pack_report(Report()), pack_outcome(Failed(error_info(error), DeadReason.INTERNAL_ERROR)))
-            )
+            failed = Failed(error_info(error), DeadReason.INTERNAL_ERROR)
+            self._send(("end", pack_report(Report()), pack_outcome(failed), {}))
+
+    def _traced(self, port: ChildPort, job_type: RunnableJob | None, trace: str) -> tuple[Outcome, Mapping[str, Any]]:
+        """The outcome, and what the span of the attempt was told here."""
+        span = CarriedOn(trace)
+        try:
+            return self._run(port, job_type), span.told
+        finally:
+            span.leave()
 
     def _run(self, port: ChildPort, job_type: RunnableJob | None) -> Outcome:
         if job_type is None:

@@ -5,7 +5,8 @@ the same interpreter on both ends. Nothing is pickled: what comes from the log (
 the bytes and JSON texts that it is, and no bytes of anybody's can become code.
 
 Worker to child: ("job", ...), ("stop", lost), ("synced", how). Child to worker: ("ready",), ("refused", why),
-("news", ...), ("sync", ...) and ("end", ..., outcome), where the dots are everything reported since the last frame.
+("news", ...), ("sync", ...) and ("end", ..., outcome, told), where the dots are everything reported since the last
+frame.
 """
 
 from __future__ import annotations
@@ -107,6 +108,8 @@ class Assigned(NamedTuple):
     limits: Mapping[str, int]
     """The fields of `ContextLimits`."""
     patience: float
+    trace: str = ""
+    """The span of the attempt, as W3C trace context; empty: it has none."""
 
 
 def pack_assigned(assigned: Assigned) -> Frame:
@@ -120,14 +123,15 @@ def pack_assigned(assigned: Assigned) -> Frame:
         [_plain_step(step) for step in assigned.steps.values()],
         dict(assigned.limits),
         assigned.patience,
+        assigned.trace,
     )
 
 
 def unpack_assigned(frame: Frame) -> Assigned:
     """The job of a frame."""
-    _, job, token, resumed, steps, limits, patience = frame
-    saved = [_step(step) for step in steps]
-    return Assigned(Job(*job), token, _progress(resumed), {step.name: step for step in saved}, limits, patience)
+    _, job, token, resumed, steps, *others = frame
+    saved = {step.name: step for step in map(_step, steps)}
+    return Assigned(Job(*job), token, _progress(resumed), saved, *others)
 
 
 def pack_report(report: Report) -> Frame:

@@ -30,10 +30,10 @@ def apply(attempt: Attempt, report: Report) -> None:
         attempt.heartbeat()
 
 
-def assigned(attempt: Attempt) -> Assigned:
-    """What a child is told of an attempt."""
+def assigned(attempt: Attempt, trace: str) -> Assigned:
+    """What a child is told of an attempt; `trace` is its span, as `Assigned` has it."""
     limits = asdict(attempt.limits)
-    return Assigned(attempt.job, attempt.fencing_token, attempt.resumed, attempt.steps, limits, attempt.patience)
+    return Assigned(attempt.job, attempt.fencing_token, attempt.resumed, attempt.steps, limits, attempt.patience, trace)
 
 
 def synced(attempt: Attempt) -> str:

@@ -21,6 +21,7 @@ from processor.executors.loop_watch import HeldUp, LoopWatch
 from processor.executors.runner import run_async
 from processor.executors.stacks import stack_of_task, stack_through
 from processor.executors.threads import taken_back
+from processor.executors.traced import traced_async
 from processor.runtime import Inbox, Runtime
 from processor.signals import RUNNING_HERE, RunningHere
 from processor.texts import place_of
@@ -210,7 +211,7 @@ class AsyncPool:
             began = stopwatch()
             attempt.started_at = monotonic()
             running[attempt] = task
-            attempt.outcome = await run_async(attempt)
+            attempt.outcome = await (run_async if attempt.shared.tracing is None else traced_async)(attempt)
             attempt.run_seconds = stopwatch() - began
             post(attempt)
             if running.pop(attempt, None) is None:

@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections import deque
 from contextlib import suppress
+from typing import Any
 
 from processor import events
 from processor.core.failures import error_info
@@ -30,6 +31,7 @@ from processor.errors import DefinitionError, ProcessEnded
 from processor.executors.child_frames import Channel, pack_assigned, unpack_outcome, unpack_report
 from processor.executors.child_reports import apply, assigned, synced
 from processor.executors.threads import taken_back
+from processor.executors.traced import AttemptSpan
 from processor.runtime import Actor, Inbox, Runtime, Signal
 from processor.texts import message_of
 
@@ -233,12 +235,16 @@ class _Slot:
         if channel is None:
             return Lost() if attempt.lost else Yielded()
         attempt.started_at = self._pool.runtime.clock.monotonic()
+        span, told = AttemptSpan(attempt), dict[str, Any]()
         try:
-            channel.send(pack_assigned(assigned(attempt)))
-            outcome = self._listen(attempt, channel)
+            channel.send(pack_assigned(assigned(attempt, span.trace)))
+            outcome = self._listen(attempt, channel, told)
         except OSError:
             outcome = None
-        return self._died(attempt) if outcome is None else outcome
+        if outcome is None:
+            outcome = self._died(attempt)
+        span.end(outcome, told)
+        return outcome
 
     def _died(self, attempt: Attempt) -> Outcome:
         """Its child died. While it was being asked to stop that is how it stopped: a signal to all processes of the
@@ -250,8 +256,10 @@ class _Slot:
             return Lost() if attempt.lost else Yielded()
         return crashed
 
-    def _listen(self, attempt: Attempt, channel: Channel) -> Outcome | None:
-        """Apply what the child says until the attempt has ended; None if the child did."""
+    def _listen(self, attempt: Attempt, channel: Channel, told: dict[str, Any]) -> Outcome | None:
+        """Apply what the child says until the attempt has ended; None if the child did. Fills `told` with what its
+        span was told there.
+        """
         while True:
             frame = channel.next_buffered()
             if frame is None:
@@ -264,6 +272,7 @@ class _Slot:
                 continue
             apply(attempt, unpack_report(frame[1]))
             if frame[0] == "end":
+                told.update(frame[3])
                 return unpack_outcome(frame[2])
             if frame[0] == "sync":
                 channel.send(("synced", synced(attempt)))

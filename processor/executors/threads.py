@@ -17,6 +17,7 @@ from processor.engine.pool import Ending
 from processor.errors import ProcessEnded
 from processor.executors.runner import outcome_of, run_sync
 from processor.executors.stacks import stack_through
+from processor.executors.traced import traced_sync
 from processor.runtime import Actor, Inbox, Runtime, Signal
 
 log = events.logger(__name__)
@@ -168,7 +169,8 @@ class ThreadPool:
     def _run(self, attempt: Attempt) -> None:
         began = self._runtime.stopwatch()
         attempt.started_at = self._runtime.clock.monotonic()
-        attempt.outcome = self._context.copy().run(run_sync, attempt)
+        run = run_sync if attempt.shared.tracing is None else traced_sync
+        attempt.outcome = self._context.copy().run(run, attempt)
         attempt.run_seconds = seconds = self._runtime.stopwatch() - began
         job_type = attempt.job.type
         share = self._slow.get(job_type, 0.5)

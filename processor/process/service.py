@@ -100,6 +100,7 @@ def worker_config(app: Application, settings: Settings, slot: str, options: Serv
         checkpoint_max_bytes=worker.checkpoint_max_bytes,
         result_max_bytes=worker.result_max_bytes,
         payload_max_bytes=settings.client.payload_max_bytes,
+        tracing=worker.tracing,
         app_path=options.app_path,
         child_folder=options.folder,
         quarantine=options.app_path is not None,

@@ -28,7 +28,7 @@ DERIVED = "derived"
 IDEMPOTENCY = "idempotency"
 """`window` or `finished`: the id was made of an idempotency key, and how long it keeps other records out."""
 TRACEPARENT = "traceparent"
-"""W3C trace context."""
+"""W3C trace context, of jobs that others write (`wire.trace_context`); in those of ours it is a field of the job."""
 TRACESTATE = "tracestate"
 CONTENT_TYPE = "content-type"
 """Only on records whose value is not Avro."""
@@ -71,9 +71,7 @@ def _type_header(job_type: str) -> tuple[str, bytes]:
     return (JOB_TYPE, job_type.encode("utf-8", "replace"))
 
 
-def routing_headers(
-    job: Job, *, derived: bool = False, traceparent: str | None = None, until: str | None = None
-) -> Headers:
+def routing_headers(job: Job, *, derived: bool = False, until: str | None = None) -> Headers:
     """The headers of a job's record: two for a plain fresh job, more only where they say something."""
     headers = [(JOB_ID, job.id.encode("utf-8", "replace")), _type_header(job.type)]
     if derived:
@@ -89,6 +87,4 @@ def routing_headers(
     if job.number is not None:
         headers.append((QUEUE, job.queue.encode("utf-8", "replace")))
         headers.append((NUMBER, b"%d" % job.number))
-    if traceparent is not None:
-        headers.append((TRACEPARENT, traceparent.encode("ascii", "replace")))
     return headers

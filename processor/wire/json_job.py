@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from processor.errors import UndecodableRecord
 from processor.job import Job
 from processor.wire.names import KEY_BYTES, NAME_BYTES, fault_of, fault_of_id
 from processor.wire.topics import parse_topic
+from processor.wire.trace_context import of_headers
+
+Given = Iterable[tuple[str, bytes | None]] | None
 
 OPENS = b"{"
 """The first byte of a job in JSON. Avro's single-object encoding begins with another one."""
@@ -58,17 +61,19 @@ def decode_json_job(data: bytes) -> Job:
     )
 
 
-def completed(job: Job, queue: str, at_ms: int) -> Job:
-    """A job as its lane makes it whole: `queue` is the lane's, `at_ms` the time of its record (-1: it has none). One
-    that names its queue was no job in JSON, and is whole.
+def completed(job: Job, queue: str, at_ms: int, headers: Given = None) -> Job:
+    """A job as its lane makes it whole: `queue` is the lane's, `at_ms` the time of its record (-1: it has none),
+    `headers` its headers, which may hold a trace context. One that names its queue was no job in JSON, and is whole.
     """
-    return job if job.queue else job._replace(queue=queue, enqueued_at=job.enqueued_at or max(at_ms, 0))
+    if job.queue:
+        return job
+    return job._replace(queue=queue, enqueued_at=job.enqueued_at or max(at_ms, 0), trace=of_headers(headers))
 
 
-def completed_in(job: Job, topic: str, at_ms: int) -> Job:
+def completed_in(job: Job, topic: str, at_ms: int, headers: Given = None) -> Job:
     """As `completed`, by the name of the topic where its record lies."""
     name = None if job.queue else parse_topic(topic)
-    return job if name is None or name.queue is None else completed(job, name.queue, at_ms)
+    return job if name is None or name.queue is None else completed(job, name.queue, at_ms, headers)
 
 
 def _members(text: str) -> Iterator[tuple[str, tuple[Any, str]]]:

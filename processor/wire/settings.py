@@ -213,6 +213,7 @@ class WorkerSettings(Group):
     unknown_type_patience: Seconds = _is("10m", "How long a job of an unknown type or version is parked.", "seconds")
     checkpoint_max_bytes: Bytes = _is("256KiB", "Largest cursor and state, or step result, of a job.", "bytes", ge=1)
     result_max_bytes: Bytes = _is("256KiB", "Largest result of a job.", "bytes", ge=1)
+    tracing: bool = _is(True, "Attempts are spans, where OpenTelemetry is configured (docs/tracing.md).")
 
     @model_validator(mode="after")
     def _beats_fit_the_session(self) -> WorkerSettings:
@@ -235,6 +236,7 @@ class ClientSettings(Group):
         "", "Folder that keeps critical jobs while no broker answers; empty: their enqueue says so instead."
     )
     payload_max_bytes: Bytes = _is("1MB", "Largest payload that may be enqueued.", "bytes", ge=1)
+    tracing: bool = _is(True, "Enqueues are spans, where OpenTelemetry is configured (docs/tracing.md).")
 
 
 class DashboardSettings(Group):

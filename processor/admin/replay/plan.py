@@ -261,7 +261,7 @@ def job_in(record: Record) -> Job:
         RecordError: it is none.
     """
     job = codec.decode_job(record.value() or b"")
-    return completed_in(job, record.topic() or "", record.timestamp()[1])
+    return completed_in(job, record.topic() or "", record.timestamp()[1], record.headers())
 
 
 def _last(stretch: Stretch, spec: Spec) -> int:

@@ -65,6 +65,7 @@ jobs = st.builds(
     deaths=st.integers(0, 3),
     carried=st.none(),
     redriven_from=st.none() | st.just("0@1"),
+    trace=st.none() | texts,
 )
 
 
@@ -72,7 +73,7 @@ jobs = st.builds(
 def test_the_next_life_keeps_what_the_job_is_and_begins_its_counts_anew(job: Job, zero: bool, raw: bool) -> None:
     dead = letter(None, id=job.id, raw=encode(job)) if raw else letter(job, id=job.id)
     new = next_life(dead, AT, Redrive(from_zero=zero), NOW)
-    kept = ("id", "type", "version", "queue", "payload", "key", "number", "parent", "parent_life")
+    kept = ("id", "type", "version", "queue", "payload", "key", "number", "parent", "parent_life", "trace")
     assert [getattr(new, name) for name in kept] == [getattr(job, name) for name in kept]
     assert (new.life, new.hop, new.attempt, new.deaths, new.due_at) == (job.life + 1, 0, 0, 0, None)
     assert (new.enqueued_at, new.redriven_from) == (NOW, "2@17")
