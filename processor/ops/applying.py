@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Connection, Dialect, Table, bindparam, delete, insert, or_, select, update
 
 from processor.broker.base import TopicPartition
+from processor.core.control import JOB, QUEUE
 from processor.core.redrive import Address, Settled
 from processor.job import Job, Place
 from processor.ops import tables
@@ -74,6 +75,8 @@ class Batch:
         self._failures: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._job_tally = Tally.of_jobs()
         self._letter_tally = Tally.of_letters()
+        self._touched: set[str] = set()
+        """Queues of which something has changed; empty: perhaps of all."""
 
     def write(self, batch: Sequence[Seen], steps: Steps) -> None:
         """Steps 1 to 3 of the module.
@@ -94,6 +97,7 @@ class Batch:
             [seen for seen in batch if isinstance(seen, LetterSeen)],
             [seen for seen in batch if isinstance(seen, AuditSeen)],
         )
+        self._write_changes(batch)
 
     # -- 1: offsets ------------------------------------------------------------------------------------------------
 
@@ -119,6 +123,7 @@ class Batch:
             for row in self._sql.execute(select(*columns).where(tables.jobs.c.id.in_(part))):
                 self._rows[row[0]] = known = JobRow(*row)
                 self._job_tally.note(known.alike(), -1)
+                self._touched.add(known.queue)
         self._known = set(self._rows)
         for job_id in wanted - self._known:
             self._rows[job_id] = JobRow(job_id)
@@ -158,6 +163,7 @@ class Batch:
         for row in self._rows.values():
             row.settle()
             self._job_tally.note(row.alike(), +1)
+            self._touched.add(row.queue)
         rows = {job_id: row.columns() for job_id, row in self._rows.items()}
         self._insert(tables.jobs, [columns for job_id, columns in rows.items() if job_id not in self._known])
         changed = [{**columns, "this": job_id} for job_id, columns in rows.items() if job_id in self._known]
@@ -228,6 +234,7 @@ class Batch:
         self._insert(tables.letters, fresh)
         for row in fresh:
             self._letter_tally.note(row, +1)
+            self._touched.add(row["queue"])
         self._insert(tables.audit, [_audit_columns(each) for each in audits])
         ids = {each.record.job_id for each in audits} | {each.job.id for each in letters if each.job is not None}
         subjects = {each.record.subject for each in audits} | {str(each.address) for each in letters}
@@ -257,11 +264,31 @@ class Batch:
                 continue
             self._letter_tally.note(row, -1)
             self._letter_tally.note({**row, **now}, +1)
+            self._touched.add(row["queue"])
             self._sql.execute(
                 update(tables.letters)
                 .where(tables.letters.c.partition == address.partition, tables.letters.c.offset == address.offset)
                 .values(**now)
             )
+
+    def _write_changes(self, batch: Iterable[Seen]) -> None:
+        subjects = {seen.target for seen in batch if isinstance(seen, OrderSeen)}
+        for seen in batch:
+            if isinstance(seen, AuditSeen):
+                subjects.add(f"{JOB}{seen.record.job_id}" if seen.record.job_id else seen.record.subject)
+        self._touched |= {clean(name.removeprefix(QUEUE)) for name in subjects if name.startswith(QUEUE)}
+        jobs = {clean(name.removeprefix(JOB)) for name in subjects if name.startswith(JOB)}
+        found: dict[str, str] = {}
+        for part in parts(sorted(jobs)):
+            query = select(tables.jobs.c.id, tables.jobs.c.queue).where(tables.jobs.c.id.in_(part))
+            found |= {row.id: row.queue for row in self._sql.execute(query)}
+        self._touched |= {found.get(job_id, "") for job_id in jobs}
+        if any(not name.startswith((QUEUE, JOB)) for name in subjects):
+            self._touched.add("")
+        tally = Tally.of_changes()
+        for queue in self._touched:
+            tally.note({"queue": queue}, +1)
+        tally.write(self._sql)
 
     def _audit_of(self, ids: Sequence[str], subjects: Sequence[str]) -> list[Mapping[str, Any]]:
         table = tables.audit

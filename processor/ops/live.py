@@ -38,6 +38,24 @@ class Rates:
     """Dead, killed or expired."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What one look at the projection has seen."""
+
+    place: str
+    """Another one with each record that was read; empty before the first look."""
+    changes: Mapping[str, int]
+    """How often something of each queue has changed; under the empty name, what concerns all."""
+    jobs: Mapping[str, Row]
+    """Those that were asked for and are known."""
+
+    def place_for(self, queues: frozenset[str] | None) -> str:
+        """Another one whenever something changes that somebody sees who may see these queues; None: all."""
+        if queues is None or not self.place:
+            return self.place
+        return f"{len(queues)}q{sum(self.changes.get(queue, 0) for queue in ('', *queues))}"
+
+
 class Live:
     """Questions to one store, by somebody who may see all queues or some.
 
@@ -53,16 +71,17 @@ class Live:
         self._over: dict[int, tuple[int, int]] = {}
         """Minutes that are over -> what ended in them. Counted once: a busy hour has a million rows."""
 
-    def look(self, ids: Sequence[str]) -> tuple[str, list[Row]]:
-        """How far the projection is, as a text that is another one with each record; and some jobs as they stand."""
+    def look(self, ids: Sequence[str]) -> Look:
+        """How far the projection is, what has changed of each queue, and some jobs as they stand."""
         jobs, next_ = tables.jobs.c, tables.offsets.c.next
         rows: list[Row] = []
         with self._store.engine.connect() as sql:
             place = sql.execute(select(func.coalesce(func.sum(next_), 0))).scalar_one()
+            changes = {row.queue: int(row.amount) for row in sql.execute(select(tables.changes))}
             for part in parts([clean(job_id) for job_id in ids]):
                 found = sql.execute(select(*(jobs[name] for name in _COLUMNS)).where(jobs.id.in_(part)))
                 rows += [dict(row) for row in found.mappings()]
-        return str(place), rows
+        return Look(place=str(place), changes=changes, jobs={row["id"]: row for row in rows})
 
     def rates(self, now_ms: int, as_of: int, minutes: int = 60) -> Rates:
         """What ended in the last minutes.

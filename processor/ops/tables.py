@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Float, Index, MetaData, Table, Text
 from sqlalchemy.dialects.postgresql import TEXT
 
-VERSION = 4
+VERSION = 5
 """Of these tables. Any change of them raises it; the next start then fills them anew."""
 
 metadata = MetaData()
@@ -189,6 +189,11 @@ letter_tallies = Table(
     _big("amount"),
 )
 """How many letters are alike, as `tallies` for jobs."""
+
+changes = Table("changes", metadata, _text("queue", key=True), _big("amount"))
+"""How many batches have changed something of each queue, so that whoever may see some queues hears of these alone.
+Under the empty name: what concerns all, or nobody knows which.
+"""
 
 orders = Table(
     "orders",

@@ -38,6 +38,11 @@ class Tally:
         """Of `tables.letters`."""
         return cls(tables.letter_tallies, LETTERS)
 
+    @classmethod
+    def of_changes(cls) -> Tally:
+        """Of `tables.changes`."""
+        return cls(tables.changes, ("queue",))
+
     def note(self, row: Mapping[str, Any], change: int) -> None:
         """So many more (or fewer) that are like this row."""
         self._changes[tuple(row[name] for name in self._names)] += change

@@ -52,7 +52,9 @@ def why(facts: JobFacts, now_ms: int) -> list[str]:
             lines.append(f"{what} is paused by {order['by']}{_because(order['reason'])}.")
         if order["action"] == "cancel" and job["state"] not in _ENDED and order["life"] >= job["life"]:
             lines.append(f"{order['by']} asked for its cancel{_because(order['reason'])}.")
-    if job["note"] and job["state"] not in (State.SUCCEEDED,):
+    # Beside its progress a note is kept up to date there.
+    beside = job["state"] == State.RUNNING and job["done"] is not None
+    if job["note"] and job["state"] != State.SUCCEEDED and not beside:
         lines.append(f"Note: {first_line(job['note'])}")
     return lines
 

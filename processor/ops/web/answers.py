@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -45,6 +47,17 @@ from processor.ops.errors import (
     SetChanged,
     TooManyViewers,
 )
+
+_TITLES = {
+    400: "That cannot be understood",
+    401: "Nobody is logged in",
+    403: "That is not allowed",
+    404: "Not found",
+    405: "Not found",
+    409: "Nothing was done",
+    422: "That cannot be understood",
+    503: "Not possible at the moment",
+}
 
 STATUS: dict[type[ProcessorError], int] = {
     # What was asked for cannot be meant.
@@ -104,13 +117,32 @@ def error_answer(request: Request, error: ProcessorError, *, challenge: str = ""
     if request.url.path.startswith("/api/"):
         body = {"code": error.code, "message": str(error), "hint": error.hint}
         return JSONResponse(body, status_code=status, headers=headers)
+    return error_page(request, status, str(error), error.hint, headers)
+
+
+def error_page(
+    request: Request, status: int, text: str, hint: str = "", headers: Mapping[str, str] | None = None
+) -> HTMLResponse:
+    """An error as people read it, and the way back."""
+    title = _TITLES.get(status, "That did not work")
     # Written by hand: it must work whatever is wrong with the pages.
-    text = (
+    page = (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        "<title>That did not work</title>"
-        "<link rel=icon href='data:,'><script src='/static/theme.js'></script>"
+        f"<title>{title}</title>"
+        "<link rel=icon href='/static/icon.svg' type='image/svg+xml'><script src='/static/theme.js'></script>"
         "<link rel=stylesheet href='/static/dashboard.css'>"
-        f"<main class=alone><h1>That did not work</h1><p>{escape(str(error))}</p><p class=dim>{escape(error.hint)}</p>"
-        "<p><a href='/'>Back to the start</a></p></main></html>"
+        f"<main class=alone><h1>{title}</h1><p>{escape(text)}</p><p class=dim>{escape(hint)}</p>"
+        f"<p>{_ways_back(request)}</p></main></html>"
     )
-    return HTMLResponse(text, status_code=status, headers=headers)
+    return HTMLResponse(page, status_code=status, headers=dict(headers or {}))
+
+
+def _ways_back(request: Request) -> str:
+    start = "<a class=button href='/'>To the start</a>"
+    came = urlsplit(request.headers.get("referer", ""))
+    path = f"{came.path}?{came.query}" if came.query else came.path
+    here = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
+    # Only to our own pages: `//host` is somebody else's.
+    if came.netloc != request.headers.get("host") or path.startswith("//") or path in ("", "/", here):
+        return start
+    return f"<a class=button href='{escape(path)}'>Back to where you were</a> {start}"

@@ -12,7 +12,6 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request
@@ -22,7 +21,7 @@ from starlette.responses import Response, StreamingResponse
 
 from processor import events
 from processor.ops.errors import TooManyViewers
-from processor.ops.live import Live
+from processor.ops.live import Live, Look
 from processor.ops.queries import Row
 from processor.ops.roles import Permission, User
 from processor.ops.web.desk import desk_of, needs, user_of
@@ -47,16 +46,6 @@ RETRY_MS = 3000
 _TOLD = ("id", "type", "queue", "state", "life", "attempt", "done", "total", "note", "worker", "changed_at", "due_at")
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What the projection said at the last look."""
-
-    place: str
-    """Another one with each record that was read; empty before the first look."""
-    jobs: Mapping[str, Row]
-    """Those that are watched and known."""
-
-
 class Feed:
     """What changes, for everybody who watches.
 
@@ -70,7 +59,8 @@ class Feed:
         self._viewers: Counter[str] = Counter()
         self._turn = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
-        self.seen = Seen("", {})
+        self.seen = Look(place="", changes={}, jobs={})
+        """At the last look."""
         self.closed = False
 
     @property
@@ -120,8 +110,7 @@ class Feed:
     async def _look(self) -> None:
         while self.viewers and not self.closed:
             try:
-                place, rows = await run_in_threadpool(self._live.look, [name for name in self._watched if name])
-                self.seen = Seen(place, {row["id"]: row for row in rows})
+                self.seen = await run_in_threadpool(self._live.look, [name for name in self._watched if name])
             except SQLAlchemyError as error:
                 # The database is away, which the pages say themselves. The next look may find it again.
                 log.warning("feed.unread", extra={"error": str(error)})
@@ -148,12 +137,12 @@ class Stream:
         self._began = self._spoke = loop.time()
 
     async def of_everything(self) -> AsyncIterator[str]:
-        """`changed`, whenever records were read; at most one in `TELL_EVERY`."""
+        """`changed`, whenever something is new that this viewer may see; at most one in `TELL_EVERY`."""
         with self._feed.watching(self._user, ""):
             yield f"retry: {RETRY_MS}\n\n"
             told = self._began - TELL_EVERY
             async for beat in self._turns():
-                place = self._feed.seen.place
+                place = self._feed.seen.place_for(self._user.queues)
                 if place == self._last or self._now() - told < TELL_EVERY:
                     if beat:
                         yield beat

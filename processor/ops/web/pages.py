@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, Response
 
 from processor.admin.orders import orders_now
 from processor.admin.queues import QueueRow
+from processor.core.redrive import LetterState
 from processor.ops.errors import FilterInvalid, NotThere
 from processor.ops.filters import NAMES
 from processor.ops.queries import COUNTED, JobFacts, LetterSet
@@ -178,6 +179,9 @@ def letters(
     queries = desk_of(request).queries
     page = queries.letters(state=state, fingerprint=fingerprint, type_=type, after=after)
     chosen = {"state": state, "fingerprint": fingerprint, "type": type}
+    narrowed = {name: value for name, value in chosen.items() if value and name != "state"}
+    wanted = LetterSet(**narrowed)
+    counts = {name.value: queries.letter_count(wanted, name) for name in LetterState}
     return render(
         request,
         "letters.html",
@@ -185,7 +189,11 @@ def letters(
         page=page,
         after=after,
         groups=queries.letter_groups(),
-        total=queries.letter_count(LetterSet(fingerprint=fingerprint, type=type), state),
+        total=counts.get(state, 0),
+        states=counts.items(),
+        narrowed="".join(f"&{name}={quote(value, safe='')}" for name, value in narrowed.items()),
+        options="".join(f" --{name} {shlex.quote(value)}" for name, value in narrowed.items()),
+        filters=", ".join(f"{name} {value}" for name, value in chosen.items() if value),
         first=_url("/letters", **chosen),
         next=_url("/letters", **chosen, after=page.after),
         **chosen,

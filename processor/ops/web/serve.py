@@ -10,6 +10,9 @@ from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
@@ -24,7 +27,7 @@ from processor.ops.projector import Projector
 from processor.ops.queries import Queries
 from processor.ops.store import Store
 from processor.ops.web import api, doctor, events, forms, overview, pages, replays, saved_filters, schedules, workers
-from processor.ops.web.answers import error_answer
+from processor.ops.web.answers import error_answer, error_page
 from processor.ops.web.desk import Desk
 from processor.ops.web.events import Feed
 from processor.ops.web.gate import Gate
@@ -87,6 +90,8 @@ def create(
         made.include_router(router)
     made.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     made.add_exception_handler(ProcessorError, _answer)
+    made.add_exception_handler(HTTPException, _no_page)
+    made.add_exception_handler(RequestValidationError, _not_understood)
     made.add_middleware(Gate, login=login)
     return made
 
@@ -104,3 +109,19 @@ class Server(uvicorn.Server):
 def _answer(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProcessorError)
     return error_answer(request, error)
+
+
+async def _no_page(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if request.url.path.startswith("/api/"):
+        return await http_exception_handler(request, error)
+    hint = "is the address right? The dashboard's pages are named at the top of each of them"
+    return error_page(request, error.status_code, f"there is no page {request.url.path[:200]}", hint, error.headers)
+
+
+async def _not_understood(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    if request.url.path.startswith("/api/"):
+        return await request_validation_exception_handler(request, error)
+    told = "; ".join(f"{each['loc'][-1]}: {each['msg']}" for each in error.errors())
+    return error_page(request, 422, told[:500], "go back and mend it")

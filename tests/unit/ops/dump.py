@@ -11,10 +11,10 @@ from processor.ops.store import Store
 
 
 def dump(store: Store) -> dict[str, list[dict[str, Any]]]:
-    """All tables but the facts about the projection itself, in an order of their own."""
+    """All tables but what tells of the projection itself and of the batches in which it was made."""
     with store.engine.connect() as sql:
         return {
             table.name: sorted((dict(row) for row in sql.execute(select(table)).mappings()), key=repr)
             for table in tables.metadata.sorted_tables
-            if table is not tables.facts
+            if table not in (tables.facts, tables.changes)
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -13,8 +13,10 @@ from processor.admin.schedules import apply_schedules
 from processor.dead_reasons import DeadReason
 from processor.errors import SettingsError
 from processor.ops import tables
+from processor.ops.actions import Actions, Why
 from processor.ops.live import Live
 from processor.ops.login import BasicLogin, ProxyLogin, networks, new_user, read_users
+from processor.ops.queries import LetterSet
 from processor.ops.roles import Role, User
 from processor.ops.web import events
 from processor.ops.web.serve import create
@@ -195,3 +197,36 @@ def test_a_users_file_limits_a_role_to_queues(desk: Desk, tmp_path: Any) -> None
         path.write_text(f"mona:{text}:")
         with pytest.raises(SettingsError, match="mona"):
             read_users(str(path))
+
+
+def test_lists_hear_of_changes_in_their_own_queues_alone(desk: Desk) -> None:
+    live, bed, shop = Live(desk.store), desk.bed, desk.shop
+    who = Operator(reason="x", by="eve@desk", clock=bed.runtime.clock)
+    actions = Actions(shop.app, desk.queries, bed.runtime.clock)
+    why = Why(user=User(name="eve", role=Role.ADMIN), reason="x")
+
+    def heard(change: Callable[[], object]) -> str:
+        before = live.look([])
+        change()
+        desk.look()
+        after = live.look([])
+        queues = [frozenset({"mail"}), frozenset({"orders"}), frozenset({"mail", "orders"}), None]
+        words = zip(("mail", "orders", "both", "all"), queues, strict=True)
+        return " ".join(word for word, own in words if before.place_for(own) != after.place_for(own))
+
+    def drained() -> None:
+        bed.enqueue(shop.charge, order(1, -1))
+        bed.drain()
+
+    desk.look()
+    assert heard(lambda: bed.enqueue(shop.mail)) == "mail both all"
+    assert heard(lambda: None) == ""
+    assert heard(drained) == "mail orders both all", "the mail has been sent as well"
+    assert heard(drained) == "orders both all"
+    letters = [f"{row['partition']}@{row['offset']}" for row in desk.queries.letters().rows]
+    chosen = LetterSet(addresses=letters[:1])
+    assert heard(lambda: actions.discard(chosen, 1, why)) == "orders both all"
+    assert heard(lambda: pause(bed.broker, "shop", "queue:mail", who)) == "mail both all"
+    assert heard(lambda: pause(bed.broker, "shop", "type:mail.send", who)) == "mail orders both all", "types are all's"
+    job_id = bed.enqueue(shop.mail).id
+    assert heard(lambda: actions.cancel(job_id, why)) == "mail both all"

@@ -20,7 +20,12 @@
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape" && typing()) return document.activeElement.blur();
-    if (typing()) return;
+    if (typing() || document.querySelector("dialog[open]")) return;
+    if (event.key === "Escape") {
+      const act = document.activeElement.closest?.("details.act[open]") ?? document.querySelector("details.act[open]");
+      if (act) { act.open = false; act.querySelector("summary").focus(); }
+      return;
+    }
     if (awaiting) {
       awaiting = false;
       document.querySelector(`nav a[data-key="${CSS.escape(event.key)}"]`)?.click();
@@ -43,7 +48,6 @@
       document.documentElement.dataset.theme = next;
       localStorage.setItem("theme", next);
     } else if (button.dataset.do === "keys") document.getElementById("keys").showModal();
-    else if (button.dataset.do === "copy") navigator.clipboard?.writeText(button.dataset.text);
   });
 
   document.addEventListener("change", (event) => {
@@ -51,11 +55,18 @@
       for (const box of document.querySelectorAll("input[name=address]")) box.checked = event.target.checked;
     }
     if (event.target.name === "address" || event.target.id === "all") {
-      const count = document.querySelectorAll("input[name=address]:checked").length;
-      for (const place of document.querySelectorAll("[data-count]")) place.textContent = count;
-      for (const place of document.querySelectorAll("input[name=chosen]")) place.value = count;
+      tally();
     }
   });
+
+  // What is ticked, wherever that is told; nothing can be done to none.
+  const tally = () => {
+    const chosen = [...document.querySelectorAll("input[name=address]:checked")].map((box) => box.value);
+    for (const place of document.querySelectorAll("[data-count]")) place.textContent = chosen.length;
+    for (const place of document.querySelectorAll("[data-chosen]")) place.textContent = chosen.join(" ") || "PARTITION@OFFSET…";
+    for (const place of document.querySelectorAll("#chosen button")) place.disabled = !chosen.length;
+  };
+  tally();
 
   // A region that is being worked in does not change under the hand, not even by an answer that is on its way.
   const region = () => document.getElementById("live");
@@ -84,6 +95,7 @@
     }
     const live = document.querySelector("#live[data-title]");
     if (live) document.title = live.dataset.title;
+    tally();
     document.dispatchEvent(new CustomEvent("swapped"));
   });
 
