@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict
 from processor.client.backlog import RAISE, WAIT, Limit
 from processor.client.sender import Client
 from processor.core.dedupe import idempotent_id
+from processor.core.delays import due_at
 from processor.core.idempotency import UNTILS, life_at
 from processor.errors import DefinitionError
 from processor.job import Job, Lane
@@ -191,9 +192,11 @@ def under_key(job: Job, how: Enqueue, window: float) -> Job:
         raise DefinitionError(
             "id= and idempotency_key=", hint="leave id= out: the key makes the id, the same one for everybody"
         )
-    if how.delay is not None and parse_duration(how.delay, name="delay") >= window:
+    due = due_at(how.delay, how.at, job.enqueued_at)
+    if due is not None and due - job.enqueued_at >= window * 1000:
+        told = f"at={how.at}" if how.delay is None else f"a delay of {how.delay}"
         raise DefinitionError(
-            f"a delay of {how.delay} and an idempotency key, which is remembered for {window:g} s",
+            f"{told} and an idempotency key, which is remembered for {window:g} s",
             hint="delay it for less than topics.dedupe_window, or leave the key out",
         )
     key = checked_idempotency_key(how.idempotency_key)

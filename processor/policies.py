@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 
 from processor.errors import DefinitionError
@@ -42,7 +41,7 @@ class Backoff:
     def __init__(self, *delays: Duration, jitter: float = 0.0) -> None:
         if not delays:
             raise DefinitionError("a Backoff needs at least one delay", hint='write Backoff("5s", "30s", "10m")')
-        if not 0.0 <= jitter <= 1.0:
+        if not _is_number(jitter) or not 0.0 <= jitter <= 1.0:
             raise DefinitionError(f"a jitter of {jitter!r}", hint="use a share between 0 and 1, for instance 0.2")
         object.__setattr__(self, "delays", tuple(_delay(delay) for delay in delays))
         object.__setattr__(self, "jitter", jitter)
@@ -55,7 +54,7 @@ class Backoff:
             DefinitionError: as `Backoff`, or the factor does not let them grow, or `first` is 0 or over the cap.
         """
         begin, most = _delay(first), _delay(cap)
-        if not factor > 1.0 or not math.isfinite(factor):
+        if not _is_number(factor) or not 1.0 < factor <= 1e9:
             raise DefinitionError(f"a factor of {factor!r}", hint="use more than 1; 2 doubles each wait")
         if not 0.0 < begin <= most:
             raise DefinitionError(f"waits from {first!r} up to {cap!r}", hint="begin with more than 0, below the cap")
@@ -226,6 +225,10 @@ class JobOptions:
             raise DefinitionError(
                 f"retry={self.retry!r} is no policy", hint='write retry=Retry(5, Backoff("5s", "30s"))'
             )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_exception_class(value: object) -> bool:

@@ -195,12 +195,12 @@ def _with_orders(broker: Broker, namespace: str, facts: JobFacts, life: int) -> 
 def _with_workers(broker: Broker, namespace: str, facts: JobFacts) -> JobFacts:
     group = queue_group(namespace, facts.queue)
     members = broker.admin().members(group)
-    names = {member: slot_of(member.instance_id) if member.instance_id else member.client_id for member in members}
-    facts = replace(facts, workers=sorted(names.values()))
+    names = [slot_of(member.instance_id) if member.instance_id else member.client_id for member in members]
+    facts = replace(facts, workers=sorted(names))
     if facts.number is None:
         return facts
     place = TopicPartition(topics.jobs_topic(namespace, facts.queue), facts.number)
-    owner = next((name for member, name in names.items() if place in member.partitions), "")
+    owner = next((name for member, name in zip(members, names, strict=True) if place in member.partitions), "")
     if not owner:
         return facts
     known = broker.admin().committed(group, [place], stable=False).get(place)
@@ -218,7 +218,7 @@ def _with_key(broker: Broker, namespace: str, facts: JobFacts, place: _Place) ->
         return facts
     lags = [lag for lag in queue_lag(broker, namespace, [facts.queue]) if lag.number == place.lag.number]
     for job_id, record in _promoted(broker, namespace, facts.queue, place.lag.number).items():
-        if job_id != facts.id and codec.decode_job(record.job).key == facts.key:
+        if job_id != facts.id and _key_of(record) == facts.key:
             return replace(facts, key_holder=job_id, key_holder_state=record.state.value)
     for lag, offset, job in _undone(broker, namespace, lags):
         earlier = lag.lane is Lane.DUE if lag.lane is not place.lag.lane else offset < place.offset
@@ -228,6 +228,13 @@ def _with_key(broker: Broker, namespace: str, facts: JobFacts, place: _Place) ->
                 facts, key_holder=job.id, key_holder_state="queued" if status is None else status.state.value
             )
     return facts
+
+
+def _key_of(record: LiveJobRecord) -> str | None:
+    try:
+        return codec.decode_job(record.job).key
+    except RecordError:
+        return None  # a newer version's, say: what is known of all others is told
 
 
 def _promoted(broker: Broker, namespace: str, queue: str, number: int) -> dict[str, LiveJobRecord]:

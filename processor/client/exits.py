@@ -23,6 +23,8 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from processor.texts import count
+
 _LAST = -1_000_000
 """Priority of our finalizer in a child of multiprocessing: users' finalizers may enqueue, so they come first."""
 
@@ -34,6 +36,8 @@ class Ticket(Protocol):
     done: threading.Event
     missed: Callable[[], None] | None
     """Who is told that it did not arrive; None: it is named at the end."""
+    told: bool
+    """Its caller was told already that it is not confirmed."""
 
 
 class Sending(Protocol):
@@ -94,7 +98,7 @@ def guard() -> None:
 
 
 def _close_all() -> None:
-    """1. From now on an enqueue waits for its confirmation. 2. Flush. 3. Name what is left."""
+    """1. From now on an enqueue waits for its confirmation. 2. Flush. 3. Name what is left and nobody was told of."""
     global _over
     if _over:
         return
@@ -110,7 +114,8 @@ def _close_all() -> None:
             interrupt = caught
         if interrupt is not None:
             left = [ticket.id for ticket in pending if ticket.missed is None and not ticket.done.is_set()]
-        _name(client.namespace, left)
+        told = {ticket.id for ticket in pending if ticket.told} - {t.id for t in pending if not t.told}
+        _name(client.namespace, [job_id for job_id in dict.fromkeys(left) if job_id not in told])
     _over = True
     if interrupt is not None:
         sys.stderr.write("processor: interrupted\n")
@@ -118,7 +123,8 @@ def _close_all() -> None:
 
 def _name(namespace: str, left: Sequence[str]) -> None:
     if left:
-        sys.stderr.write(f"processor: {len(left)} enqueued jobs of {namespace} were not confirmed: {', '.join(left)}\n")
+        jobs = f"{count(len(left), 'enqueued job')} of {namespace} {'was' if len(left) == 1 else 'were'} not confirmed"
+        sys.stderr.write(f"processor: {jobs}: {', '.join(left)}\n")
 
 
 # At import, as the hooks of a fork: the sooner it is registered, the more hooks of others run before it, and they can

@@ -71,7 +71,7 @@ def whole(value: object, what: str) -> int:
     Raises:
         NameNotAllowed: it is none.
     """
-    number = figure(value, what)
+    number = value if type(value) is int else figure(value, what)  # a large int is no float
     if number != int(number) or not 0 <= number < BIG:
         raise NameNotAllowed(f"{what} is {_shown(value)}, no count of items", hint="give a whole number, or none")
     return int(number)
@@ -194,9 +194,15 @@ def _annotated(function: Callable[..., Any]) -> Any:
     while isinstance(target, functools.partial):
         target = target.func
     target = getattr(target, "__func__", target)
-    if isinstance(target, type) or hasattr(target, "__annotations__"):
+    own = getattr(target, "__annotations__", None)
+    if isinstance(target, type) or (own is not None and all(own is not each for each in _of_class(target))):
         return target
     return getattr(type(target), "__call__", target)  # noqa: B004  (wanted: the method, to read its annotation)
+
+
+def _of_class(target: object) -> list[Any]:
+    """Annotations of an object's class, which an object without any of its own answers with: those of its fields."""
+    return [vars(cls).get("__annotations__") for cls in type(target).__mro__]
 
 
 def _build_codec(target: Any) -> ResultCodec:

@@ -28,6 +28,6 @@ def lives_begun(record: AuditRecord) -> dict[str, int]:
         return {}
     try:
         return {str(job_id): int(life) for job_id, life in json.loads(record.detail)["lives"].items()}
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         # Of a newer version, or foreign: what else is known must still be shown.
         return {}

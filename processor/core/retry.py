@@ -19,11 +19,11 @@ from typing import NamedTuple
 
 from processor.dead_reasons import DeadReason
 from processor.errors import DefinitionError, RetryableError, TerminalError
-from processor.policies import LONGEST_DELAY, After, Dead, Discard, Park, Retry, Rule
+from processor.policies import ENDLESS, LONGEST_DELAY, After, Dead, Discard, Park, Retry, Rule
 from processor.wire.durations import parse_duration
 
 SHORTEST = 1.0
-"""Seconds that `After` waits at least."""
+"""Seconds that is waited at least where attempts have no end."""
 ONE_ATTEMPT = Retry(1)
 """Of a job type without a policy."""
 
@@ -74,6 +74,8 @@ def judge(
         return GiveUp(DeadReason.EXHAUSTED)
     backoff = (rule.backoff if rule is not None else None) or policy.backoff
     delay = backoff.delay(attempt, draw()) if wanted is None else wanted
+    if _times(policy, rule) >= ENDLESS:
+        delay = max(delay, SHORTEST)  # as for After
     return _aged(policy, TryAgain(delay), age)
 
 

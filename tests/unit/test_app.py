@@ -426,7 +426,7 @@ def test_what_cannot_be_sent_is_named_at_exit() -> None:
     """)
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert "1 enqueued jobs of shop were not confirmed: left-behind" in done.stderr
+    assert "1 enqueued job of shop was not confirmed: left-behind" in done.stderr
 
 
 def test_ids_sort_by_time_and_are_uuids_of_version_7() -> None:

@@ -31,7 +31,8 @@ def test_a_replay_under_the_same_ids_names_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "detail", ["", "{}", '{"lives": 3}', '{"lives": {"a": "x"}}', '"lives"', '{"lives": null', "\x00"]
+    "detail",
+    ["", "{}", '{"lives": 3}', '{"lives": {"a": "x"}}', '{"lives": {"a": 1e999}}', '"lives"', '{"lives": null', "\x00"],
 )
 def test_a_detail_that_is_not_understood_hides_nothing_else(detail: str) -> None:
     assert lives_begun(record(REPLAY, detail=detail)) == {}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.errors import DefinitionError, SettingsError
-from processor.wire.durations import format_duration, parse_duration
+from processor.wire.durations import format_duration, moment, parse_duration, span
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,44 @@ def test_formatted_reads_back(milliseconds: int) -> None:
 
 def test_it_formats_short() -> None:
     assert [format_duration(s) for s in (0, 0.25, 90, 86_400)] == ["0s", "250ms", "1m30s", "1d"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (-5, "0s"),
+        (0.9, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (7_199, "119m"),
+        (7_200, "2h"),
+        (172_799, "47h"),
+        (172_800, "2d"),
+        (400 * 86_400, "400d"),
+    ],
+)
+def test_a_span_has_one_unit_that_hides_less_than_half(seconds: float, text: str) -> None:
+    assert span(seconds) == text
+
+
+@given(st.integers(1, 10**9))
+def test_a_span_reads_back_as_not_more_and_more_than_half(seconds: int) -> None:
+    assert seconds / 1.5 < parse_duration(span(seconds)) <= seconds
+
+
+@pytest.mark.parametrize(
+    ("at", "text"),
+    [
+        (None, "-"),
+        (0, "1970-01-01 00:00:00Z"),
+        (1_999, "1970-01-01 00:00:01Z"),
+        (-1, "1969-12-31 23:59:59Z"),
+        (253_402_300_799_999, "9999-12-31 23:59:59Z"),
+        (253_402_300_800_000, "253402300800000"),
+        (-(10**18), str(-(10**18))),
+        (10**400, str(10**400)),
+    ],
+)
+def test_a_moment_is_shown_in_utc_or_as_it_is(at: int | None, text: str) -> None:
+    assert moment(at) == text
