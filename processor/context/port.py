@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from processor.broker.base import OutRecord
 from processor.clock import Clock
-from processor.errors import JobLost, JobYielded, TerminalError
+from processor.errors import TerminalError
 from processor.job import Job, Progress, Step
 
 
@@ -79,32 +79,6 @@ class Forgotten(NamedTuple):
 
 Reported = Step | OutRecord | Forgotten
 """What an attempt reports, in its order: a step, a child's record, steps to forget."""
-
-
-class StopWish:
-    """Whether the worker wants an attempt to end, and whether its handler has heard of it."""
-
-    job: Job
-    interrupted = False
-    lost = False
-    """The number is gone."""
-    told = False
-    """What the handler returns after that is no success: it may have left things out."""
-    awaits = ""
-    """The job whose end its handler waits for; empty: for none."""
-
-    def check(self) -> None:
-        """Raise if the worker wants the job to stop.
-
-        Raises:
-            JobLost: the number is gone; nothing counts any more.
-            JobYielded: save and stop; another worker goes on.
-        """
-        if self.lost:
-            raise JobLost(self.job.id)
-        if self.interrupted:
-            self.told = True
-            raise JobYielded(self.job.id)
 
 
 class AttemptPort(Protocol):

@@ -79,4 +79,23 @@ class Crashed(NamedTuple):
     detail: str
 
 
+class Stop(NamedTuple):
+    """Why an attempt is to end before its handler does."""
+
+    kind: str
+    """`timeout`, `stall`, `killed` or `cancelled`."""
+    reason: str
+    at: float
+    """When it was told so (monotonic seconds)."""
+    forced: bool = False
+    """It did not listen: it is being ended by force."""
+
+
 Outcome = Succeeded | Failed | Retried | Discarded | Ended | Yielded | Lost | Parked | Crashed
+
+
+def name_of(outcome: Outcome) -> str:
+    """An end, as the metric has it."""
+    if isinstance(outcome, Ended):
+        return outcome.state.value
+    return "discarded" if isinstance(outcome, Discarded) else "dead" if isinstance(outcome, Failed) else "succeeded"

@@ -1,35 +1,28 @@
-"""One try of a job, seen from both sides.
+"""One try of a job, as the owner of its number knows it.
 
-The executor's thread runs the handler and reports through the methods of `processor.context.AttemptPort`; the owning
-thread drains what was reported into the outbox. They share no lock: reports go into a deque (or replace one reference),
-and the attempt is posted to the owner's inbox when there is something new.
-
-Order matters in one place: a step may be forgotten only if the progress that marks its item done is written in the same
-flush or was written before. `drain` reads the deque first and the progress last, so that progress is never older than
-what was forgotten.
+The handler's side is a port of `processor.executors`. Between them is the `Mailbox`: what the handler reports, and the
+owner's wish that it stops. When something is new the attempt is posted to the owner's inbox.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from processor.broker.base import OutRecord
-from processor.context.port import Forgotten, Reported, StopWish
+from processor.context.mailbox import Mailbox
 from processor.core.deadlines import ends_at
-from processor.errors import JobLost, UnknownJobType
+from processor.errors import UnknownJobType
 from processor.job import CHILDREN_NAMED, Progress, Step
 from processor.wire.headers import JOB_ID, header
 
 if TYPE_CHECKING:
+    from processor.broker.base import OutRecord
     from processor.clock import Clock
     from processor.context.port import ContextLimits, Observer
     from processor.core.outcome import Outcome
     from processor.core.write_set import Origin
-    from processor.engine.queue_partition import LaneState, QueuePartition
-    from processor.engine.ready_queue import ReadyQueue
+    from processor.engine.owned_partition import OwnedLane, OwnedPartition
     from processor.engine.registry import RunnableJob
     from processor.job import Job
     from processor.runtime import Inbox, Signal
@@ -55,18 +48,6 @@ class Sync(NamedTuple):
 def _resolve(future: asyncio.Future[None] | None) -> None:
     if future is not None and not future.done():
         future.set_result(None)
-
-
-class Stop(NamedTuple):
-    """Why an attempt is to end before its handler does."""
-
-    kind: str
-    """`timeout`, `stall`, `killed` or `cancelled`."""
-    reason: str
-    at: float
-    """When it was told so (monotonic seconds)."""
-    forced: bool = False
-    """It did not listen: it is being ended by force."""
 
 
 class Drained(NamedTuple):
@@ -96,12 +77,91 @@ class AttemptShared(NamedTuple):
     """None: attempts are no spans."""
 
 
+class History(NamedTuple):
+    """What is known of a job from before this attempt."""
+
+    derived: bool = False
+    """A copy of its record may come again: its end is marked."""
+    repeated: bool = False
+    """Perhaps an earlier record of the same enqueue lies in its lane: that is looked for before it starts."""
+    deaths: int = 0
+    """Of processes that ran it, in a row and without progress."""
+    parked_until: int | None = None
+    """It was parked for a deploy before: when its patience ends (ms)."""
+
+
+class Notices(NamedTuple):
+    """What was announced of an attempt that runs."""
+
+    running: bool = False
+    """That it runs."""
+    kill_date: bool = False
+    """Somebody was told that its kill date is near."""
+    quiet_until: float = 0.0
+    """No `running` status with progress before this (monotonic seconds)."""
+
+
+class Line(Protocol):
+    """Where attempts wait for a slot, and the pool behind it; `processor.engine.ready_queue.ReadyQueue`."""
+
+    def submit(self, attempt: Attempt) -> None: ...
+    def holds(self, attempt: Attempt) -> bool: ...
+    def ended(self, attempt: Attempt) -> None: ...
+    def nudge(self) -> None: ...
+
+
 _NOTHING: Mapping[str, Step] = {}
+_FRESH = History()
+_SILENT = Notices()
 
 
-class Attempt(StopWish):
+class Logged:
+    """What the log holds of a job, or is about to hold. Most jobs save nothing, and have none."""
+
+    saved = False
+    """Something of this job is, or is about to be, in the checkpoint topic."""
+    promoted = False
+    """Its record lives there: it has no lane offset."""
+    resumed: Progress | None = None
+    """Its progress when the attempt began."""
+    steps: Mapping[str, Step] = _NOTHING
+    """Its steps when the attempt began."""
+    progress: Progress | None = None
+    """The progress last given to the outbox."""
+    steps_now: dict[str, Step] | None = None
+    """Steps in the checkpoint topic, as of the last drain."""
+    forgettable: list[str] | None = None
+    """Names of steps that may go with the next progress."""
+    children: list[str] | None = None
+    """Ids of the first children that it started, as of the last drain."""
+
+    def again(self, latest: Progress | None) -> Logged:
+        """What the log holds when the same job is tried once more by the same owner."""
+        logged = Logged()
+        logged.saved, logged.promoted, logged.children = self.saved, self.promoted, self.children
+        logged.resumed = logged.progress = latest
+        if self.steps_now:
+            logged.steps, logged.steps_now = dict(self.steps_now), dict(self.steps_now)
+        return logged
+
+    @property
+    def has_grown(self) -> bool:
+        """Whether this attempt saved anything that was not there when it began."""
+        return self.progress != self.resumed or bool(self.steps_now and set(self.steps_now) - set(self.steps))
+
+    def name_child(self, record: OutRecord) -> None:
+        """A child was started."""
+        if self.children is None:
+            self.children = []
+        if len(self.children) < CHILDREN_NAMED:
+            self.children.append((header(record.headers, JOB_ID) or b"").decode())
+
+
+class Attempt:
     """One try of a job. Attributes with a default live on the class: an attempt of a short job sets only a few."""
 
+    history = _FRESH
+    notices = _SILENT
     outcome: Outcome | None = None
     settled = False
     """The owner has dealt with the outcome."""
@@ -114,56 +174,16 @@ class Attempt(StopWish):
     started_at: float | None = None
     """Monotonic seconds, set by the executor."""
     run_seconds = 0.0
-    resumed: Progress | None = None
-    steps: Mapping[str, Step] = _NOTHING
-    """Steps the log held when the attempt began."""
-    ready_queue: ReadyQueue | None = None
+    ready_queue: Line | None = None
     """Where it waited for a slot; None until it may start."""
-    derived = False
-    repeated = False
-    """Perhaps an earlier record of the same enqueue lies in its lane: that is looked for before it starts."""
-    in_line = False
-    """A later life of a job that is live: it has its place among the jobs that wait for its key."""
-    saved = False
-    """Something of this job is, or is about to be, in the checkpoint topic."""
-    promoted = False
-    parked_until: int | None = None
-    """It was parked for a deploy before: when its patience ends (ms)."""
-    announced = False
-    warned = False
-    """Somebody was told that its kill date is near."""
-    quiet_until = 0.0
-    """No `running` status with progress before this (monotonic seconds)."""
-    latest: Progress | None = None
-    """Newest consistent progress, noted by the handler's side."""
-    written: Progress | None = None
-    """The progress last given to the outbox."""
-    want_progress = False
-    news = False
-    reported: tuple[float | None, float | None, str | None] | None = None
-    beat_at: float | None = None
-    """When the handler last saved something or said that it is alive (monotonic seconds; 0: not yet). None: its
-    job type has no stall timeout, so nobody asks.
-    """
-    _ends_at = -1
-    """Milliseconds since the epoch, 0: never, -1: nobody has asked yet. Told once, so that it does not waver."""
-    stop: Stop | None = None
-    stack = ""
-    """Where its handler was when it was ended by force, as a traceback."""
-    deaths = 0
-    """Of processes that ran it, in a row and without progress."""
-    _ops: deque[Reported] | None = None
-    _forgettable: list[str] | None = None
-    children: list[str] | None = None
-    """Ids of the first children that it started, as of the last drain (owner only)."""
-    step_names: dict[str, Step] | None = None
-    """Steps in the checkpoint topic, as of the last drain (owner only)."""
+    known: Logged | None = None
+    """See `logged`; None: the log holds nothing of its job, and nothing has been saved."""
 
     def __init__(
         self,
         shared: AttemptShared,
-        number: QueuePartition,
-        lane: LaneState | None,
+        number: OwnedPartition[Attempt, Sync],
+        lane: OwnedLane[Attempt, Sync] | None,
         origin: Origin,
         job: Job,
         raw: bytes,
@@ -178,19 +198,26 @@ class Attempt(StopWish):
         self.job = job
         self.raw = raw
         self.job_type = job_type
+        self.mailbox = Mailbox()
         if job_type is not None and job_type.options.stall_timeout is not None:
-            self.beat_at = 0.0
+            self.mailbox.beat_at = 0.0
 
     def again(self) -> Attempt:
         """The same job once more, by the same owner, from where this attempt has come to."""
         attempt = Attempt(self.shared, self.number, self.lane, self.origin, self.job, self.raw, self.job_type)
-        attempt.derived, attempt.deaths, attempt.parked_until = self.derived, self.deaths, self.parked_until
-        attempt.saved, attempt.promoted, attempt.announced = self.saved, self.promoted, self.announced
-        attempt.resumed = attempt.latest = attempt.written = self.latest
-        attempt.children = self.children
-        if self.step_names:
-            attempt.steps, attempt.step_names = dict(self.step_names), dict(self.step_names)
+        attempt.history = self.history._replace(repeated=False)
+        attempt.notices = Notices(running=self.notices.running)
+        attempt.known = self.logged.again(self.mailbox.latest)
+        attempt.mailbox.latest = self.mailbox.latest
         return attempt
+
+    @property
+    def logged(self) -> Logged:
+        """What the log holds of its job. For the owner alone: it is made when it is first asked for."""
+        logged = self.known
+        if logged is None:
+            logged = self.known = Logged()
+        return logged
 
     @property
     def runnable(self) -> RunnableJob:
@@ -199,157 +226,47 @@ class Attempt(StopWish):
             raise UnknownJobType(f"no job type named {self.job.type!r}")
         return self.job_type
 
+    @property
+    def ends_at(self) -> int | None:
+        """When it is told to stop at the latest, milliseconds since the epoch; None: never."""
+        mailbox = self.mailbox
+        if mailbox.ends_at < 0:
+            clock = self.shared.clock
+            ran = 0.0 if self.started_at is None else clock.monotonic() - self.started_at
+            mailbox.ends_at = ends_at(self.runnable.options, self.job, ran=ran, now_ms=clock.now_ms()) or 0
+        return mailbox.ends_at or None
+
+    def resume(self, progress: Progress) -> None:
+        """This is where the attempt begins."""
+        self.mailbox.latest = self.logged.resumed = self.logged.progress = progress
+
     def note_begun(self) -> None:
         """A job that has begun expires no more, though it saved nothing: then its record says so."""
         if self.started_at is not None and self.runnable.options.queue_timeout is not None:
-            self.latest = self.latest or Progress()
-
-    @property
-    def progressed_here(self) -> bool:
-        """Whether this attempt saved anything that was not there when it began."""
-        return self.written != self.resumed or bool(self.step_names and set(self.step_names) - set(self.steps))
-
-    # --- the handler's side (processor.context.AttemptPort) -------------------------------------------------------
-
-    @property
-    def clock(self) -> Clock:
-        return self.shared.clock
-
-    @property
-    def limits(self) -> ContextLimits:
-        return self.shared.limits
-
-    @property
-    def ends_at(self) -> int | None:
-        if self._ends_at < 0:
-            clock = self.shared.clock
-            ran = 0.0 if self.started_at is None else clock.monotonic() - self.started_at
-            self._ends_at = ends_at(self.runnable.options, self.job, ran=ran, now_ms=clock.now_ms()) or 0
-        return self._ends_at or None
-
-    @property
-    def observer(self) -> Observer | None:
-        return self.shared.observer
-
-    @property
-    def patience(self) -> float:
-        return self.shared.patience
-
-    @property
-    def fencing_token(self) -> tuple[int, int, int]:
-        return (self.job.life, self.job.hop, self.number.epoch)
-
-    def note(self, progress: Progress) -> None:
-        self.latest = progress
-
-    def save(self, progress: Progress) -> None:
-        self.latest = progress
-        if self.beat_at is not None:
-            self.beat_at = self.shared.clock.monotonic()
-        self.want_progress = True
-        if not self.news:
-            self.news = True
-            self.shared.inbox.post(self)
-
-    def save_step(self, step: Step) -> None:
-        self._report(step)
-
-    def forget_steps(self, names: Sequence[str]) -> None:
-        if names:
-            self._report(Forgotten(names))
-
-    def spawn(self, record: OutRecord, child_id: str) -> None:
-        self._report(record)
-
-    def progressed(self, done: float, total: float | None, note: str | None) -> None:
-        self.reported = (done, total, note)
-
-    def heartbeat(self) -> None:
-        if self.beat_at is not None:
-            self.beat_at = self.shared.clock.monotonic()
-
-    def sync(self) -> None:
-        """Wait until all that was saved is durable.
-
-        Raises:
-            JobLost: it never will be: the number moved away.
-            JobYielded: the worker stops; what was saved goes out with its last flush.
-        """
-        self.check()
-        done = self.shared.signal()
-        self.shared.inbox.post(Sync(self, done))
-        done.wait(None)
-        if self.lost:
-            raise JobLost(self.job.id)
-
-    async def async_sync(self) -> None:
-        """As `sync`, for the event loop."""
-        self.check()
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self.shared.inbox.post(Sync(self, None, loop, future))
-        await future
-        if self.lost:
-            raise JobLost(self.job.id)
-
-    def _report(self, value: Reported) -> None:
-        ops = self._ops
-        if ops is None:
-            ops = self._ops = deque()
-        ops.append(value)
-        if self.beat_at is not None:
-            self.beat_at = self.shared.clock.monotonic()
-        if not self.news:
-            self.news = True
-            self.shared.inbox.post(self)
-
-    # --- the owner's side ----------------------------------------------------------------------------------------
+            self.mailbox.latest = self.mailbox.latest or Progress()
 
     def drain(self, *, final: bool = False) -> Drained:
         """Take what is new. `final`: the handler has ended, so its last noted progress goes out too."""
-        self.news = False
-        steps: list[Step] = []
-        children: list[OutRecord] = []
-        forgettable = self._forgettable or []
-        ops = self._ops
-        while ops:
-            value = ops.popleft()
-            if isinstance(value, Step):
-                steps.append(value)
-            elif isinstance(value, OutRecord):
-                children.append(value)
-                self._name_child(value)
-            else:
-                forgettable.extend(value.names)
+        mailbox, logged = self.mailbox, self.logged
+        mailbox.posted = False
+        steps, children, forgotten = mailbox.take()
+        for child in children:
+            logged.name_child(child)
+        forgettable = [*(logged.forgettable or ()), *forgotten]
         progress: Progress | None = None
-        if self.want_progress or forgettable or final:
-            self.want_progress = False
+        if mailbox.wants_save or forgettable or final:
+            mailbox.wants_save = False
+            latest = mailbox.latest
             # Saving once more what is saved already is no news, and no progress of a job that dies at the same place.
-            if self.latest is not self.written and self.latest != self.written:
-                progress = self.written = self.latest
+            if latest is not logged.progress and latest != logged.progress:
+                progress = logged.progress = latest
         if progress is None:
-            self._forgettable = forgettable or None
+            logged.forgettable = forgettable or None
             return Drained(steps, children, (), None)
-        self._forgettable = None
-        return self._without_forgotten(steps, children, forgettable, progress)
-
-    def _name_child(self, record: OutRecord) -> None:
-        if self.children is None:
-            self.children = []
-        if len(self.children) < CHILDREN_NAMED:
-            self.children.append((header(record.headers, JOB_ID) or b"").decode())
-
-    def _without_forgotten(
-        self, steps: list[Step], children: list[OutRecord], forgotten: list[str], progress: Progress
-    ) -> Drained:
-        """Steps that are both new and forgotten are never written: the progress beside them says they are done."""
-        if not forgotten:
+        logged.forgettable = None
+        if not forgettable:
             return Drained(steps, children, (), progress)
-        gone = set(forgotten)
-        known = self.step_names or {}
-        return Drained(
-            [step for step in steps if step.name not in gone],
-            children,
-            [name for name in forgotten if name in known],
-            progress,
-        )
+        # Steps that are both new and forgotten are never written: the progress beside them says they are done.
+        gone, known = set(forgettable), logged.steps_now or {}
+        new = [step for step in steps if step.name not in gone]
+        return Drained(new, children, [name for name in forgettable if name in known], progress)

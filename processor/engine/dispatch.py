@@ -58,7 +58,7 @@ class Dispatch:
                 self._settles.park_unknown(attempt)
             return
         number, lane = attempt.number, attempt.lane
-        if attempt.repeated:
+        if attempt.history.repeated:
             self._look_for_first(attempt, follows)
             return
         if number.caution is not None and lane is not None and attempt.origin.offset >= lane.durable_mark:
@@ -67,7 +67,7 @@ class Dispatch:
             self._engine.outbox_load.request_flush(urgent=True)
             return
         kind = "async" if job_type.kind == "async" else job_type.executor
-        if attempt.deaths >= QUARANTINE:
+        if attempt.history.deaths >= QUARANTINE:
             kind = "quarantine" if self._engine.config.quarantine else f"alone-{kind}"
         queue = number.queue.name
         ready_queue = self.ready_queues.get((queue, kind))
@@ -154,7 +154,7 @@ class Dispatch:
         """Suspects that are in the log by their own names now: they start."""
         for attempt in attempts:
             if attempt.ready_queue is not None and not attempt.settled:
-                attempt.ready_queue.pool.submit([attempt])
+                attempt.ready_queue.submit(attempt)
 
     def _turned_away(self, attempt: Attempt) -> bool:
         """Whether it may not start any more; then it ends here."""
@@ -173,7 +173,7 @@ class Dispatch:
         """Its pool is done with it, or never got it: its slot is free."""
         if attempt in attempt.number.outbox.named:
             attempt.number.outbox.named.remove(attempt)
-        if attempt.ready_queue is not None and attempt in attempt.ready_queue.running:
+        if attempt.ready_queue is not None and attempt.ready_queue.holds(attempt):
             self.ended(attempt)
 
     def interrupt(self, wanted: Callable[[Attempt], bool]) -> None:
@@ -185,7 +185,7 @@ class Dispatch:
                 attempt.number.jobs.running -= 1
             for attempt in ready_queue.running:
                 if wanted(attempt):
-                    attempt.interrupted = True
+                    attempt.mailbox.interrupt()
             ready_queue.pool.nudge()
 
     def offer_key(self, attempt: Attempt, key: str) -> bool:
@@ -260,7 +260,7 @@ class Dispatch:
     def awaited(self) -> list[Attempt]:
         """Attempts in the hands of pools whose end somebody waits for, and that will come."""
         able = [ready_queue for ready_queue in self.ready_queues.values() if not ready_queue.stuck]
-        return [attempt for ready_queue in able for attempt in ready_queue.running if not attempt.lost]
+        return [attempt for ready_queue in able for attempt in ready_queue.running if not attempt.mailbox.lost]
 
     @property
     def waiting(self) -> int:

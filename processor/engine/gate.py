@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from processor.core.control import PAUSED_TYPE, ControlTable, why
-from processor.core.deadlines import expired, is_killed
-from processor.core.outcome import Ended, Failed, Outcome, Parked
+from processor.core.control import ControlTable
 from processor.core.process_deaths import HOPELESS
-from processor.dead_reasons import DeadReason
-from processor.job import ErrorInfo
-from processor.states import State
+from processor.core.verdict import before_start, unwanted
 
 if TYPE_CHECKING:
+    from processor.core.outcome import Ended, Outcome
     from processor.engine.attempt import Attempt
     from processor.job import Job
 
@@ -28,7 +25,7 @@ class Gate:
     def looks_at(self, attempt: Attempt) -> bool:
         """Whether there is any reason to ask for `outcome`: for nearly every job there is none."""
         job, job_type = attempt.job, attempt.job_type
-        if attempt.deaths >= HOPELESS:
+        if attempt.history.deaths >= HOPELESS:
             return True
         if job.kill_at is not None or self.control.concerns(job.id, job.type):
             return True
@@ -36,27 +33,11 @@ class Gate:
 
     def outcome(self, attempt: Attempt, now_ms: int) -> Outcome | None:
         """How a job that may not start ends, or where it waits; None: it may start."""
-        job = attempt.job
-        ended = self.ended(job, now_ms)
-        if ended is not None:
-            return ended
-        if attempt.job_type is None:
-            return None
-        if attempt.deaths >= HOPELESS:
-            return Failed(
-                ErrorInfo("process_died", f"{attempt.deaths} processes died while it ran, without progress"),
-                DeadReason.CRASH_LOOP,
-            )
-        begun = attempt.resumed is not None or attempt.promoted or bool(attempt.steps)
-        late = None if begun else expired(attempt.job_type.options, job, now_ms)
-        if late is not None:
-            return Ended(State.EXPIRED, late)
-        pause = self.control.type_pause(job.type)
-        return None if pause is None else Parked(State.WAITING, f"{PAUSED_TYPE}: {why(pause)}")
+        known, job_type = attempt.known, attempt.job_type
+        begun = known is not None and (known.resumed is not None or known.promoted or bool(known.steps))
+        options = None if job_type is None else job_type.options
+        return before_start(attempt.job, options, self.control, now_ms, deaths=attempt.history.deaths, begun=begun)
 
     def ended(self, job: Job, now_ms: int) -> Ended | None:
         """How a job that is not wanted any more ends, wherever it waits; None: it is wanted."""
-        cancel = self.control.cancelled(job.id, job.life, job.enqueued_at)
-        if cancel is not None:
-            return Ended(State.CANCELLED, why(cancel))
-        return Ended(State.KILLED, "its kill date came before it started") if is_killed(job, now_ms) else None
+        return unwanted(job, self.control, now_ms)

@@ -90,7 +90,7 @@ class Guard:
                 number.outbox.roll_back(mark)
                 self._end(attempt, error)
             if runs:
-                attempt.lost = attempt.interrupted = True
+                attempt.mailbox.lose()
             else:
                 self._dispatch.give_back(attempt)
             self._ends.leave(attempt)
@@ -100,10 +100,11 @@ class Guard:
     def record(self, lane: LaneState, record: Record, error: Exception, mark: OutboxMark) -> None:
         """Something went wrong while a record was admitted."""
         number, offset = lane.number, record.offset() or 0
-        known = [*number.jobs.attempts.values(), *number.jobs.successors.values()]
+        waiting = [successor.attempt for successor in number.jobs.successors.values()]
+        known = [*number.jobs.attempts.values(), *waiting]
         attempt = next((a for a in known if a.origin.topic == lane.topic and a.origin.offset == offset), None)
         if attempt is not None:
-            if number.jobs.successors.get(attempt.job.id) is attempt:
+            if attempt in waiting:
                 del number.jobs.successors[attempt.job.id]
             self.job(attempt, error, mark)
             return
@@ -158,7 +159,7 @@ class Guard:
         self._ends.complete(attempt)
         number.jobs.parked.leave(job.id)
         if runs:
-            attempt.lost = attempt.interrupted = True
+            attempt.mailbox.lose()
         self._ends.leave(attempt)
 
     def number(self, number: QueuePartition, doing: str, error: Exception) -> None:

@@ -11,8 +11,9 @@ from processor.core.live import LiveView
 from processor.core.ordering import Again, Spilled
 from processor.core.process_deaths import deaths_of
 from processor.core.write_set import Origin
-from processor.engine.attempt import Attempt
+from processor.engine.attempt import Attempt, History
 from processor.engine.dispatch import Dispatch
+from processor.engine.partition_jobs import Successor
 from processor.engine.precedents import may_be_second
 from processor.engine.queue_partition import LaneState, PartitionPhase, QueuePartition
 from processor.engine.refetch import Refetch
@@ -94,8 +95,8 @@ class Intake:
             if until is not None:
                 job, raw = self._under_key(lane, offset, job, raw, until)
             attempt = self._engine.attempt(number, lane, Origin(lane.topic, lane.partition, offset), job, raw)
-            attempt.derived = derived
-            attempt.repeated = says_derived and until is None and self._may_be_second(job, lane)
+            repeated = says_derived and until is None and self._may_be_second(job, lane)
+            attempt.history = History(derived=derived, repeated=repeated)
             self._take_known(lane, attempt, again)
             return
         # A named tuple's own constructor is a call more, and this is done for every record.
@@ -131,7 +132,7 @@ class Intake:
         """A job that may have been seen before: dropped, resumed, or put behind its own earlier life."""
         number, job, offset = lane.number, attempt.job, attempt.origin.offset
         view = number.live.view(job.id)
-        if self._is_copy(number, job, view, attempt.derived):
+        if self._is_copy(number, job, view, attempt.history.derived):
             self._drop(lane, offset, job, view)
             if again is Again.NEXT:
                 self._dispatch.release_key(number, job.key, None)
@@ -142,10 +143,11 @@ class Intake:
             return  # behind its own earlier life: it stays spilled until its turn
         resume(attempt, view)
         self._move_in(attempt, view)
-        attempt.repeated = attempt.repeated and view is None
-        attempt.deaths = job.deaths
+        deaths = job.deaths
         if lane.deaths:
-            attempt.deaths += deaths_of(lane.deaths, offset, number.live.saved_in(job.id))
+            deaths += deaths_of(lane.deaths, offset, number.live.saved_in(job.id))
+        repeated = attempt.history.repeated and view is None
+        attempt.history = attempt.history._replace(repeated=repeated, deaths=deaths)
         if job.id in number.jobs.attempts:
             self._follow(lane, attempt, again)
             return
@@ -158,28 +160,29 @@ class Intake:
         home, origin = view and view.home, attempt.origin
         if home is None or home.offset < 0 or home == (origin.topic, origin.offset):
             return
-        if not attempt.saved or attempt.promoted:
+        if not attempt.logged.saved or attempt.logged.promoted:
             return
         engine, number, job = self._engine, attempt.number, attempt.job
-        progress, version = attempt.written or Progress(), number.version(job)
+        progress, version = attempt.logged.progress or Progress(), number.version(job)
         saved = engine.completer.checkpoint(number.topics, job, origin, False, progress, version, engine.clock.now_ms())
         number.outbox.save(saved)
 
     def _follow(self, lane: LaneState, attempt: Attempt, again: Again | None) -> None:
         """A later life of a job that is live waits for its end, at its own place among the jobs of its key."""
         number, job = lane.number, attempt.job
-        waits = number.jobs.successors.get(job.id)
+        waits, in_line = number.jobs.successors.get(job.id), False
         if waits is not None:
-            if (waits.job.life, waits.job.hop) >= (job.life, job.hop):
+            earlier = waits.attempt
+            if (earlier.job.life, earlier.job.hop) >= (job.life, job.hop):
                 self._drop(lane, attempt.origin.offset, job, None)
                 return
-            self._drop_waiting(waits)
-            attempt.in_line = waits.in_line and number.order.replace(waits.job.key or "", waits, attempt)
+            self._drop_waiting(earlier)
+            in_line = waits.in_line and number.order.replace(earlier.job.key or "", earlier, attempt)
         elif again is None and self._has_line(number, job):
-            attempt.in_line = self._dispatch.queue_for_key(attempt)
-            if not attempt.in_line:
+            in_line = self._dispatch.queue_for_key(attempt)
+            if not in_line:
                 return  # kept as its place only: it is read again when its turn comes
-        number.jobs.successors[job.id] = attempt
+        number.jobs.successors[job.id] = Successor(attempt, in_line)
         if again is Again.NEXT:
             self._dispatch.release_key(number, job.key, None)
 
@@ -276,13 +279,13 @@ def resume(attempt: Attempt, view: LiveView | None) -> None:
         else:
             steps = {**steps, **saved}
             progress = progress if record is None else progress_of(record)
-            attempt.saved = view.progress is not None or view.job is not None or bool(saved)
-        attempt.promoted = view.job is not None
+            attempt.logged.saved = view.progress is not None or view.job is not None or bool(saved)
+        attempt.logged.promoted = view.job is not None
     if progress is not None:
-        attempt.resumed = attempt.latest = attempt.written = progress
+        attempt.resume(progress)
     if steps:
-        attempt.steps = steps
-        attempt.step_names = dict(steps)
+        attempt.logged.steps = steps
+        attempt.logged.steps_now = dict(steps)
 
 
 def _is_away(record: CheckpointRecord) -> bool:

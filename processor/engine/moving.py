@@ -41,11 +41,11 @@ class Moving:
             saved=saved,
             version=number.version(job)._replace(hop=job.hop + 1),
             stays=self.keeps_key(attempt),
-            marked=attempt.derived,
+            marked=attempt.history.derived,
             deaths=deaths,
             now=now,
         )
-        if attempt.derived:
+        if attempt.history.derived:
             number.marks.put(move_mark(job, now, attempt.origin, due))
         self.put(number, job, move.writes, children)
         engine.counters.events["moved.retry"] += 1
@@ -61,13 +61,13 @@ class Moving:
         """What is known of an attempt's progress now that it has ended, and the children it leaves behind."""
         drained = attempt.drain(final=True)
         for step in drained.steps:
-            attempt.step_names = {**(attempt.step_names or {}), step.name: step}
+            attempt.logged.steps_now = {**(attempt.logged.steps_now or {}), step.name: step}
         # What an earlier hop left behind and is not buried yet counts as well: it ends with this one.
-        written = attempt.saved or (attempt.job.hop > 0 and attempt.job.id in attempt.number.live)
-        if not (written or attempt.latest is not None or attempt.step_names):
+        written = attempt.logged.saved or (attempt.job.hop > 0 and attempt.job.id in attempt.number.live)
+        if not (written or attempt.mailbox.latest is not None or attempt.logged.steps_now):
             return None, drained.children
-        steps = list((attempt.step_names or {}).values())
-        return Saved(attempt.latest, steps, attempt.promoted, written, drained.steps), drained.children
+        steps = list((attempt.logged.steps_now or {}).values())
+        return Saved(attempt.mailbox.latest, steps, attempt.logged.promoted, written, drained.steps), drained.children
 
     def put(self, number: QueuePartition, job: Job, writes: WriteSet, children: Sequence[OutRecord]) -> None:
         """Records of an end or a move go into the outbox."""
@@ -95,10 +95,10 @@ class Moving:
 def with_children(attempt: Attempt) -> Job:
     """The job of an attempt that has ended, with the children that it started named in its record."""
     job = attempt.job
-    if not attempt.children:
+    if not attempt.logged.children:
         return job
     carried = job.carried or Carried([])
-    named = list(dict.fromkeys([*(carried.children or ()), *attempt.children]))[:CHILDREN_NAMED]
+    named = list(dict.fromkeys([*(carried.children or ()), *attempt.logged.children]))[:CHILDREN_NAMED]
     return job._replace(carried=carried._replace(children=named))
 
 

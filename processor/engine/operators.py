@@ -15,8 +15,7 @@ from processor.broker.base import OutRecord
 from processor.core.control import CANCEL, JOB, TYPE, Change, why
 from processor.core.dedupe import end_mark
 from processor.core.idempotency import FINAL_HOP
-from processor.core.outcome import Ended
-from processor.engine.attempt import Stop
+from processor.core.outcome import Ended, Stop
 from processor.engine.queue_partition import PartitionPhase
 from processor.engine.settled_orders import Burials, give_again
 from processor.job import Job
@@ -123,13 +122,13 @@ class Operators:
         ready_queue = attempt.ready_queue
         if ready_queue is None:
             return  # it waits for its key: it ends when its turn comes
-        if attempt not in ready_queue.running:
+        if not ready_queue.holds(attempt):
             self._outcomes.end_unstarted(attempt, Ended(State.CANCELLED, why(order)))
-        elif attempt.stop is None:
-            attempt.stop = Stop("cancelled", why(order), self._engine.clock.monotonic())
-            attempt.interrupted = True
+        elif attempt.mailbox.stop is None:
+            attempt.mailbox.stop = Stop("cancelled", why(order), self._engine.clock.monotonic())
+            attempt.mailbox.interrupt()
             self._engine.counters.events["stopped.cancelled"] += 1
-            ready_queue.pool.nudge()
+            ready_queue.nudge()
 
     def _cancel_retry(self, number: QueuePartition, job_id: str, order: ControlRecord) -> None:
         """Its record is on its way through the retry chain: a mark ends it here, and the record when it arrives."""

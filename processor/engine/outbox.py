@@ -216,7 +216,7 @@ class Outbox:
         for part in result.batch.parts:
             if part.assignment != part.number.assignment:
                 for sync in part.syncs:
-                    sync.attempt.lost = sync.attempt.interrupted = True
+                    sync.attempt.mailbox.lose()
                     sync.release()
                 self._dispatch.named(part.named)
                 continue

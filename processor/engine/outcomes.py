@@ -18,28 +18,27 @@ from processor.core.outcome import (
     Outcome,
     Parked,
     Retried,
+    Stop,
     Succeeded,
     Yielded,
+    name_of,
 )
-from processor.core.process_deaths import GIVEN_UP
+from processor.core.verdict import died, stopped
 from processor.core.write_set import SavedOut
 from processor.dead_reasons import DeadReason
 from processor.engine.alerting import tell_of_end
 from processor.engine.attempt import Attempt, Sync
 from processor.engine.dispatch import Dispatch
 from processor.engine.moving import Moving, with_children
+from processor.engine.partition_jobs import Successor
 from processor.engine.queue_partition import PartitionPhase, QueuePartition
 from processor.engine.settled_orders import settle
 from processor.engine.state import EngineState
-from processor.engine.stops import name_of, stopped
 from processor.engine.tellings import tell_end
 from processor.job import ErrorInfo, Progress
 from processor.states import State
 
 log = events.logger(__name__)
-
-DEATH_DELAY = 1.0
-"""Seconds before it is tried again after one."""
 
 
 class Outcomes:
@@ -72,10 +71,10 @@ class Outcomes:
             if (
                 type(outcome) is not Succeeded
                 or attempt.settled
-                or attempt.derived
-                or attempt.saved
-                or attempt._ops
-                or attempt.lost
+                or attempt.history.derived
+                or attempt.known is not None
+                or attempt.mailbox.reports
+                or attempt.mailbox.lost
                 or number.assignment != attempt.assignment
             ):
                 mark = number.outbox.mark()
@@ -119,22 +118,26 @@ class Outcomes:
             return
         attempt.settled = True
         self._dispatch.ended(attempt)
-        if attempt.lost or attempt.number.assignment != attempt.assignment:
+        if attempt.mailbox.lost or attempt.number.assignment != attempt.assignment:
             # The number moved away: a result that comes now belongs to nobody (design: dropped by assignment).
             self._engine.counters.events["late_results"] += 1
             return
-        if attempt.stop is not None:
-            attempt.outcome = stopped(attempt, attempt.stop, self._engine.clock.now_ms())
+        if attempt.mailbox.stop is not None:
+            attempt.outcome = self._stopped(attempt, attempt.mailbox.stop)
         self._handlers[type(attempt.outcome)](attempt)
+
+    def _stopped(self, attempt: Attempt, stop: Stop) -> Outcome:
+        policy, now = attempt.runnable.options.retry, self._engine.clock.now_ms()
+        return stopped(attempt.outcome, stop, policy, attempt.job, now, attempt.mailbox.stack)
 
     def end_by_force(self, attempt: Attempt) -> None:
         """Its thread does not listen and cannot be ended: the job ends without it, what it still does is nobody's."""
-        assert attempt.stop is not None
-        attempt.outcome = stopped(attempt, attempt.stop, self._engine.clock.now_ms())
+        assert attempt.mailbox.stop is not None
+        attempt.outcome = self._stopped(attempt, attempt.mailbox.stop)
         attempt.settled = True
         self._dispatch.ended(attempt)
         self._apply(attempt)
-        attempt.lost = attempt.interrupted = True
+        attempt.mailbox.lose()
 
     def end_unstarted(self, attempt: Attempt, outcome: Outcome) -> None:
         """End a job that may not start: its kill date has come, it is too late for it, or somebody cancelled it."""
@@ -151,14 +154,14 @@ class Outcomes:
 
     def name(self, attempt: Attempt) -> None:
         """A suspect is to run alone: from now on its own record counts the deaths."""
-        self._engine.rewrite(attempt, attempt.job._replace(deaths=attempt.deaths))
+        self._engine.rewrite(attempt, attempt.job._replace(deaths=attempt.history.deaths))
         self.promote(attempt)
 
     def synced(self, sync: Sync) -> None:
         """Somebody waits until what an attempt saved is durable."""
         attempt = sync.attempt
-        if attempt.lost or attempt.number.assignment != attempt.assignment:
-            attempt.lost = attempt.interrupted = True
+        if attempt.mailbox.lost or attempt.number.assignment != attempt.assignment:
+            attempt.mailbox.lose()
             sync.release()
             return
         attempt.number.outbox.syncs.append(sync)
@@ -179,27 +182,27 @@ class Outcomes:
         drained = attempt.drain(final=final)
         number, job, engine = attempt.number, attempt.job, self._engine
         progress = drained.progress
-        if progress is None and drained.steps and not attempt.saved:
+        if progress is None and drained.steps and not attempt.logged.saved:
             # A job's progress is written no later than its first step: steps alone belong to nobody.
-            progress = attempt.latest or Progress()
-            attempt.written = attempt.latest
-        if not attempt.saved and (progress is not None or drained.steps):
+            progress = attempt.mailbox.latest or Progress()
+            attempt.logged.progress = attempt.mailbox.latest
+        if not attempt.logged.saved and (progress is not None or drained.steps):
             self.moving.takes_up(number, job)
         completer, topics = engine.completer, number.topics
         if progress is not None:
             number.outbox.save(self._progress(attempt, progress))
-            attempt.saved = True
+            attempt.logged.saved = True
             engine.counters.events["checkpoints"] += 1
         if drained.steps:
-            names = attempt.step_names
+            names = attempt.logged.steps_now
             if names is None:
-                names = attempt.step_names = {}
+                names = attempt.logged.steps_now = {}
             for step in drained.steps:
                 number.outbox.save(completer.step(topics, job, step, number.version(job)))
                 names[step.name] = step
             engine.counters.events["steps"] += len(drained.steps)
         for name in drained.forgotten:
-            if attempt.step_names is not None and attempt.step_names.pop(name, None) is not None:
+            if attempt.logged.steps_now is not None and attempt.logged.steps_now.pop(name, None) is not None:
                 number.outbox.step_burials.append((job.id, name))
         if drained.children:
             number.outbox.create(*drained.children)
@@ -219,10 +222,10 @@ class Outcomes:
             outcome,
             saved=saved,
             version=number.version(job),
-            marked=attempt.derived,
+            marked=attempt.history.derived,
             now=now,
         )
-        if attempt.derived:
+        if attempt.history.derived:
             number.marks.put(end_mark(job, now, attempt.origin))
         tell_of_end(engine, attempt, now)
         settle(engine, number, job.id, job.life)
@@ -266,16 +269,16 @@ class Outcomes:
             return
         engine, number, job = self._engine, attempt.number, attempt.job
         now = engine.clock.now_ms()
-        if parked.until is not None and attempt.parked_until is not None:
+        if parked.until is not None and attempt.history.parked_until is not None:
             # Tried again, by this owner or the next: the patience counts from the first time.
-            if now >= attempt.parked_until:
+            if now >= attempt.history.parked_until:
                 self.give_up(
                     attempt,
                     DeadReason.UNKNOWN_TYPE if attempt.job_type is None else DeadReason.NEWER_RECORD,
                     parked.reason,
                 )
                 return
-            parked = parked._replace(until=attempt.parked_until)
+            parked = parked._replace(until=attempt.history.parked_until)
         self.write_news(attempt, final=True)
         if parked.error is not None:
             job = self.moving.note_failure(attempt, parked.error, now)
@@ -294,17 +297,17 @@ class Outcomes:
         """Move a job into the checkpoint topic: its lane offset completes with the flush that carries its record."""
         engine, number = self._engine, attempt.number
         number.outbox.ending[attempt.job.id] = attempt
-        was_promoted, attempt.promoted = attempt.promoted, True
+        was_promoted, attempt.logged.promoted = attempt.logged.promoted, True
         outbox = number.outbox
-        if not attempt.saved:
+        if not attempt.logged.saved:
             self.moving.takes_up(number, attempt.job)
-            latest = attempt.latest or Progress()
-            attempt.written = attempt.latest
+            latest = attempt.mailbox.latest or Progress()
+            attempt.logged.progress = attempt.mailbox.latest
             outbox.save(self._progress(attempt, latest))
         elif not was_promoted:
             # Its home is the checkpoint topic now.
-            outbox.save(self._progress(attempt, attempt.written or Progress()))
-        attempt.saved = True
+            outbox.save(self._progress(attempt, attempt.logged.progress or Progress()))
+        attempt.logged.saved = True
         version = number.version(attempt.job)
         promotion = engine.completer.promotion(
             number.topics, attempt.job, attempt.raw, attempt.origin, version, engine.clock.now_ms(), parked
@@ -312,7 +315,7 @@ class Outcomes:
         outbox.save(promotion)
         if not was_promoted:
             self.complete(attempt)
-            if attempt.derived:
+            if attempt.history.derived:
                 mark = move_mark(attempt.job, engine.clock.now_ms(), attempt.origin)
                 outbox.create(engine.completer.mark(number.topics, mark))
                 number.marks.put(mark)
@@ -325,7 +328,7 @@ class Outcomes:
             number.topics,
             job,
             attempt.origin,
-            attempt.promoted,
+            attempt.logged.promoted,
             progress,
             number.version(job),
             self._engine.clock.now_ms(),
@@ -338,14 +341,13 @@ class Outcomes:
     def _crashed(self, attempt: Attempt) -> None:
         """The process that ran it died. That burns no attempt; the third time without progress it is given up."""
         detail = attempt.outcome.detail if isinstance(attempt.outcome, Crashed) else ""
-        error = ErrorInfo("child_died", detail)
-        deaths = 1 if attempt.progressed_here else max(attempt.deaths, attempt.job.deaths) + 1
-        if deaths >= GIVEN_UP:
-            error = error._replace(message=f"its process died {deaths} times without progress, at last: {detail}")
-            attempt.outcome = Failed(error, DeadReason.CRASH_LOOP)
+        deaths = 1 if attempt.logged.has_grown else max(attempt.history.deaths, attempt.job.deaths) + 1
+        becomes = died(detail, deaths)
+        if isinstance(becomes, Failed):
+            attempt.outcome = becomes
             self.end(attempt)
             return
-        self._moves(attempt, error, DEATH_DELAY, deaths=deaths)
+        self._moves(attempt, becomes.error, becomes.delay, deaths=deaths)
 
     def _moves(self, attempt: Attempt, error: ErrorInfo, delay: float, *, deaths: int) -> None:
         """It is tried again later, from a copy of its record."""
@@ -370,25 +372,27 @@ class Outcomes:
         hop = FINAL_HOP if attempt.moved is None else job.hop
         self._engine.forget(attempt)
         number.jobs.recent.add(job.id, job.life, hop)
-        after = self._successor(number, job.id, (job.life, hop)) if number.jobs.successors else None
+        successor = self._successor(number, job.id, (job.life, hop)) if number.jobs.successors else None
         frees = job.key is not None and (attempt.moved is None or not self.moving.keeps_key(attempt))
         if frees:
             self._dispatch.release_key(number, job.key, job.id)
-        if after is not None and not (after.in_line and frees):
+        if successor is not None and not (successor.in_line and frees):
+            after = successor.attempt
             key = after.job.key
             if key is None or self._dispatch.offer_key(after, key):
                 self._dispatch.ready(after)
 
-    def _successor(self, number: QueuePartition, job_id: str, over: tuple[int, int]) -> Attempt | None:
+    def _successor(self, number: QueuePartition, job_id: str, over: tuple[int, int]) -> Successor[Attempt] | None:
         """A later record of a job that was live and has waited; `over`: (life, hop) up to which nothing is to run."""
         successor = number.jobs.successors.pop(job_id, None)
         if successor is None:
             return None
-        if (successor.job.life, successor.job.hop) <= over:
+        attempt = successor.attempt
+        if (attempt.job.life, attempt.job.hop) <= over:
             self._engine.counters.events["dropped_copies"] += 1
-            successor.settled = True
-            self.complete(successor)
+            attempt.settled = True
+            self.complete(attempt)
             self._engine.outbox_load.request_flush()
             return None
-        self._engine.take(successor)
+        self._engine.take(attempt)
         return successor

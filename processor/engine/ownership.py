@@ -20,6 +20,7 @@ from processor.core.verdict import Fate, fate
 from processor.core.window import Window
 from processor.core.write_set import Origin
 from processor.engine.alerting import tell_of_hold
+from processor.engine.attempt import History
 from processor.engine.groups import Listener
 from processor.engine.intake import resume
 from processor.engine.partition_jobs import Caution
@@ -246,16 +247,18 @@ class Ownership:
         """An attempt of a job that lives in the checkpoint topic, with its progress; not started."""
         attempt = self._engine.attempt(number, None, Origin(*number.checkpoints, -1), job, raw)
         resume(attempt, view)
-        attempt.saved = attempt.promoted = True
-        attempt.derived = is_keyed(job.id)
-        attempt.deaths = job.deaths
+        attempt.logged.saved = attempt.logged.promoted = True
+        until: int | None = None
         if view.job is not None:
             live = decode_live_job(view.job)
-            attempt.parked_until = live.until
+            until = live.until
             if live.state is State.IN_DOUBT:
                 # Somebody has looked, and lets it go on: what was found half done is to run again.
-                done = {name: step for name, step in attempt.steps.items() if step.phase is not StepPhase.STARTED}
-                attempt.steps = done
+                done = {
+                    name: step for name, step in attempt.logged.steps.items() if step.phase is not StepPhase.STARTED
+                }
+                attempt.logged.steps = done
+        attempt.history = History(derived=is_keyed(job.id), deaths=job.deaths, parked_until=until)
         number.jobs.parked.leave(job.id)
         self._engine.take(attempt)
         return attempt
@@ -325,10 +328,10 @@ class Ownership:
                 number.phase = PartitionPhase.YIELDING
                 number.released = number.touched = True
             for attempt in number.jobs.attempts.values():
-                attempt.interrupted = True
+                attempt.mailbox.interrupt()
             self._stop_reading(number)
         # What nobody has begun comes back at once: all slots may be in the hands of handlers that do not listen.
-        self._dispatch.interrupt(lambda attempt: attempt.interrupted)
+        self._dispatch.interrupt(lambda attempt: attempt.mailbox.interrupted)
 
     # --- parts ---------------------------------------------------------------------------------------------------
 

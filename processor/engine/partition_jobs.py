@@ -6,7 +6,7 @@ Jobs that wait for their key are in the number's `KeyOrder`, what the log holds 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 A = TypeVar("A")
 """An attempt."""
@@ -118,6 +118,14 @@ class Caution(Generic[A]):
         """Those that wait for that, and whether each follows in its key."""
 
 
+class Successor(NamedTuple, Generic[A]):
+    """A later life of a job that is still live: it waits for the end of the one before."""
+
+    attempt: A
+    in_line: bool
+    """It has its place among the jobs that wait for its key."""
+
+
 class PartitionJobs(Generic[A]):
     """The jobs of a number, by where they are."""
 
@@ -131,5 +139,5 @@ class PartitionJobs(Generic[A]):
         self.parked = Parked()
         self.recent = Recent()
         """The jobs that ended last: a repeated enqueue whose first record did arrive finds it here."""
-        self.successors: dict[str, A] = {}
-        """A later life of a job that is still live waits here for its end."""
+        self.successors: dict[str, Successor[A]] = {}
+        """By the id of the job."""

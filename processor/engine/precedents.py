@@ -205,7 +205,7 @@ def answered(
     if answer.found is None:
         hold(attempt.number, f"whether job {attempt.job.id} is a repeat could not be read in {answer.place}")
         return
-    attempt.repeated = False
+    attempt.history = attempt.history._replace(repeated=False)
     if not answer.found:
         dispatch.ready(attempt, follows=answer.follows)
         return

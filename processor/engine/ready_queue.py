@@ -97,6 +97,18 @@ class ReadyQueue:
         lacks = 2 * self.ahead - ready
         return lacks if lacks >= FEW else 0
 
+    def submit(self, attempt: Attempt) -> None:
+        """Give the pool one by itself: it was held back, or is to come back as it is."""
+        self.pool.submit([attempt])
+
+    def holds(self, attempt: Attempt) -> bool:
+        """Whether the pool has it in its hands."""
+        return attempt in self.running
+
+    def nudge(self) -> None:
+        """Wake the pool."""
+        self.pool.nudge()
+
     def ended(self, attempt: Attempt) -> None:
         """The pool gave one back."""
         del self.running[attempt]

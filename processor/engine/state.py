@@ -19,9 +19,10 @@ from processor.engine.config import QueueConfig, WorkerConfig
 from processor.engine.counters import Counters
 from processor.engine.fence import Fence
 from processor.engine.gate import Gate
+from processor.engine.owned_partition import OwnedLane, OwnedPartition, Tenure
 from processor.engine.partition_outbox import OutboxLoad, OutboxMark
 from processor.engine.queue_load import QueueLoad
-from processor.engine.queue_partition import LaneState, PartitionPhase, QueuePartition, Tenure
+from processor.engine.queue_partition import LaneState, PartitionPhase, QueuePartition
 from processor.engine.value_file import ValueFile
 from processor.errors import RecordError
 from processor.job import Job, Lane
@@ -117,10 +118,10 @@ class EngineState:
         dedupe_ms = int(self.config.dedupe_window * 1000)
         tenure = Tenure(self.config.slot, self.claimed.get((queue.name, partition), 0))
         load, outbox = self.loads[queue.name], self.outbox_load
-        number = QueuePartition(queue, self._assignments, topics, tenure, dedupe_ms, load, outbox)
+        number: QueuePartition = OwnedPartition(queue, self._assignments, topics, tenure, dedupe_ms, load, outbox)
         number.live = LiveTable(self.values.keep)
         for lane in queue.lanes:
-            number.lanes[lane] = LaneState(number, lane, jobs_topic(ns, queue.name, lane), partition)
+            number.lanes[lane] = OwnedLane(number, lane, jobs_topic(ns, queue.name, lane), partition)
         self.numbers[queue.name, partition] = number
         return number
 
@@ -137,11 +138,11 @@ class EngineState:
     def abandon(self, number: QueuePartition) -> None:
         """Whatever runs for this number counts no more, and hears of it."""
         for attempt in number.jobs.attempts.values():
-            attempt.lost = attempt.interrupted = True
+            attempt.mailbox.lose()
             self._forget_load(attempt)
         for attempt in number.outbox.named:
             if attempt.ready_queue is not None:
-                attempt.ready_queue.pool.submit([attempt])  # it comes back as lost, and its slot is free
+                attempt.ready_queue.submit(attempt)  # it comes back as lost, and its slot is free
         number.outbox.named.clear()
         number.jobs.attempts.clear()
         number.order.drop_all()

@@ -65,6 +65,8 @@ def tell_end(attempt: Attempt, outcome: Outcome) -> None:
         log.info("job.ended", extra={**told, "state": outcome.state.value, "reason": outcome.reason})
     elif isinstance(outcome, Discarded):
         log.info("job.discarded", extra=told | seconds)
-    elif isinstance(outcome, Failed) and (attempt.stop is not None or outcome.reason not in _TOLD_BY_THE_HANDLER):
+    elif isinstance(outcome, Failed) and (
+        attempt.mailbox.stop is not None or outcome.reason not in _TOLD_BY_THE_HANDLER
+    ):
         error = f"{outcome.error.kind}: {outcome.error.message}"[:500]
         log.warning("job.dead", extra={**told, "reason": outcome.reason, "error": error})

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from processor import events
 from processor.broker.base import OutRecord
 from processor.core.deadlines import exceeded, is_near
+from processor.core.outcome import Stop
 from processor.engine.alerting import tell_of_kill_date
-from processor.engine.attempt import Stop
 from processor.engine.parked import ParkedJobs
 from processor.engine.pool import Ending
 from processor.engine.queue_partition import PartitionPhase, QueuePartition
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from processor.engine.dispatch import Dispatch
     from processor.engine.outcomes import Outcomes
     from processor.engine.ownership import Ownership
+    from processor.engine.ready_queue import ReadyQueue
     from processor.engine.state import EngineState
 
 log = events.logger(__name__)
@@ -68,50 +69,51 @@ class Timers:
     def _look_at_slow(self, now: float) -> None:
         """Attempts that did not end soon, among those in the hands of pools: they are never many."""
         now_ms = self._engine.clock.now_ms()
-        running = [attempt for ready_queue in self._dispatch.ready_queues.values() for attempt in ready_queue.running]
-        for attempt in running:
-            if attempt.started_at is not None and attempt.outcome is None and not attempt.lost:
+        ready_queues = self._dispatch.ready_queues.values()
+        running = [(ready_queue, attempt) for ready_queue in ready_queues for attempt in ready_queue.running]
+        for ready_queue, attempt in running:
+            if attempt.started_at is not None and attempt.outcome is None and not attempt.mailbox.lost:
                 mark = attempt.number.outbox.mark()
                 try:
-                    self._look_at_attempt(attempt, now - attempt.started_at, now, now_ms)
+                    self._look_at_attempt(ready_queue, attempt, now - attempt.started_at, now, now_ms)
                 except Exception as error:  # noqa: BLE001  (the owner's guard)
                     self._engine.guard.job(attempt, error, mark, runs=True)
 
-    def _look_at_attempt(self, attempt: Attempt, ran: float, now: float, now_ms: int) -> None:
+    def _look_at_attempt(self, ready_queue: ReadyQueue, attempt: Attempt, ran: float, now: float, now_ms: int) -> None:
         config = self._engine.config
-        if attempt.stop is not None:
-            self._insist(attempt, attempt.stop, now)
+        if attempt.mailbox.stop is not None:
+            self._insist(ready_queue, attempt, attempt.mailbox.stop, now)
         else:
             self._hold_to_limits(attempt, ran, now, now_ms)
-        if not attempt.warned and is_near(attempt.job, now_ms):
-            attempt.warned = True
+        if not attempt.notices.kill_date and is_near(attempt.job, now_ms):
+            attempt.notices = attempt.notices._replace(kill_date=True)
             tell_of_kill_date(self._engine, attempt, now_ms)
         if ran >= config.announce_after:
             self._announce(attempt, now)
-        if ran >= config.promote_after and not attempt.promoted:
+        if ran >= config.promote_after and not attempt.logged.promoted:
             self._outcomes.promote(attempt)
 
     def _hold_to_limits(self, attempt: Attempt, ran: float, now: float, now_ms: int) -> None:
         """Tell an attempt that has passed one of its limits to stop."""
-        silent = now - attempt.beat_at if attempt.beat_at else ran
+        silent = now - attempt.mailbox.beat_at if attempt.mailbox.beat_at else ran
         limit = exceeded(attempt.runnable.options, attempt.job, ran=ran, silent=silent, now_ms=now_ms)
         if limit is not None:
-            attempt.stop = Stop(limit.kind, limit.reason, now)
-            attempt.interrupted = True
+            attempt.mailbox.stop = Stop(limit.kind, limit.reason, now)
+            attempt.mailbox.interrupt()
             self._engine.counters.events[f"stopped.{limit.kind}"] += 1
             log.warning("job.stops", extra={**_fields(attempt), "kind": limit.kind, "reason": limit.reason})
 
-    def _insist(self, attempt: Attempt, stop: Stop, now: float) -> None:
+    def _insist(self, ready_queue: ReadyQueue, attempt: Attempt, stop: Stop, now: float) -> None:
         """It was told to stop and did not, for longer than the grace: end it by force."""
         grace = self._engine.config.stop_grace
-        if attempt.ready_queue is None or now - stop.at < grace:
+        if now - stop.at < grace:
             return
-        attempt.stop = stop._replace(at=now, forced=True)
-        ending = attempt.ready_queue.pool.end(attempt, stop.reason)
+        attempt.mailbox.stop = stop._replace(at=now, forced=True)
+        ending = ready_queue.pool.end(attempt, stop.reason)
         log.error("job.ended_by_force", extra={**_fields(attempt), "reason": stop.reason, "ending": ending.value})
         if ending is not Ending.COMES:
             self._engine.counters.events["abandoned"] += 1
-            attempt.ready_queue.stuck |= ending is Ending.STUCK
+            ready_queue.stuck |= ending is Ending.STUCK
             self._outcomes.end_by_force(attempt)
 
     def save_running(self) -> None:
@@ -119,7 +121,7 @@ class Timers:
         for ready_queue in self._dispatch.ready_queues.values():
             for attempt in list(ready_queue.running):
                 number, begun = attempt.number, attempt.started_at is not None
-                if begun and number.assignment == attempt.assignment and not (attempt.settled or attempt.lost):
+                if begun and number.assignment == attempt.assignment and not (attempt.settled or attempt.mailbox.lost):
                     mark = number.outbox.mark()
                     try:
                         self._outcomes.write_news(attempt, final=True)
@@ -148,12 +150,11 @@ class Timers:
 
     def _announce(self, attempt: Attempt, now: float) -> None:
         """A `running` status, once, and again with progress while there is news of it."""
-        reported = attempt.reported
-        if attempt.announced and (reported is None or now < attempt.quiet_until):
+        reported = attempt.mailbox.progressed
+        if attempt.notices.running and (reported is None or now < attempt.notices.quiet_until):
             return
-        attempt.announced = True
-        attempt.quiet_until = now + PROGRESS_EVERY
-        attempt.reported = None
+        attempt.notices = attempt.notices._replace(running=True, quiet_until=now + PROGRESS_EVERY)
+        attempt.mailbox.progressed = None
         done, total, note = reported or (None, None, None)
         number, job = attempt.number, attempt.job
         timed = attempt.runnable.options.attempt_timeout is not None

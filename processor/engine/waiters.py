@@ -49,13 +49,17 @@ class Waiters:
             attempt = _behind_whom(ready_queue)
             if attempt is not None:
                 attempts[key] = attempt
-                seen[key] = Deadlock(attempt.job.id, attempt.job.type, attempt.awaits, ready_queue.pool.slots)
+                seen[key] = Deadlock(attempt.job.id, attempt.job.type, attempt.mailbox.awaits, ready_queue.pool.slots)
         told = {key: deadlock for key, deadlock in seen.items() if self._seen.get(key) == deadlock}
         for key, deadlock in told.items():
             if key not in self.found:
                 log.warning("slots.all_wait", extra={"queue": key[0], **deadlock._asdict(), "hint": _HINT})
                 # In its status, where `processor job why` finds it.
-                attempts[key].reported = (None, None, f"it waits for job {deadlock.awaits}, which waits for a slot")
+                attempts[key].mailbox.progressed = (
+                    None,
+                    None,
+                    f"it waits for job {deadlock.awaits}, which waits for a slot",
+                )
         for key, deadlock in self.found.items():
             if key not in told:
                 log.info("slots.go_on", extra={"queue": key[0], "job_id": deadlock.job_id})
@@ -65,9 +69,9 @@ class Waiters:
 def _behind_whom(ready_queue: ReadyQueue) -> Attempt | None:
     """One whose handler waits for a job that has no slot, if all slots are held by such that wait."""
     started = [attempt for attempt in ready_queue.running if attempt.started_at is not None and attempt.outcome is None]
-    if len(started) < ready_queue.pool.slots or not all(attempt.awaits for attempt in started):
+    if len(started) < ready_queue.pool.slots or not all(attempt.mailbox.awaits for attempt in started):
         return None
     unbegun = {attempt.job.id for attempt in ready_queue.running if attempt.started_at is None}
     for waiting in (ready_queue.waiting, ready_queue.followers, ready_queue.due):
         unbegun.update(attempt.job.id for attempt in waiting)
-    return next((attempt for attempt in started if attempt.awaits in unbegun), None)
+    return next((attempt for attempt in started if attempt.mailbox.awaits in unbegun), None)

@@ -17,7 +17,6 @@ import socket
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
@@ -26,7 +25,8 @@ from typing import Any, NoReturn
 from processor import events
 from processor.broker.base import OutRecord
 from processor.clock import Clock, SystemClock
-from processor.context.port import ContextLimits, Forgotten, Reported, StopWish
+from processor.context.mailbox import Mailbox
+from processor.context.port import ContextLimits, Forgotten
 from processor.core.deadlines import ends_at
 from processor.core.failures import error_info
 from processor.core.outcome import Failed, Outcome, Parked
@@ -57,14 +57,13 @@ from processor.texts import message_of
 log = events.logger(__name__)
 
 
-class ChildPort(StopWish):
+class ChildPort:
     """The attempt, as the context in this process sees it. Implements `processor.context.port.AttemptPort`."""
 
     def __init__(self, assigned: Assigned, wake: Callable[[], None]) -> None:
         self._assigned = assigned
-        self.job: Job = assigned.job
-        self.resumed = assigned.resumed
-        self.steps: Mapping[str, Step] = assigned.steps
+        self.mailbox = Mailbox()
+        self.mailbox.latest = assigned.resumed
         self.clock: Clock = SystemClock()
         self._began = self.clock.monotonic()
         self.limits = ContextLimits(**assigned.limits)
@@ -74,12 +73,27 @@ class ChildPort(StopWish):
         """Something that the handler reported could not be sent: how the attempt ends."""
         self.job_type: RunnableJob | None = None
         self._wake = wake
-        self._ops: deque[Reported] = deque()
-        self._latest = self.resumed
-        self._sent = self.resumed
-        self._save = False
-        self._reported: tuple[float, float | None, str | None] | None = None
+        self._sent = assigned.resumed
         self._beat = False
+
+    @property
+    def job(self) -> Job:
+        return self._assigned.job
+
+    @property
+    def resumed(self) -> Progress | None:
+        return self._assigned.resumed
+
+    @property
+    def steps(self) -> Mapping[str, Step]:
+        return self._assigned.steps
+
+    @property
+    def interrupted(self) -> bool:
+        return self.mailbox.interrupted
+
+    def check(self) -> None:
+        self.mailbox.check(self.job.id)
 
     @property
     def fencing_token(self) -> tuple[int, int, int]:
@@ -108,29 +122,31 @@ class ChildPort(StopWish):
 
     def note(self, progress: Progress) -> None:
         """Not worth a frame: it travels with the next one, at the latest with the outcome."""
-        self._latest = progress
+        self.mailbox.latest = progress
 
     def save(self, progress: Progress) -> None:
-        self._latest = progress
-        if not self._save:
-            self._save = True
+        mailbox = self.mailbox
+        mailbox.latest = progress
+        if not mailbox.wants_save:
+            mailbox.wants_save = True
             self._wake()
 
     def save_step(self, step: Step) -> None:
-        self._ops.append(step)
+        self.mailbox.report(step)
         self._wake()
 
     def forget_steps(self, names: Sequence[str]) -> None:
         if names:
-            self._ops.append(Forgotten(tuple(names)))
+            self.mailbox.report(Forgotten(tuple(names)))
 
     def spawn(self, record: OutRecord, child_id: str) -> None:
-        self._ops.append(record)
+        self.mailbox.report(record)
         self._wake()
 
     def progressed(self, done: float, total: float | None, note: str | None) -> None:
         # Whatever number type a handler counts in: the frame takes plain ones.
-        self._reported = (float(done), None if total is None else float(total), None if note is None else str(note))
+        told = (float(done), None if total is None else float(total), None if note is None else str(note))
+        self.mailbox.progressed = told
         self._wake()
 
     def heartbeat(self) -> None:
@@ -144,9 +160,9 @@ class ChildPort(StopWish):
         self._wake()
         how = self.synced.get()
         if how == "lost":
-            self.lost = self.interrupted = True
+            self.mailbox.lose()
         elif how == "yielded":
-            self.interrupted = True
+            self.mailbox.interrupt()
         if how != "durable":
             self.check()
 
@@ -158,21 +174,12 @@ class ChildPort(StopWish):
 
     def drain(self) -> Report | None:
         """What is new, None if nothing. Reads the progress last: it must not be older than what is forgotten."""
-        steps: list[Step] = []
-        children: list[OutRecord] = []
-        forgotten: list[str] = []
-        for _ in range(len(self._ops)):
-            value = self._ops.popleft()
-            if isinstance(value, Step):
-                steps.append(value)
-            elif isinstance(value, OutRecord):
-                children.append(value)
-            else:
-                forgotten.extend(value.names)
+        mailbox = self.mailbox
+        steps, children, forgotten = mailbox.take()
         beat, self._beat = self._beat, False
-        reported, self._reported = self._reported, None
-        save, self._save = self._save, False
-        latest = self._latest
+        reported, mailbox.progressed = mailbox.progressed, None
+        save, mailbox.wants_save = mailbox.wants_save, False
+        latest = mailbox.latest
         progress = latest if latest is not self._sent else None
         self._sent = latest
         report = Report(steps, children, progress, save, forgotten, reported, beat)
@@ -261,8 +268,8 @@ class Child:
         if port is None:
             return
         if kind == "stop":
-            port.lost = port.lost or frame[1]
-            port.interrupted = True
+            port.mailbox.lost = port.mailbox.lost or frame[1]
+            port.mailbox.interrupt()
         elif kind == "synced":
             port.synced.put(frame[1])
 
@@ -279,7 +286,7 @@ class Child:
                 log.exception("child.report_failed")
                 if port is not None:
                     port.unsendable = Failed(error_info(error), DeadReason.INTERNAL_ERROR)
-                    port.interrupted = True
+                    port.mailbox.interrupt()
                     port.synced.put("yielded")
 
     def _send_news(self) -> None:

@@ -85,7 +85,7 @@ class Channel:
 
 
 class Report(NamedTuple):
-    """What a handler in a child reported since the last frame; see `processor.engine.attempt.Drained`."""
+    """What a handler in a child reported since the last frame; see `processor.context.mailbox.Reports`."""
 
     steps: Sequence[Step] = ()
     children: Sequence[OutRecord] = ()
@@ -94,7 +94,7 @@ class Report(NamedTuple):
     save: bool = False
     """Whether it is to be written now; else only noted."""
     forgotten: Sequence[str] = ()
-    reported: tuple[float, float | None, str | None] | None = None
+    reported: tuple[float | None, float | None, str | None] | None = None
     beat: bool = False
 
 

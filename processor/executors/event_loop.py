@@ -17,6 +17,7 @@ from processor import events
 from processor.engine.attempt import Attempt
 from processor.engine.pool import Ending
 from processor.errors import ProcessEnded
+from processor.executors.local_port import LocalPort
 from processor.executors.loop_watch import HeldUp, LoopWatch
 from processor.executors.runner import run_async
 from processor.executors.stacks import stack_of_task, stack_through
@@ -104,12 +105,12 @@ class AsyncPool:
         if asked is None:
             asked = self._asked[attempt] = _Asked()
             task = self._running.get(attempt)
-            attempt.stack = "" if task is None else stack_of_task(task)
+            attempt.mailbox.stack = "" if task is None else stack_of_task(task)
             self._loop.call_soon_threadsafe(self._cancel, attempt, asked)
             return Ending.COMES
         del self._asked[attempt]
         if not asked.heard:
-            attempt.stack = stack_through(AsyncPool._serve, self)
+            attempt.mailbox.stack = stack_through(AsyncPool._serve, self)
             return Ending.STUCK  # the loop itself does not come round: a handler blocks it
         log.warning("coroutine.abandoned", extra={"job_id": attempt.job.id, "reason": why})
         self._loop.call_soon_threadsafe(self._abandon, attempt)
@@ -211,7 +212,9 @@ class AsyncPool:
             began = stopwatch()
             attempt.started_at = monotonic()
             running[attempt] = task
-            attempt.outcome = await (run_async if attempt.shared.tracing is None else traced_async)(attempt)
+            attempt.outcome = await (
+                run_async(LocalPort(attempt)) if attempt.shared.tracing is None else traced_async(attempt)
+            )
             attempt.run_seconds = stopwatch() - began
             post(attempt)
             if running.pop(attempt, None) is None:

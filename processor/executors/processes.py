@@ -30,6 +30,7 @@ from processor.engine.pool import Ending
 from processor.errors import DefinitionError, ProcessEnded
 from processor.executors.child_frames import Channel, pack_assigned, unpack_outcome, unpack_report
 from processor.executors.child_reports import apply, assigned, synced
+from processor.executors.local_port import LocalPort
 from processor.executors.threads import taken_back
 from processor.executors.traced import AttemptSpan
 from processor.runtime import Actor, Inbox, Runtime, Signal
@@ -173,7 +174,7 @@ class _Slot:
         attempt = self._attempt
         if attempt is None:
             return
-        flags = (attempt.interrupted, attempt.lost)
+        flags = (attempt.mailbox.interrupted, attempt.mailbox.lost)
         if flags != (False, False) and flags != self._asked:
             self._asked = flags
             with suppress(BlockingIOError):
@@ -233,11 +234,11 @@ class _Slot:
     def _outcome(self, attempt: Attempt) -> Outcome:
         channel = self._ready_channel(attempt)
         if channel is None:
-            return Lost() if attempt.lost else Yielded()
+            return Lost() if attempt.mailbox.lost else Yielded()
         attempt.started_at = self._pool.runtime.clock.monotonic()
         span, told = AttemptSpan(attempt), dict[str, Any]()
         try:
-            channel.send(pack_assigned(assigned(attempt, span.trace)))
+            channel.send(pack_assigned(assigned(LocalPort(attempt), span.trace)))
             outcome = self._listen(attempt, channel, told)
         except OSError:
             outcome = None
@@ -251,15 +252,16 @@ class _Slot:
         service ends what a handler waits for as well.
         """
         crashed = self._crashed()
-        if attempt.interrupted and attempt.stop is None:
+        if attempt.mailbox.interrupted and attempt.mailbox.stop is None:
             log.warning("child.died_yielding", extra={"job_id": attempt.job.id, "cause": crashed.detail})
-            return Lost() if attempt.lost else Yielded()
+            return Lost() if attempt.mailbox.lost else Yielded()
         return crashed
 
     def _listen(self, attempt: Attempt, channel: Channel, told: dict[str, Any]) -> Outcome | None:
         """Apply what the child says until the attempt has ended; None if the child did. Fills `told` with what its
         span was told there.
         """
+        port = LocalPort(attempt)
         while True:
             frame = channel.next_buffered()
             if frame is None:
@@ -270,25 +272,25 @@ class _Slot:
                 if channel.fileno() in readable and not channel.fill():
                     return None
                 continue
-            apply(attempt, unpack_report(frame[1]))
+            apply(port, unpack_report(frame[1]))
             if frame[0] == "end":
                 told.update(frame[3])
                 return unpack_outcome(frame[2])
             if frame[0] == "sync":
-                channel.send(("synced", synced(attempt)))
+                channel.send(("synced", synced(port)))
 
     def _tell(self, attempt: Attempt, channel: Channel) -> None:
-        flags = (attempt.interrupted, attempt.lost)
+        flags = (attempt.mailbox.interrupted, attempt.mailbox.lost)
         if flags != self._told and flags != (False, False):
             self._told = flags
-            channel.send(("stop", attempt.lost))
+            channel.send(("stop", attempt.mailbox.lost))
 
     # --- starting and ending the child ---------------------------------------------------------------------------
 
     def _ready_channel(self, attempt: Attempt | None) -> Channel | None:
         """The channel to a child that is ready; None if the attempt is not wanted any more, or the pool stops."""
         failures = 0
-        while not (self._pool.stopping or (attempt is not None and attempt.interrupted)):
+        while not (self._pool.stopping or (attempt is not None and attempt.mailbox.interrupted)):
             if self._process is not None and self._process.poll() is not None:
                 # It died between two jobs, which harmed nobody.
                 log.warning("child.died_idle", extra={"pid": self._process.pid, "cause": self._crashed().detail})
@@ -306,7 +308,9 @@ class _Slot:
     def _wait(self, attempt: Attempt | None, seconds: float) -> None:
         clock, bell = self._pool.runtime.clock, self._pool.runtime.signal()
         until = clock.monotonic() + seconds
-        while clock.monotonic() < until and not (self._pool.stopping or (attempt is not None and attempt.interrupted)):
+        while clock.monotonic() < until and not (
+            self._pool.stopping or (attempt is not None and attempt.mailbox.interrupted)
+        ):
             bell.wait(LOOK_EVERY)
 
     def _start(self) -> str | None:

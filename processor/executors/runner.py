@@ -12,6 +12,7 @@ from typing import Protocol
 from processor import events
 from processor.callables import refuse_awaitable
 from processor.context import AsyncContext, Context
+from processor.context.mailbox import Mailbox
 from processor.context.port import AttemptPort, StepInDoubt
 from processor.core.deadlines import is_killed
 from processor.core.failures import error_info
@@ -32,17 +33,9 @@ log = events.logger("processor.job")
 class Running(AttemptPort, Protocol):
     """An attempt as a handler's run needs it: the worker's own, or its stand-in in a child process."""
 
-    awaits: str
-    """The job whose end its handler waits for; empty: for none."""
-
     @property
-    def lost(self) -> bool:
-        """The number moved away."""
-        ...
-
-    @property
-    def told(self) -> bool:
-        """The handler has been told to stop."""
+    def mailbox(self) -> Mailbox:
+        """Between the handler and the worker."""
         ...
 
     @property
@@ -63,7 +56,7 @@ def run_sync(attempt: Running) -> Outcome:
     try:
         job_type = attempt.runnable
         context = Context(attempt)
-        runs_here(context._stop_if_asked, attempt)
+        runs_here(context._stop_if_asked, attempt.mailbox)
         if job_type.takes_payload:
             try:
                 payload = job_type.decode_payload(attempt.job.payload, attempt.job.version)
@@ -86,7 +79,7 @@ async def run_async(attempt: Running) -> Outcome:
     try:
         job_type = attempt.runnable
         context = AsyncContext(attempt)
-        runs_here(context._stop_if_asked, attempt)
+        runs_here(context._stop_if_asked, attempt.mailbox)
         if job_type.takes_payload:
             try:
                 payload = job_type.decode_payload(attempt.job.payload, attempt.job.version)
@@ -105,7 +98,7 @@ async def run_async(attempt: Running) -> Outcome:
 
 def _returned(attempt: Running, context: Context | AsyncContext, result: object) -> Outcome:
     """What it means that a handler has come to its end."""
-    if attempt.told:
+    if attempt.mailbox.told:
         # A bare `except:` has swallowed the stop, and perhaps what came after it: the next owner does that.
         return Yielded()
     context.finish()
@@ -114,8 +107,8 @@ def _returned(attempt: Running, context: Context | AsyncContext, result: object)
 
 def _refused(attempt: Running) -> Outcome | None:
     """How an attempt ends that may not start any more."""
-    if attempt.interrupted:
-        return Lost() if attempt.lost else Yielded()
+    if attempt.mailbox.interrupted:
+        return Lost() if attempt.mailbox.lost else Yielded()
     if attempt.job.kill_at is not None and is_killed(attempt.job, attempt.clock.now_ms()):
         return Ended(State.KILLED, "its kill date came before it started")
     return None
@@ -155,7 +148,7 @@ def outcome_of(attempt: Running, error: BaseException) -> Outcome:
 
 def _outcome_of(attempt: Running, error: BaseException) -> Outcome:
     # The engine's own signals, but only where the engine wants them: a handler can raise them too.
-    if attempt.lost:
+    if attempt.mailbox.lost:
         return Lost()
     if attempt.interrupted and isinstance(error, JobInterrupted | asyncio.CancelledError):
         return Yielded()

@@ -15,6 +15,7 @@ from processor import events
 from processor.engine.attempt import Attempt
 from processor.engine.pool import Ending
 from processor.errors import ProcessEnded
+from processor.executors.local_port import LocalPort
 from processor.executors.runner import outcome_of, run_sync
 from processor.executors.stacks import stack_through
 from processor.executors.traced import traced_sync
@@ -76,7 +77,7 @@ class ThreadPool:
     def end(self, attempt: Attempt, why: str) -> Ending:
         if attempt.started_at is None:
             return Ending.COMES  # it has not begun; when it does, it sees that it is not to
-        attempt.stack = stack_through(ThreadPool._run, attempt)
+        attempt.mailbox.stack = stack_through(ThreadPool._run, attempt)
         self._abandoned.add(attempt)
         self._unused.append(self.slots + len(self._abandoned))
         log.warning("thread.abandoned", extra={"job_id": attempt.job.id, "pool": self._name, "reason": why})
@@ -151,7 +152,7 @@ class ThreadPool:
                 raise
             except BaseException as error:  # noqa: BLE001  (as in `_work`, a moment earlier)
                 if attempt.outcome is None:
-                    attempt.outcome = outcome_of(attempt, error)
+                    attempt.outcome = outcome_of(LocalPort(attempt), error)
                 self._inbox.post(attempt)  # once too often does no harm
             if self._abandoned and attempt in self._abandoned:
                 self._abandoned.discard(attempt)
@@ -169,8 +170,11 @@ class ThreadPool:
     def _run(self, attempt: Attempt) -> None:
         began = self._runtime.stopwatch()
         attempt.started_at = self._runtime.clock.monotonic()
-        run = run_sync if attempt.shared.tracing is None else traced_sync
-        attempt.outcome = self._context.copy().run(run, attempt)
+        context = self._context.copy()
+        if attempt.shared.tracing is None:
+            attempt.outcome = context.run(run_sync, LocalPort(attempt))
+        else:
+            attempt.outcome = context.run(traced_sync, attempt)
         attempt.run_seconds = seconds = self._runtime.stopwatch() - began
         job_type = attempt.job.type
         share = self._slow.get(job_type, 0.5)

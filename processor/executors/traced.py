@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from processor import events
 from processor.core.outcome import Crashed, Discarded, Ended, Failed, Outcome, Parked, Retried, Succeeded, Yielded
 from processor.engine.attempt import Attempt
+from processor.executors.local_port import LocalPort
 from processor.executors.runner import run_async, run_sync
 from processor.job import ErrorInfo
 from processor.tracing import is_loaded
@@ -23,7 +24,7 @@ def traced_sync(attempt: Attempt) -> Outcome:
     """As `run_sync`, as a span."""
     span = AttemptSpan(attempt)
     span.enter()
-    outcome = run_sync(attempt)
+    outcome = run_sync(LocalPort(attempt))
     span.end(outcome)
     return outcome
 
@@ -32,7 +33,7 @@ async def traced_async(attempt: Attempt) -> Outcome:
     """As `run_async`, as a span."""
     span = AttemptSpan(attempt)
     span.enter()
-    outcome = await run_async(attempt)
+    outcome = await run_async(LocalPort(attempt))
     span.end(outcome)
     return outcome
 
@@ -109,8 +110,8 @@ def _name_of(outcome: Outcome, attempt: Attempt) -> str:
     """How the attempt ended, in a word."""
     if isinstance(outcome, Succeeded):
         return "succeeded"
-    if attempt.stop is not None:
-        return attempt.stop.kind
+    if attempt.mailbox.stop is not None:
+        return attempt.mailbox.stop.kind
     if isinstance(outcome, Ended | Parked):
         return outcome.state.value
     if isinstance(outcome, Failed):
@@ -125,8 +126,8 @@ def _error_of(outcome: Outcome, attempt: Attempt) -> ErrorInfo | None:
         return outcome.error
     if isinstance(outcome, Crashed):
         return ErrorInfo("crashed", outcome.detail)
-    if isinstance(outcome, Yielded) and attempt.stop is not None:
-        return ErrorInfo(attempt.stop.kind, attempt.stop.reason, attempt.stack)
+    if isinstance(outcome, Yielded) and attempt.mailbox.stop is not None:
+        return ErrorInfo(attempt.mailbox.stop.kind, attempt.mailbox.stop.reason, attempt.mailbox.stack)
     return None
 
 

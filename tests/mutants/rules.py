@@ -212,7 +212,7 @@ MUTANTS = [
     ),
     _mutant(
         "only lanes that moved are fenced",
-        "engine/queue_partition.py",
+        "engine/owned_partition.py",
         "test_flush_that_moves_no_offset_is_fenced_too or test_every_flush_presents",
         ("if not (all_lanes or lane.changed or lane.lane is Lane.NORMAL):", "if not lane.changed:"),
     ),

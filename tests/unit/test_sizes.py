@@ -20,8 +20,6 @@ SIBLINGS = 12
 """Modules of its own package that a module imports at most."""
 
 LARGE = {
-    "engine.attempt.Attempt": 45,
-    "executors.child.ChildPort": 22,
     "ops.folding.JobRow": 35,  # a row of a table
 }
 """Classes that are larger, and how much: they may only become smaller."""
@@ -30,7 +28,6 @@ WIDE = {
 }
 """Modules that import more siblings."""
 KNOTS = (
-    {"engine.attempt", "engine.pool", "engine.queue_partition", "engine.ready_queue"},  # an attempt and what holds it
     {"client.critical", "client.sender"},
     {"ops.web.desk", "ops.web.events"},
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from processor.core.control import PAUSED_TYPE, RETRY, Change, ControlTable
-from processor.core.outcome import Failed, Retried
-from processor.core.verdict import Fate, fate, judged
+from processor.core.outcome import Crashed, Ended, Failed, Lost, Outcome, Parked, Retried, Stop, Succeeded, Yielded
+from processor.core.process_deaths import GIVEN_UP, HOPELESS
+from processor.core.verdict import DEATH_DELAY, Fate, before_start, died, fate, judged, stopped
+from processor.dead_reasons import DeadReason
 from processor.errors import RetryableError, TerminalError
 from processor.job import Job
-from processor.policies import Backoff, Retry
+from processor.policies import Backoff, JobOptions, Retry
 from processor.states import State
 from processor.wire.records import ControlRecord, LiveJobRecord
 
@@ -95,3 +97,61 @@ def test_an_error_says_itself_that_it_is_final_or_when_to_come_again() -> None:
     later = judged(Retry(times=9), JOB, RetryableError("busy", after=90), NOW)
     assert isinstance(later, Retried)
     assert later.delay == 90
+
+
+PATIENT = JobOptions(queue_timeout=60)
+PAUSED = orders(ControlRecord("type:t", "pause", NOW, "ann@host"))
+CANCELLED = orders(ControlRecord("job:j", "cancel", NOW, "ann@host", life=1))
+
+
+@pytest.mark.parametrize(
+    ("job", "options", "control", "deaths", "begun", "expected"),
+    [
+        (JOB, JobOptions(), ControlTable(), 0, False, None),
+        (JOB, PATIENT, ControlTable(), 0, False, State.EXPIRED),
+        (JOB, PATIENT, ControlTable(), 0, True, None),
+        (JOB, JobOptions(), PAUSED, 0, True, State.WAITING),
+        (JOB, None, PAUSED, HOPELESS, False, None),
+        (JOB, PATIENT, PAUSED, 0, False, State.EXPIRED),
+        (JOB, JobOptions(), PAUSED, HOPELESS, False, DeadReason.CRASH_LOOP),
+        (JOB, JobOptions(), ControlTable(), HOPELESS - 1, False, None),
+        (JOB, JobOptions(), CANCELLED, HOPELESS, False, State.CANCELLED),
+        (JOB, None, CANCELLED, 0, False, State.CANCELLED),
+        (JOB._replace(kill_at=NOW), PATIENT, PAUSED, 0, False, State.KILLED),
+        (JOB._replace(kill_at=NOW + 1), JobOptions(), ControlTable(), 0, False, None),
+    ],
+)
+def test_the_last_look_before_a_start_ends_parks_or_lets_go(
+    job: Job, options: JobOptions | None, control: ControlTable, deaths: int, begun: bool, expected: object
+) -> None:
+    outcome = before_start(job, options, control, NOW, deaths=deaths, begun=begun)
+    assert (outcome.reason if isinstance(outcome, Failed) else getattr(outcome, "state", None)) == expected
+
+
+@pytest.mark.parametrize("outcome", [Succeeded(b"1"), Lost(), Parked(State.IN_DOUBT, "once 'pay'")])
+@pytest.mark.parametrize("kind", ["timeout", "stall", "killed", "cancelled"])
+def test_what_counts_more_than_the_wish_to_stop_stays(outcome: Outcome, kind: str) -> None:
+    assert stopped(outcome, Stop(kind, "", 0.0), None, JOB, NOW, "") == outcome
+
+
+@pytest.mark.parametrize("outcome", [Yielded(), Crashed("SIGKILL"), Parked(State.WAITING, "a pause"), None])
+def test_a_stopped_attempt_ends_as_it_was_told_to(outcome: Outcome | None) -> None:
+    for kind, state in (("killed", State.KILLED), ("cancelled", State.CANCELLED)):
+        assert stopped(outcome, Stop(kind, "why", 0.0), None, JOB, NOW, "") == Ended(state, "why", began=True)
+    for kind in ("timeout", "stall"):
+        last = stopped(outcome, Stop(kind, "why", 0.0), None, JOB, NOW, "where it was")
+        assert isinstance(last, Failed)
+        assert (last.error.kind, last.error.traceback) == (kind, "where it was")
+        again = stopped(outcome, Stop(kind, "why", 0.0), Retry(times=2), JOB, NOW, "")
+        assert isinstance(again, Retried)
+
+
+def test_a_job_whose_process_died_is_tried_again_until_it_is_hopeless() -> None:
+    for deaths in range(1, GIVEN_UP):
+        again = died("SIGKILL", deaths)
+        assert isinstance(again, Retried)
+        assert (again.delay, again.error.message) == (DEATH_DELAY, "SIGKILL")
+    last = died("SIGKILL", GIVEN_UP)
+    assert isinstance(last, Failed)
+    assert last.reason == DeadReason.CRASH_LOOP
+    assert "SIGKILL" in last.error.message

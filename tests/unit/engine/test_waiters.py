@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from processor.context.mailbox import Mailbox
 from processor.engine.ready_queue import ReadyQueue
 from processor.engine.waiters import Waiters
 
@@ -21,7 +22,9 @@ class Told:
 
 def attempt(job_id: str, *, awaits: str = "", started: bool = True) -> Any:
     job = SimpleNamespace(id=job_id, type="outer")
-    return Told(job=job, awaits=awaits, started_at=1.0 if started else None, outcome=None, reported=None, lane=None)
+    mailbox = Mailbox()
+    mailbox.awaits = awaits
+    return Told(job=job, mailbox=mailbox, started_at=1.0 if started else None, outcome=None, lane=None)
 
 
 def ready_queue(*running: Any, waiting: Any = (), slots: int = 1) -> ReadyQueue:
@@ -43,7 +46,7 @@ def test_it_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     outer = attempt("outer-1", awaits="inner-1")
     assert told(ready_queue(outer, waiting=[attempt("inner-1", started=False)]), caplog) == ["slots.all_wait"]
     assert caplog.records[0].__dict__["awaits"] == "inner-1"
-    assert outer.reported[2] == "it waits for job inner-1, which waits for a slot"
+    assert outer.mailbox.progressed[2] == "it waits for job inner-1, which waits for a slot"
 
 
 def test_a_pool_that_holds_the_awaited_job_ahead_of_its_slots_is_no_better(caplog: pytest.LogCaptureFixture) -> None:
@@ -75,7 +78,7 @@ def test_its_end_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "processor.engine.waiters"):
         for look in range(2):
             waiters.look({("q", "thread"): queue}, 1.0 + look)
-        outer.awaits = ""
+        outer.mailbox.awaits = ""
         waiters.look({("q", "thread"): queue}, 4.0)
     assert [str.__str__(record.msg) for record in caplog.records] == ["slots.all_wait", "slots.go_on"]
     assert waiters.found == {}

@@ -200,14 +200,14 @@ def test_a_signal_to_everybody_ends_no_child(bench: Bench, number: signal.Signal
     # What the handler had started took it as a signal to itself; the job goes on until it is asked to stop.
     eventually(gone(bench.noted("started")), 60.0)
     assert attempt.outcome is None
-    attempt.interrupted = True
+    attempt.mailbox.interrupt()
     assert bench.outcome(attempt) == Yielded()
 
 
 def test_a_child_that_dies_while_its_job_is_asked_to_stop_has_yielded(bench: Bench) -> None:
     attempt = bench.start("deaf")
     pid = bench.noted("pid")
-    attempt.interrupted = True
+    attempt.mailbox.interrupt()
     bench.pool.nudge()
 
     os.kill(pid, signal.SIGKILL)
