@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 def dashboard(out: Output, /, target: Target, new_user: str | None, **options: object) -> None:
     """Show jobs, failures, dead letters and queues in the browser, and act on them.
 
-    It is closed unless you say who may ask: name a file with users (dashboard.users_file), a proxy that logs people in
-    (dashboard.login), or let in everybody on this machine with --no-login.
+    It is closed unless you say who may ask: name a file with users (dashboard.users_file), a proxy or an OpenID Connect
+    provider that logs people in (dashboard.login), or let in everybody on this machine with --no-login.
     """
     if new_user is not None:
         _print_user(out, new_user)
@@ -44,14 +44,14 @@ def dashboard(out: Output, /, target: Target, new_user: str | None, **options: o
     settings = app.settings().dashboard
     host = str(options["host"] or settings.host)
     port = options["port"] if isinstance(options["port"], int) else settings.port
-    login = login_of(settings, "none" if options["no_login"] else settings.login, host)
+    login = login_of(settings, "none" if options["no_login"] else settings.login, host, port)
     database = options["database"]
     with opened(app, database if isinstance(database, str) else None) as store:
         _serve(out, app, store, login, (host, port), projects=not options["no_projection"])
 
 
-def login_of(settings: DashboardSettings, kind: str, host: str) -> Login:
-    """Who may ask.
+def login_of(settings: DashboardSettings, kind: str, host: str, port: int) -> Login:
+    """Who may ask. `host` and `port` are listened on.
 
     Raises:
         SettingsError: nobody could, or everybody in the network could.
@@ -65,6 +65,8 @@ def login_of(settings: DashboardSettings, kind: str, host: str) -> Login:
                 hint="listen on 127.0.0.1, or name a users' file: dashboard.users_file",
             )
         return NoLogin()
+    if kind == "oidc":
+        return _oidc(settings, host, port)
     if not settings.users_file:
         raise SettingsError(
             "nobody may use the dashboard yet",
@@ -78,6 +80,46 @@ def login_of(settings: DashboardSettings, kind: str, host: str) -> Login:
     if not trusted:
         raise SettingsError("which proxy is trusted?", hint="set dashboard.trusted_proxies, for example 10.0.0.7")
     return ProxyLogin(users, settings.proxy_header, trusted)
+
+
+def _oidc(settings: DashboardSettings, host: str, port: int) -> Login:
+    import os
+    import time
+
+    from processor.ops.login import BasicLogin, read_users
+    from processor.ops.oidc_login import BACK, OidcLogin, checked_address, roles_of
+
+    try:
+        from processor.ops.provider import Provider
+    except ModuleNotFoundError as error:
+        raise ExtraMissing("oidc", "logging in at a provider") from error
+    for name in ("oidc_issuer", "oidc_client_id"):
+        if not getattr(settings, name):
+            raise SettingsError(f"dashboard.{name} is not set", hint="docs/dashboard.md tells what a provider needs")
+    if "openid" not in settings.oidc_scope.split():
+        raise SettingsError("dashboard.oidc_scope must contain openid", hint="openid profile email")
+    secret = settings.session_secret.get_secret_value().encode()
+    if secret and len(secret) < 32:
+        raise SettingsError("dashboard.session_secret is too short", hint="openssl rand -hex 32 prints one")
+    address = checked_address(settings.address, host, port)
+    provider = Provider(
+        settings.oidc_issuer,
+        settings.oidc_client_id,
+        settings.oidc_client_secret.get_secret_value(),
+        redirect=address + BACK,
+        scope=settings.oidc_scope,
+        now=time.time,
+    )
+    return OidcLogin(
+        provider,
+        roles_of(settings.oidc_roles),
+        claim=settings.oidc_claim,
+        address=address,
+        secret=secret or os.urandom(32),
+        session=settings.session,
+        now=time.time,
+        passwords=BasicLogin(read_users(settings.users_file)) if settings.users_file else None,
+    )
 
 
 def _serve(out: Output, app: App, store: object, login: Login, where: tuple[str, int], *, projects: bool) -> None:

@@ -7,7 +7,9 @@ ProcessorError
 ├── SetChanged        the jobs that are meant are not those that were shown
 ├── NotAllowed        this role may not do that
 ├── TooManyViewers    too many streams of events are open
-└── LoginRequired     nobody is logged in, or with a wrong password
+├── LoginRequired     nobody is logged in, or with a wrong password
+├── LoginFailed       what came back from the identity provider is not to be believed
+└── ProviderUnreachable   the identity provider does not answer
 """
 
 from __future__ import annotations
@@ -56,3 +58,15 @@ class LoginRequired(ProcessorError):
     """Nobody is logged in, or with a wrong password."""
 
     code = "login_required"
+
+
+class LoginFailed(ProcessorError):
+    """What came back from the identity provider belongs to no login of this browser, or is not to be believed."""
+
+    code = "login_failed"
+
+
+class ProviderUnreachable(ProcessorError):
+    """The identity provider does not answer, or not as one."""
+
+    code = "provider_unreachable"

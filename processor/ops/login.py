@@ -17,6 +17,7 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -40,7 +41,7 @@ def new_user(name: str, role: str, password: str) -> str:
     Raises:
         SettingsError: the name, the role or a queue cannot be one.
     """
-    _checked(name, role)
+    checked_user(name, role)
     return f"{name}:{role}:{PasswordHasher().hash(password) if password else ''}"
 
 
@@ -67,11 +68,16 @@ def read_users(path: str) -> dict[str, tuple[User, str]]:
             raise SettingsError(
                 f"{path}, line {number}: this is no user", hint="write name:role:hash, or name:role@queue:hash"
             )
-        users[parts[0]] = (_checked(parts[0], parts[1]), parts[2])
+        users[parts[0]] = (checked_user(parts[0], parts[1]), parts[2])
     return users
 
 
-def _checked(name: str, text: str) -> User:
+def checked_user(name: str, text: str) -> User:
+    """A user by name and role, as a line of the file has them.
+
+    Raises:
+        SettingsError: they cannot be that.
+    """
     role, limited, queues = text.partition("@")
     if not name or not name.isprintable() or len(name) > 100 or ":" in name:
         raise SettingsError(f"user name {name[:60]!r} is not allowed", hint="use up to 100 letters, without ':'")
@@ -93,6 +99,7 @@ class NoLogin:
     """Everybody on this machine is `admin`. Only for a loopback address."""
 
     challenge = ""
+    entrance = ""
 
     def user(self, headers: Mapping[str, str], peer: str) -> User:
         """Whoever asks.
@@ -109,6 +116,7 @@ class BasicLogin:
     """Name and password with every request (RFC 7617); put TLS in front of it."""
 
     challenge = 'Basic realm="processor", charset="UTF-8"'
+    entrance = ""
 
     def __init__(self, users: Users) -> None:
         self._users = dict(users)
@@ -136,6 +144,11 @@ class BasicLogin:
             self._good[known] = name
         return user
 
+    def named(self, name: str) -> User | None:
+        """The user of this name who has a password."""
+        user, hashed = self._users.get(name, (None, ""))
+        return user if hashed else None
+
     def _verify(self, name: str, hashed: str, password: str) -> None:
         try:
             self._hasher.verify(hashed or self._nobody, password)
@@ -149,6 +162,7 @@ class ProxyLogin:
     """A proxy in front logs people in and names them in a header."""
 
     challenge = ""
+    entrance = ""
 
     def __init__(self, users: Users, header: str, trusted: Sequence[Network]) -> None:
         self._users = dict(users)
@@ -172,7 +186,26 @@ class ProxyLogin:
         return self._users[name][0]
 
 
-Login = NoLogin | BasicLogin | ProxyLogin
+class Login(Protocol):
+    """How people get in."""
+
+    @property
+    def challenge(self) -> str:
+        """How a browser is asked for a password (RFC 7235); empty: it is not."""
+        ...
+
+    @property
+    def entrance(self) -> str:
+        """The page that lets people in; empty: there is none."""
+        ...
+
+    def user(self, headers: Mapping[str, str], peer: str) -> User:
+        """Who asks.
+
+        Raises:
+            LoginRequired, NotAllowed: nobody who may.
+        """
+        ...
 
 
 def networks(text: str) -> list[Network]:

@@ -247,14 +247,23 @@ class DashboardSettings(Group):
     database: SecretStr = _is(
         "", "Where the projection lives: sqlite:///FILE or postgresql://USER@HOST/NAME; empty: a file of the user's."
     )
-    login: Literal["basic", "proxy", "none"] = _is(
-        "basic", "Who may ask: users with a password, users that a proxy names, or everybody on this machine."
+    login: Literal["basic", "proxy", "oidc", "none"] = _is(
+        "basic", "Who lets people in: a password, a proxy, an OpenID Connect provider; none: all on this machine."
     )
     users_file: str = _is(
         "", "Users, one a line: name:role:hash or name:role@queue:hash. processor dashboard --new-user prints it."
     )
     proxy_header: str = _is("X-Forwarded-User", "Header in which a trusted proxy names the user.", min_length=1)
     trusted_proxies: str = _is("", "Addresses or networks of the proxies that are trusted, separated by commas.")
+    address: str = _is("", "Address of the dashboard as browsers know it, e.g. https://jobs.example.com (oidc).")
+    oidc_issuer: str = _is("", "The provider, as it calls itself, e.g. https://id.example.com/realms/shop.")
+    oidc_client_id: str = _is("", "The dashboard's client there; it comes back to ADDRESS/login/back.")
+    oidc_client_secret: SecretStr = _is("", "Its secret; empty: a public client.")
+    oidc_scope: str = _is("openid profile email", "What is asked of the provider; must contain openid.")
+    oidc_claim: str = _is("groups", "Claim that gives the role; realm_access.roles names an inner one.", min_length=1)
+    oidc_roles: str = _is("", "Its values and their roles, the first counts: ops:operator; support:care@orders,mail.")
+    session: Seconds = _is("8h", "How long somebody stays logged in (oidc).", "seconds", gt=0)
+    session_secret: SecretStr = _is("", "Signs sessions, 32 characters or more; empty: they end with the process.")
 
 
 class AlertRule(Group):

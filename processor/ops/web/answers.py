@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from urllib.parse import urlsplit
 
@@ -40,10 +40,12 @@ from processor.errors import (
 )
 from processor.ops.errors import (
     FilterInvalid,
+    LoginFailed,
     LoginRequired,
     NotAllowed,
     NotThere,
     ProjectionError,
+    ProviderUnreachable,
     SetChanged,
     TooManyViewers,
 )
@@ -67,6 +69,7 @@ STATUS: dict[type[ProcessorError], int] = {
     # Who asks.
     LoginRequired: 401,
     NotAllowed: 403,
+    LoginFailed: 403,
     # It is not there, or not any more.
     NotThere: 404,
     UnknownQueue: 404,
@@ -99,6 +102,7 @@ STATUS: dict[type[ProcessorError], int] = {
     SpoolFailed: 503,
     ProjectionError: 503,
     TooManyViewers: 503,
+    ProviderUnreachable: 503,
     JobNotFinished: 504,
     AttemptTimedOut: 504,
 }
@@ -125,24 +129,38 @@ def error_page(
 ) -> HTMLResponse:
     """An error as people read it, and the way back."""
     title = _TITLES.get(status, "That did not work")
+    return page_alone(title, text, hint, _ways_back(request), status=status, headers=headers)
+
+
+def page_alone(
+    title: str,
+    text: str,
+    hint: str,
+    links: Sequence[tuple[str, str]],
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> HTMLResponse:
+    """A page of some sentences and links, (address, words), also for whoever is not logged in."""
+    ways = " ".join(f"<a class=button href='{escape(to)}'>{escape(words)}</a>" for to, words in links)
     # Written by hand: it must work whatever is wrong with the pages.
     page = (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{title}</title>"
+        f"<title>{escape(title)}</title>"
         "<link rel=icon href='/static/icon.svg' type='image/svg+xml'><script src='/static/theme.js'></script>"
         "<link rel=stylesheet href='/static/dashboard.css'>"
-        f"<main class=alone><h1>{title}</h1><p>{escape(text)}</p><p class=dim>{escape(hint)}</p>"
-        f"<p>{_ways_back(request)}</p></main></html>"
+        f"<main class=alone><h1>{escape(title)}</h1><p>{escape(text)}</p><p class=dim>{escape(hint)}</p>"
+        f"<p>{ways}</p></main></html>"
     )
     return HTMLResponse(page, status_code=status, headers=dict(headers or {}))
 
 
-def _ways_back(request: Request) -> str:
-    start = "<a class=button href='/'>To the start</a>"
+def _ways_back(request: Request) -> list[tuple[str, str]]:
+    start = ("/", "To the start")
     came = urlsplit(request.headers.get("referer", ""))
     path = f"{came.path}?{came.query}" if came.query else came.path
     here = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
     # Only to our own pages: `//host` is somebody else's.
     if came.netloc != request.headers.get("host") or path.startswith("//") or path in ("", "/", here):
-        return start
-    return f"<a class=button href='{escape(path)}'>Back to where you were</a> {start}"
+        return [start]
+    return [(path, "Back to where you were"), start]

@@ -12,17 +12,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from processor.errors import ProcessorError
-from processor.ops.errors import NotAllowed
-from processor.ops.login import Login, NoLogin, is_loopback_name
+from processor.ops.errors import LoginRequired, NotAllowed
+from processor.ops.login import BasicLogin, Login, NoLogin, is_loopback_name
 from processor.ops.web.answers import error_answer
+from processor.ops.web.entrance import OPEN as OPEN_PAGES
+from processor.ops.web.entrance import PASSWORD
+from processor.ops.web.entrance import router as entrances
+
+__all__ = ["Gate", "entrances"]
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -57,16 +63,26 @@ class Gate:
         headers = Headers(scope=scope)
         try:
             self._check(scope, headers)
-            if not scope["path"].startswith(OPEN):
+            if not _is_open(scope["path"]):
                 peer = (scope.get("client") or ("", 0))[0]
                 # A password takes long to check, by design: not on the event loop.
                 user = await run_in_threadpool(self._login.user, headers, peer)
                 scope.setdefault("state", {})["user"] = user
         except ProcessorError as error:
-            answer = error_answer(Request(scope), error, challenge=self._login.challenge)
-            await answer(scope, receive, carrying)
+            await self._refusal(scope, headers, error)(scope, receive, carrying)
             return
         await self._app(scope, receive, carrying)
+
+    def _refusal(self, scope: Scope, headers: Mapping[str, str], error: ProcessorError) -> Response:
+        path, entrance = scope["path"], self._login.entrance
+        challenge = BasicLogin.challenge if entrance and path == PASSWORD else self._login.challenge
+        # A person who opens a page is shown the way in; what a page or a program asks for is refused.
+        opens = scope["method"] == "GET" and not path.startswith("/api/") and "hx-request" not in headers
+        if isinstance(error, LoginRequired) and entrance and opens and path != PASSWORD:
+            query = scope.get("query_string", b"").decode("latin-1")
+            to = f"{path}?{query}" if query else path
+            return RedirectResponse(entrance if to == "/" else f"{entrance}?to={quote(to, safe='')}", 303)
+        return error_answer(Request(scope), error, challenge=challenge)
 
     def _check(self, scope: Scope, headers: Mapping[str, str]) -> None:
         host = headers.get("host", "")
@@ -79,6 +95,11 @@ class Gate:
             raise NotAllowed("the request is too long")
         if not _own(headers, host):
             raise NotAllowed("this request came from another site", hint="use the dashboard's own pages, or send JSON")
+
+
+def _is_open(path: str) -> bool:
+    """Whether it needs no login."""
+    return path.startswith(OPEN) or path in OPEN_PAGES
 
 
 def _own(headers: Mapping[str, str], host: str) -> bool:

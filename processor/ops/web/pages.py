@@ -130,6 +130,7 @@ def render(request: Request, template: str, **values: Any) -> HTMLResponse:
         "fresh": desk.queries.freshness(),
         "operates": user.may(Permission.OPERATE),
         "limited": user.queues is not None,
+        "leaves": bool(request.app.state.login.entrance),
         "ended": TERMINAL,
     }
     answer = HTMLResponse(_pages.get_template(template).render({**shared, **values}))

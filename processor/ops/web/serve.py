@@ -30,7 +30,7 @@ from processor.ops.web import api, doctor, events, forms, overview, pages, repla
 from processor.ops.web.answers import error_answer, error_page
 from processor.ops.web.desk import Desk
 from processor.ops.web.events import Feed
-from processor.ops.web.gate import Gate
+from processor.ops.web.gate import Gate, entrances
 
 _HERE = Path(__file__).parent
 # The events of a job before the job: a path takes all that follows.
@@ -86,7 +86,8 @@ def create(
         kept=Kept(store),
         feed=Feed(live),
     )
-    for router in (*APIS, *(each.router for each in SITE)):
+    made.state.login = login
+    for router in (*APIS, entrances, *(each.router for each in SITE)):
         made.include_router(router)
     made.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     made.add_exception_handler(ProcessorError, _answer)

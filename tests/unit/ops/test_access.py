@@ -24,6 +24,10 @@ OPERATE = frozenset({Role.OPERATOR, Role.ADMIN})
 
 ROUTES: dict[str, frozenset[str]] = {
     "GET /static/": OPEN,
+    "GET /login": OPEN,
+    "GET /login/back": OPEN,
+    "GET /login/password": ALL,
+    "POST /logout": OPEN,
     "GET /": ALL,
     "GET /care": ALL,
     "GET /overview": SEE,
