@@ -91,6 +91,8 @@ class FrameProxy:
         self._closed = threading.Event()
         self.refusing = False
         """Drop new connections at once."""
+        self.connections = 0
+        """How many were made, those that were dropped too."""
         self.seen: Counter[int] = Counter()
         """How many requests came, by API key."""
         self.latency_s = 0.0
@@ -147,6 +149,7 @@ class FrameProxy:
     def _accept(self) -> None:
         while not self._closed.is_set():
             client, _ = self._listener.accept()
+            self.connections += 1
             if self.refusing:
                 _shut(client)
                 continue

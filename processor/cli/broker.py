@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 9092
 """Where Kafka's clients look first."""
+FETCHED_MB = 43
+"""What the first start downloads."""
 
 
 def default_data_dir() -> Path:
@@ -129,9 +131,9 @@ def _cluster(data_dir: Path, port: int, brokers: str | None, version: str | None
 
 def show_fetch(done: int, total: int, name: str) -> None:
     """How far the download of Kafka is, on stderr."""
-    line = f"fetching Kafka: {done + 1} of {total}  {name}"
+    line = f"fetching Kafka, {FETCHED_MB} MB, once: {done} of {total} files  {name}".rstrip()
     if sys.stderr.isatty():
-        click.echo(f"\r\x1b[K{line}", nl=done + 1 == total, err=True)
+        click.echo(f"\r\x1b[K{line}", nl=done == total, err=True)
     else:
         click.echo(line, err=True)
 

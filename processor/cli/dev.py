@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from processor.cli.broker import DEFAULT_PORT, default_data_dir, show_fetch
+from processor.cli.broker import DEFAULT_PORT, FETCHED_MB, default_data_dir
 from processor.cli.output import Output
 from processor.cli.saves import Saves
 from processor.errors import DefinitionError
@@ -291,11 +291,18 @@ def _local_kafka(data_dir: Path, port: int | None) -> Iterator[str]:
     """
     from processor.broker.dev import DevBroker, DevBrokerConfig
 
+    def fetched(done: int, total: int, _name: str) -> None:
+        if done in (0, total):
+            first = f"Kafka is fetched: {total} files, up to {FETCHED_MB} MB, this once"
+            patience.goes_on("Kafka is here, and starts" if done else first, at_once=True)
+        else:
+            patience.goes_on(f"Kafka is fetched, {done} of {total} files")
+
     known = (data_dir / "cluster.json").exists()
     kafka: DevBroker = (
         DevBroker.at(data_dir)
         if known
-        else DevBroker(DevBrokerConfig(data_dir=data_dir, port=port or DEFAULT_PORT), progress=show_fetch)
+        else DevBroker(DevBrokerConfig(data_dir=data_dir, port=port or DEFAULT_PORT), progress=fetched)
     )
     if known and port is not None and not kafka.bootstrap.endswith(f":{port}"):
         raise DefinitionError(
@@ -305,7 +312,7 @@ def _local_kafka(data_dir: Path, port: int | None) -> Iterator[str]:
         yield kafka.bootstrap
         return
     try:
-        with patiently("a local Kafka starts"):
+        with patiently("a local Kafka starts") as patience:
             kafka.start()
         yield kafka.bootstrap
     finally:
@@ -328,13 +335,20 @@ class Patience:
             self._said = now
             _say(f"{self._text}: {now - self._began:.0f} s")
 
+    def goes_on(self, text: str, *, at_once: bool = False) -> None:
+        """What is under way by now; said at once, or when it is time."""
+        self._text = text
+        if at_once:
+            self._said = time.monotonic()
+            _say(text)
+
     def over(self) -> None:
         """It is done."""
         self._is_over = True
 
 
 @contextlib.contextmanager
-def patiently(text: str) -> Iterator[None]:
+def patiently(text: str) -> Iterator[Patience]:
     """What is done here may take a while, and this thread waits for it."""
     patience, over = Patience(text), threading.Event()
 
@@ -345,7 +359,7 @@ def patiently(text: str) -> Iterator[None]:
     looker = threading.Thread(target=look, name="patience", daemon=True)
     looker.start()
     try:
-        yield
+        yield patience
     finally:
         over.set()
         looker.join()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +62,37 @@ def test_commands_name_the_address_that_the_broker_advertises(proxy: FrameProxy,
         app.broker().admin().topics(["nowhere.jobs.default"])
     assert f"advertised.listeners: 127.0.0.1:{dead}" in away.value.hint
     app.close()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("doctor", "--app"), ("topics", "apply", "--app"), ("worker", "--no-supervise")],
+    ids=lambda words: words[0],
+)
+def test_what_somebody_types_names_the_address_that_the_broker_advertises(
+    proxy: FrameProxy, dead: int, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    proxy.advertise(dead)
+    (tmp_path / "jobs.py").write_text(
+        'from processor import App\napp = App("nowhere")\n\n@app.job("noop")\ndef noop(ctx): ...\n'
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PROCESSOR_KAFKA__BOOTSTRAP": proxy.bootstrap,
+        "PROCESSOR_KAFKA__REQUEST_TIMEOUT": "2s",
+        "PROCESSOR_WORKER__STATE_DIR": str(tmp_path / "state"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "processor", *command, "jobs.py:app"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode != 0
+    told = done.stdout + done.stderr
+    assert f"names the broker 127.0.0.1:{dead}, which cannot be reached" in told
+    assert f"advertised.listeners: 127.0.0.1:{dead}" in told

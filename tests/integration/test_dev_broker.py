@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -295,9 +296,11 @@ class TestFetch:
                 return SimpleNamespace(at_version=lambda _: SimpleNamespace(artifact=lambda: self))
 
             def resolve(self) -> Path:
-                if not contents:
-                    raise RuntimeError("no route to host")
-                self.path.write_bytes(contents.pop(0))
+                try:
+                    content = contents.pop(0)
+                except IndexError:
+                    raise RuntimeError("no route to host") from None
+                self.path.write_bytes(content)
                 return self.path
 
         fake = ModuleType("jgo.maven")
@@ -317,7 +320,16 @@ class TestFetch:
         steps: list[tuple[int, int, str]] = []
         (path,) = fetch([self.JAR], tmp_path, lambda *step: steps.append(step))
         assert path.read_bytes() == b"foo"
-        assert steps == [(0, 1, "a-1.jar")]
+        assert steps == [(0, 1, ""), (1, 1, "a-1.jar")]
+
+    def test_several_come_at_a_time_and_the_first_fault_ends_it(self, tmp_path: Path, served: list[bytes]) -> None:
+        jars = [replace(self.JAR, name=f"a{number}") for number in range(40)]
+        served += [b"foo"] * len(jars)
+        assert [path.read_bytes() for path in fetch(jars, tmp_path)] == [b"foo"] * len(jars)
+        more = [replace(self.JAR, name=f"b{number}") for number in range(40)]
+        served += [b"foo", b"evil"]
+        with pytest.raises(ArtifactRefused):
+            fetch(more, tmp_path)
 
     def test_parallel_starts_fetch_once(self, tmp_path: Path, served: list[bytes]) -> None:
         served.append(b"foo")

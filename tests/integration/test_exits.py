@@ -101,3 +101,35 @@ def test_what_is_left_when_somebody_interrupts_the_exit_is_named(app: App, kafka
     noted = (tmp_path / "ids").read_text("utf-8").split()
     assert len(noted) == 20
     assert [job_id for job_id in noted if job_id not in told] == []
+
+
+WAITS = """
+import asyncio, sys
+from processor import App, Context
+from processor.wire.settings_sources import load_settings
+
+app = App(sys.argv[2], settings=load_settings({"kafka.bootstrap": sys.argv[1]}, env={}))
+app.queue("default", partitions=1)
+
+@app.job("noop")
+def noop(ctx: Context) -> None: ...
+
+async def main():
+    handles = [await noop.aenqueue() for _ in range(6)]
+    waits = [asyncio.ensure_future(handle.aresult()) for handle in handles]
+    done, _ = await asyncio.wait(waits, timeout=0.5)
+    assert not done
+    await noop.aenqueue()
+    waits[0].cancel()
+    await asyncio.wait(waits[:1])
+    print("over", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_a_program_that_gives_up_waiting_ends(app: App, kafka: Kafka) -> None:
+    """Nobody runs these jobs: the waits would go on for ever."""
+    command = [sys.executable, "-c", WAITS, kafka.bootstrap, app.namespace]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "over\n", "")

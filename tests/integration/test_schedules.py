@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 
 from processor.admin.orders import Operator
 from processor.admin.schedules import add_schedule, pause_schedule, schedule_named
+from processor.broker.dev import DevBroker
 from processor.core.schedules import CLI
+from processor.errors import BrokerUnavailable, RetriableBrokerError
 from processor.job import Job
 from processor.job_ids import made_at
 from processor.schedules import Timing
@@ -42,7 +45,13 @@ def leader(fleet: Fleet) -> str:
 
 
 def fired(fleet: Fleet, name: str) -> ScheduleFired | None:
-    return schedule_named(fleet.broker, fleet.namespace, name).fired
+    def asked() -> list[ScheduleFired | None]:
+        # A broker that has just come back refuses many a question for a moment.
+        with contextlib.suppress(RetriableBrokerError, BrokerUnavailable):
+            return [schedule_named(fleet.broker, fleet.namespace, name).fired]
+        return []
+
+    return eventually(asked, 60, fleet.describe)[0]
 
 
 def until_fired(fleet: Fleet, name: str, count: int, timeout: float = 120.0) -> ScheduleFired:
@@ -145,6 +154,23 @@ def test_every_second_for_two_minutes_over_two_kills_of_the_leader(fleet: Fleet)
     fleet.start(slot)
     until_fired(fleet, "tick", 120)
     check_instants(fleet, "tick", 120)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_instants_of_a_broker_outage_are_fired_once_when_it_is_back(own_fleet: Fleet, own_broker: DevBroker) -> None:
+    own_fleet.start_ready("a", "b")
+    add(own_fleet, "tick", "leaf", {"count": 1}, every="1s", overlap="queue")
+    before = until_fired(own_fleet, "tick", 3)
+
+    own_broker.kill()
+    eventually(lambda: time.time() * 1000 > before.instant + 12_000, 60, "instants that nobody fires")
+    own_broker.restart()
+    own_fleet.reconnect()
+
+    until_fired(own_fleet, "tick", before.fired + 20)
+    check_instants(own_fleet, "tick", before.fired + 20)
+    assert all(process.alive for process in own_fleet.processes)
 
 
 def test_skip_waits_for_the_end_of_a_run_over_a_change_of_leader(fleet: Fleet) -> None:

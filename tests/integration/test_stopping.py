@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -229,25 +230,53 @@ def test_a_hang_up_during_the_start_ends_nobody(site: Site) -> None:
     assert site.ended(worker) == 0, site.log.read_text("utf-8")
 
 
-@SUPERVISED
-@pytest.mark.parametrize("when", ["before the start", "while it is ready"])
-def test_a_stop_while_the_broker_is_frozen_is_over_soon_after_the_grace(
-    site: Site, proxy: FrameProxy, supervise: str, when: str
+@pytest.mark.parametrize("place", ["import", "hook"])
+def test_a_hang_up_during_a_start_without_a_supervisor_is_a_restart_and_no_death(site: Site, place: str) -> None:
+    """Whoever has started it starts it again: it is over at once, in good order, and nothing has died of the signal."""
+    (site.folder / f"wait-{place}").touch()
+    worker = site.start("--no-supervise")
+    site.noted(place)
+    worker.send_signal(signal.SIGHUP)
+    assert site.ended(worker) == 0, site.log.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("how", "when", "supervise"),
+    [
+        ("frozen", "before the start", "--supervise"),
+        ("frozen", "before the start", "--no-supervise"),
+        ("frozen", "while it is ready", "--supervise"),
+        ("frozen", "while it is ready", "--no-supervise"),
+        ("away", "before the start", "--supervise"),
+        ("away", "while it is ready", "--no-supervise"),
+    ],
+)
+def test_a_stop_without_a_broker_is_over_soon_after_the_grace(
+    site: Site, proxy: FrameProxy, how: str, when: str, supervise: str
 ) -> None:
     if when == "before the start":
-        proxy.freeze()
+        _take_away(proxy, how)
     worker = site.start(supervise, "--grace", "1s", bootstrap=proxy.bootstrap)
     if when == "before the start":
-        eventually(lambda: bool(proxy._links), 60.0)
+        eventually(lambda: proxy.connections, 60.0)
     else:
         site.said("worker.ready")
-        proxy.freeze()
+        _take_away(proxy, how)
 
     began = time.monotonic()
     os.killpg(worker.pid, signal.SIGTERM)
 
     assert site.ended(worker) == 0, site.log.read_text("utf-8")
-    print(f"{when}: over after {time.monotonic() - began:.2f} s of 1 s grace")
+    print(f"{how} {when}: over after {time.monotonic() - began:.2f} s of 1 s grace")
+
+
+def _take_away(proxy: FrameProxy, how: str) -> None:
+    """Frozen: connections stay, and nothing answers. Away: they break, and new ones too."""
+    if how == "frozen":
+        proxy.freeze()
+    else:
+        proxy.refusing = True
+        proxy.cut()
 
 
 @pytest.mark.parametrize("job_type", ["waits", "awaits", "waits-in-child"])
@@ -277,15 +306,40 @@ def test_a_second_signal_stops_at_once(site: Site, supervise: str) -> None:
 PID_1 = ("unshare", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child")
 
 
-@pytest.mark.skipif(
+NAMESPACES = pytest.mark.skipif(
     subprocess.run([*PID_1, "true"], check=False, capture_output=True).returncode != 0,
     reason="needs user namespaces",
 )
+
+
+@NAMESPACES
 @SUPERVISED
 def test_process_1_takes_leave_of_orphans(site: Site, supervise: str) -> None:
     worker = site.start(supervise, before=PID_1)
     site.said("worker.ready")
     site.app.enqueue("orphans", queue="default").result(timeout="60s")
-    [first] = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
-    os.kill(int(first), signal.SIGTERM)
+    _terminate_process_1(worker)
     assert site.ended(worker) == 0, site.log.read_text("utf-8")
+
+
+@NAMESPACES
+@pytest.mark.slow
+@pytest.mark.parametrize("init", [("tini", "--"), ("dumb-init",), ("dumb-init", "--single-child")], ids=" ".join)
+@pytest.mark.parametrize("job_type", ["thread", "child"])
+def test_an_init_takes_leave_of_orphans_and_passes_a_stop_on(site: Site, init: tuple[str, ...], job_type: str) -> None:
+    """That of the image; and one that by default signals the worker's whole group."""
+    if shutil.which(init[0]) is None:
+        pytest.skip(f"needs {init[0]}")
+    worker = site.start(before=(*PID_1, *init))
+    site.app.enqueue("orphans", queue="default").result(timeout="60s")
+    handle = site.app.enqueue(job_type, queue="default")
+    site.noted("walking")
+    _terminate_process_1(worker)
+    assert site.ended(worker) == 0, site.log.read_text("utf-8")
+    assert saved_progress(site.app.broker(), site.app.namespace, "default", handle.id) is not None
+    assert handle.status().state.value in ("running", "queued")
+
+
+def _terminate_process_1(unshare: subprocess.Popen[bytes]) -> None:
+    [first] = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children").read_text().split()
+    os.kill(int(first), signal.SIGTERM)

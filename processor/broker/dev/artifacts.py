@@ -7,15 +7,19 @@ differ from the lock is refused. The download itself is done by the pure Python 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
+import importlib
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 from processor import events
 from processor.errors import DevBrokerError, ExtraMissing
@@ -26,9 +30,13 @@ DEFAULT_VERSION = "4.4.0"
 """The Kafka that is started unless another version is asked for."""
 
 Progress = Callable[[int, int, str], None]
-"""Called before each download: how many are done, how many there are to fetch, the name of the next one."""
+"""Called before the first download and after each: how many are done, how many there are to fetch, the name of the
+newest one (empty at first).
+"""
 
 _FETCH_TIMEOUT_S = 60
+_AT_A_TIME = 8
+"""Most jars are small: one after the other, three quarters of the time went into waiting for answers."""
 
 
 class ArtifactRefused(DevBrokerError):
@@ -83,11 +91,8 @@ def fetch(artifacts: Sequence[Artifact], cache: Path, progress: Progress | None 
     cache.mkdir(parents=True, exist_ok=True)
     with _locked_folder(cache):
         missing = [artifact for artifact in artifacts if not _is_good(cache / artifact.file_name, artifact)]
-        for done, artifact in enumerate(missing):
-            if progress is not None:
-                progress(done, len(missing), f"{artifact.name}-{artifact.version}.jar")
-            _download(artifact, cache)
         if missing:
+            _download_all(missing, cache, progress or (lambda *_: None))
             log.info("dev_broker.fetched", extra={"jars": len(missing), "cache": str(cache)})
     return [cache / artifact.file_name for artifact in artifacts]
 
@@ -110,11 +115,54 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _download(artifact: Artifact, cache: Path) -> None:
+def _download_all(missing: Sequence[Artifact], cache: Path, progress: Progress) -> None:
+    """Download several at a time; the first one that fails ends it.
+
+    Raises:
+        ArtifactRefused: one could not be downloaded, or has other bytes than the lock file says.
+    """
     try:
-        from jgo.maven import MavenContext
-    except ImportError as missing:
-        raise ExtraMissing("broker", "a local Kafka") from missing
+        importlib.import_module("jgo.maven")  # here, and not by all threads at once
+    except ImportError as absent:
+        raise ExtraMissing("broker", "a local Kafka") from absent
+    wanted: SimpleQueue[Artifact] = SimpleQueue()
+    ended: SimpleQueue[tuple[Artifact, Exception | None]] = SimpleQueue()
+    for artifact in missing:
+        wanted.put(artifact)
+    given_up = threading.Event()
+
+    def work() -> None:
+        with contextlib.suppress(Empty):
+            while not given_up.is_set():
+                artifact = wanted.get_nowait()
+                ended.put((artifact, _fault_of(artifact, cache)))
+
+    try:
+        for _ in range(min(_AT_A_TIME, len(missing))):
+            # Daemons: nobody who has pressed Ctrl-C waits for a download.
+            threading.Thread(target=work, name="jar-download", daemon=True).start()
+        progress(0, len(missing), "")
+        for done in range(1, len(missing) + 1):
+            artifact, fault = ended.get()
+            if fault is not None:
+                raise fault
+            progress(done, len(missing), f"{artifact.name}-{artifact.version}.jar")
+    finally:
+        given_up.set()
+
+
+def _fault_of(artifact: Artifact, cache: Path) -> Exception | None:
+    """Download it; what went wrong, for whoever waits."""
+    try:
+        _download(artifact, cache)
+    except Exception as error:  # noqa: BLE001  (it is raised there)
+        return error
+    return None
+
+
+def _download(artifact: Artifact, cache: Path) -> None:
+    from jgo.maven import MavenContext
+
     coordinate = f"{artifact.group}:{artifact.name}:{artifact.version}"
     with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as folder:
         try:
