@@ -178,7 +178,8 @@ def test_a_person_finds_a_failed_order_mends_it_and_watches_it_succeed(fleet: Fl
 
 def test_all_can_be_done_with_the_keyboard(fleet: Fleet, url: str, page: Any) -> None:
     orders(fleet)
-    page.goto(f"{url}/overview")
+    # Not from the first of them: a page that leads to itself would be taken for the next while it goes.
+    page.goto(f"{url}/jobs")
     keys = {"o": "overview", "f": "failures", "d": "letters", "q": "queues", "w": "workers", "s": "schedules"}
     for key, path in {**keys, "r": "replay", "h": "doctor", "a": "audit", "c": "care", "j": "jobs"}.items():
         page.keyboard.press("Escape")

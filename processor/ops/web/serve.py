@@ -116,7 +116,7 @@ async def _no_page(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if request.url.path.startswith("/api/"):
         return await http_exception_handler(request, error)
-    hint = "is the address right? The dashboard's pages are named at the top of each of them"
+    hint = "is the address right? The start leads to all pages"
     return error_page(request, error.status_code, f"there is no page {request.url.path[:200]}", hint, error.headers)
 
 
