@@ -41,7 +41,7 @@ class _Asked:
 
 
 class AsyncPool:
-    """Runs `async def` handlers in one event loop. Implements `processor.engine.dispatch.Pool`."""
+    """Runs `async def` handlers in one event loop. Implements `processor.engine.pool.Pool`."""
 
     def __init__(
         self,

@@ -45,7 +45,7 @@ LOOK_EVERY = 0.05
 
 
 class ProcessPool:
-    """Runs `def` handlers in child processes. Implements `processor.engine.dispatch.Pool`.
+    """Runs `def` handlers in child processes. Implements `processor.engine.pool.Pool`.
 
     Raises:
         DefinitionError: there is no name under which a child could import the app.

@@ -33,7 +33,7 @@ SURELY = 0.9
 
 
 class ThreadPool:
-    """Runs `def` handlers in threads. Implements `processor.engine.dispatch.Pool`."""
+    """Runs `def` handlers in threads. Implements `processor.engine.pool.Pool`."""
 
     def __init__(self, runtime: Runtime, inbox: Inbox[object], name: str, slots: int) -> None:
         self.slots = slots

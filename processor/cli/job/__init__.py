@@ -2,7 +2,7 @@
 
 starting    enqueue
 looking     list, show
-reasons     why
+why         why it does not run
 waiting     watch, result
 ordering    cancel, retry
 following   one job, watched to its end
