@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -40,6 +41,10 @@ class AlertRefused(AlertUndelivered):
 
 LATER = frozenset({408, 425, 429})
 """Answers of 4xx that ask for another try."""
+_OF_HOSTS = frozenset({"http", "https", "mailto", "mailtos", "json", "jsons"})
+"""Schemes whose addresses name a host where others have a token."""
+_AUTHORITY = re.compile("[/?#]")
+_PLACE = re.compile(r"(\[[0-9a-fA-F:.]*\]|[^:\[\]]*)(:\d+)?")
 TIMEOUT = 10.0
 """Seconds that an address has to answer."""
 
@@ -131,6 +136,9 @@ def _moment(at_ms: int) -> str:
 
 
 def shown(address: str) -> str:
-    """An address without what may be secret in it."""
-    scheme, _, rest = address.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].partition('/')[0].partition('?')[0]}"
+    """An address without what may be secret in it: of those of chats (`tgram://TOKEN/...`) the host is."""
+    scheme, found, rest = address.partition("://")
+    if not found:
+        return "..."
+    place = _PLACE.match(_AUTHORITY.split(rest, maxsplit=1)[0].rpartition("@")[2])
+    return f"{scheme}://{place[0] if place and scheme.lower() in _OF_HOSTS else '...'}"

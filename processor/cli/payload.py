@@ -33,3 +33,6 @@ def payload_of(text: str | None) -> Any:
             f"{source} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}. "
             """In a shell, write it in single quotes: '{"url": "..."}'"""
         ) from error
+    except (ValueError, RecursionError) as error:
+        # A number of more digits, or brackets deeper, than Python reads.
+        raise click.BadParameter(f"{source} cannot be read as JSON: {error}") from error

@@ -37,13 +37,17 @@ def stamps(folder: Path) -> Stamps:
 def _stamped(paths: Iterable[Path]) -> Stamps:
     found: Stamps = {}
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):  # an editor replaces files
+        with contextlib.suppress(OSError):  # an editor replaces files; and what cannot be looked at is not ours
             found[path] = path.stat().st_mtime_ns
     return found
 
 
 def _sources(folder: Path) -> Iterator[Path]:
-    for path in folder.iterdir():
+    try:
+        inside = list(folder.iterdir())
+    except OSError:  # deleted meanwhile, or not ours to look at
+        return
+    for path in inside:
         if path.name.startswith(".") or path.name in _NOT_SOURCES:
             continue
         if path.is_dir() and not path.is_symlink() and not (path / "pyvenv.cfg").exists():

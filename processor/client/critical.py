@@ -11,18 +11,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from processor import events
-from processor.broker.base import BulkProducer, OutRecord
+from processor.broker.base import Broker, BulkProducer, OutRecord
+from processor.client.backlog import BacklogGates
+from processor.client.config import ClientConfig
 from processor.client.outlet import failure_of, keep_for_ever
 from processor.client.spool import Spool, Spooled
 from processor.errors import BrokerError, EnqueueError, EnqueueUnconfirmed, ProcessorError
 from processor.job import Job, Lane
-
-if TYPE_CHECKING:
-    from processor.client.sender import Client
 
 log = events.logger(__name__)
 
@@ -45,10 +45,51 @@ class SpoolFailed(EnqueueError):
     code = "spool_failed"
 
 
+class Sender(Protocol):
+    """The client, as its critical and non-critical enqueues need it."""
+
+    config: ClientConfig
+    gates: BacklogGates
+
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def reliability(self) -> Reliability:
+        """Those of the client as it is open now: other ones after it was closed."""
+        ...
+
+    def broker(self) -> Broker: ...
+    def pending(self) -> Sequence[object]:
+        """What is not confirmed yet."""
+        ...
+
+    def new_bulk(self) -> BulkProducer:
+        """A producer of many records, for whoever closes it."""
+        ...
+
+    def record(self, job: Job, lane: Lane, *, derived: bool, until: str | None) -> OutRecord:
+        """A job as it is sent (EnqueueError: there is no queue)."""
+        ...
+
+    def send(
+        self,
+        job: Job,
+        lane: Lane,
+        *,
+        derived: bool = False,
+        wait: bool = True,
+        until: str | None = None,
+        patience: float | None = None,
+        missed: Callable[[], None] | None = None,
+    ) -> None:
+        """Append a job to its lane. Raises as `Client.send`."""
+        ...
+
+
 class Reliability:
     """The critical and non-critical enqueues of one client. Thread-safe."""
 
-    def __init__(self, client: Client, folder: str, patience: float) -> None:
+    def __init__(self, client: Sender, folder: str, patience: float) -> None:
         self._client = client
         self._patience = patience
         self._lock = threading.Lock()

@@ -121,9 +121,9 @@ class Batch:
         columns = [tables.jobs.c[name] for name in JOB_COLUMNS]
         for part in parts(sorted(wanted)):
             for row in self._sql.execute(select(*columns).where(tables.jobs.c.id.in_(part))):
-                self._rows[row[0]] = known = JobRow(*row)
+                self._rows[row[0]] = known = JobRow.loaded(row)
                 self._job_tally.note(known.alike(), -1)
-                self._touched.add(known.queue)
+                self._touched.add(known.record.queue)
         self._known = set(self._rows)
         for job_id in wanted - self._known:
             self._rows[job_id] = JobRow(job_id)
@@ -133,7 +133,7 @@ class Batch:
             self._job(seen.job, seen.place, in_chain=seen.in_chain)
         elif isinstance(seen, StatusSeen):
             row = self._rows[clean(seen.status.id)]
-            before = move_columns(row) if row.status_life and not says_again(row, seen.status) else None
+            before = move_columns(row) if row.status.status_life and not says_again(row, seen.status) else None
             if fold_status(row, seen.status, seen.offset):
                 if before is not None:
                     self._moves.append(before)

@@ -28,6 +28,8 @@ NAMES = (*COLUMNS, "id", "error", *TIMES)
 LONGEST = 1000
 """Characters of a filter."""
 _VALUES = 50
+_LONGEST_AGO = 1e11
+"""Seconds, some 3000 years: no database takes numbers of any size."""
 _TERM = re.compile(
     r"""\s*(?:(?P<name>[A-Za-z_][\w.]{0,59}):)?(?P<value>(?:"(?:[^"\\]|\\.)*"|[^\s",]+)(?:,(?:"(?:[^"\\]|\\.)*"|[^\s",]+))*)""",
     re.ASCII | re.VERBOSE,
@@ -85,8 +87,13 @@ def parse(text: str, now_ms: int, fields: Sequence[str] = ()) -> Filter:
             )
         at = found.end()
         name = found["name"] or ""
-        values = tuple(_unquoted(*pair) for pair in _VALUE.findall(found["value"]))[:_VALUES]
+        values = tuple(_unquoted(*pair) for pair in _VALUE.findall(found["value"]))
+        # Left out in silence, a value too many would change which jobs are meant.
+        if len(values) > _VALUES:
+            raise FilterInvalid(f"{len(values)} values of {name or 'one term'}", hint=f"at most {_VALUES}")
         if name in TIMES:
+            if len(values) > 1 or name in times:
+                raise FilterInvalid(f"{name} is given twice", hint=f"one moment for {name}:, for example {name}:2h")
             times[name] = _moment(name, values[0], now_ms)
             continue
         conditions.append(_condition(name, values, fields))
@@ -131,9 +138,13 @@ def _moment(name: str, value: str, now_ms: int) -> int:
         return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError, OSError):
         pass
+    refused: ProcessorError | None = None
     try:
-        return now_ms - round(parse_duration(value, name=name) * 1000)
+        ago = parse_duration(value, name=name)
+        if ago < _LONGEST_AGO:
+            return now_ms - round(ago * 1000)
     except ProcessorError as error:
-        raise FilterInvalid(
-            f"{name}:{shown(value, 60)} is no moment", hint="write 30m, 2h, 3d, 2026-11-28 or 2026-11-28T02:00"
-        ) from error
+        refused = error
+    raise FilterInvalid(
+        f"{name}:{shown(value, 60)} is no moment", hint="write 30m, 2h, 3d, 2026-11-28 or 2026-11-28T02:00"
+    ) from refused

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -121,11 +121,9 @@ def _letter(record: Record, place: Place, value: bytes) -> LetterSeen:
     return LetterSeen(address, letter, job_of(letter), len(value))
 
 
-@dataclass(slots=True)
-class JobRow:
-    """A row of `tables.jobs`; field order is column order."""
+class RecordSide(NamedTuple):
+    """What the newest record of a job says. Each side's fields are columns of `tables.jobs`, in their order."""
 
-    id: str
     type: str = ""
     queue: str = ""
     key: str | None = None
@@ -142,6 +140,11 @@ class JobRow:
     lay_topic: str = ""
     lay_partition: int = 0
     lay_offset: int = 0
+
+
+class StatusSide(NamedTuple):
+    """What the status that counts says."""
+
     status_life: int = 0
     status_state: str = ""
     status_at: int = 0
@@ -153,93 +156,143 @@ class JobRow:
     done: float | None = None
     total: float | None = None
     note: str = ""
-    due_at: int | None = None
     error_kind: str = ""
     error_message: str = ""
     error_place: str = ""
     fingerprint: str = ""
+
+
+class LetterSide(NamedTuple):
+    """What the dead letter of the latest life says."""
+
     letter_life: int = 0
     letter_at: int = 0
+
+
+_NO_RECORD, _NO_STATUS, _NO_LETTER = RecordSide(), StatusSide(), LetterSide()
+
+
+@dataclass(slots=True)
+class JobRow:
+    """A row of `tables.jobs`: the three sides, each of which is replaced as a whole, and what they come to."""
+
+    id: str
+    record: RecordSide = _NO_RECORD
+    status: StatusSide = _NO_STATUS
+    letter: LetterSide = _NO_LETTER
+    due_at: int | None = None
+    """Of the record or the status, whichever is of the later life."""
     state: str = ""
     life: int = 0
     changed_at: int = 0
 
+    @classmethod
+    def loaded(cls, values: Sequence[Any]) -> JobRow:
+        """As it lies in the table. `values`: in the order of `JOB_COLUMNS`."""
+        id_, *sides = values
+        record, status = RecordSide(*sides[:_RECORD]), StatusSide(*sides[_RECORD:_STATUS])
+        return cls(id_, record, status, LetterSide(*sides[_STATUS:_LETTER]), *sides[_LETTER:])
+
     def settle(self) -> None:
         """State, life and time of the last change, from the three sides."""
-        self.life = max(self.record_life, self.status_life, self.letter_life)
-        if self.status_life == self.life:
-            self.state, self.changed_at = self.status_state, self.status_at
-        elif self.letter_life == self.life:
-            self.state, self.changed_at = State.DEAD.value, self.letter_at
+        record, status, letter = self.record, self.status, self.letter
+        self.life = max(record.record_life, status.status_life, letter.letter_life)
+        if status.status_life == self.life:
+            self.state, self.changed_at = status.status_state, status.status_at
+        elif letter.letter_life == self.life:
+            self.state, self.changed_at = State.DEAD.value, letter.letter_at
         else:
-            self.state, self.changed_at = self.waits or State.QUEUED.value, self.enqueued_at
+            self.state, self.changed_at = record.waits or State.QUEUED.value, record.enqueued_at
 
     def alike(self) -> dict[str, str]:
         """What it has in common with the jobs that it is counted with."""
+        fingerprint = self.status.fingerprint
         return {
-            "fingerprint": self.fingerprint,
-            "error_kind": self.error_kind if self.fingerprint else "",
-            "queue": self.queue,
-            "type": self.type,
+            "fingerprint": fingerprint,
+            "error_kind": self.status.error_kind if fingerprint else "",
+            "queue": self.record.queue,
+            "type": self.record.type,
             "state": self.state,
         }
 
     def columns(self) -> dict[str, Any]:
         """As SQL takes it."""
-        return dict(zip(JOB_COLUMNS, _VALUES_OF(self), strict=True))
+        values = (self.id, *self.record, *self.status, *self.letter, *_REST(self))
+        return dict(zip(JOB_COLUMNS, values, strict=True))
 
 
-JOB_COLUMNS = tuple(field.name for field in fields(JobRow))
-_VALUES_OF = attrgetter(*JOB_COLUMNS)
+_LAST = ("due_at", "state", "life", "changed_at")
+_REST = attrgetter(*_LAST)
+_RECORD = len(RecordSide._fields)
+_STATUS = _RECORD + len(StatusSide._fields)
+_LETTER = _STATUS + len(LetterSide._fields)
+JOB_COLUMNS = ("id", *RecordSide._fields, *StatusSide._fields, *LetterSide._fields, *_LAST)
 
 
 def fold_job(row: JobRow, job: Job, place: Place, *, in_chain: bool, in_letter: bool = False) -> bool:
     """A record of the job. Whether it is newer than what was known, so that the payload is its."""
     # A letter's record ranks below the same record in a lane: its place is where bytes can be read as a job.
     rank = (job.life << 32) | (job.hop << 2) | (0 if in_letter else 1 if in_chain else 2)
-    if rank <= row.record_rank:
+    if rank <= row.record.record_rank:
         return False
-    row.record_rank, row.record_life = rank, job.life
-    row.type, row.queue, row.key, row.parent = clean(job.type), clean(job.queue), clean(job.key), clean(job.parent)
-    row.version, row.enqueued_at, row.kill_at = job.version, job.enqueued_at, job.kill_at
-    row.lay_topic, row.lay_partition, row.lay_offset = place
-    row.number = job.number if job.number is not None else None if in_chain else place.partition
-    row.waits = State.SCHEDULED.value if in_chain and job.attempt == 0 else State.QUEUED.value
-    if row.status_life < job.life:
+    row.record = RecordSide(
+        clean(job.type),
+        clean(job.queue),
+        clean(job.key),
+        job.number if job.number is not None else None if in_chain else place.partition,
+        clean(job.parent),
+        job.version,
+        job.enqueued_at,
+        job.kill_at,
+        job.life,
+        rank,
+        State.SCHEDULED.value if in_chain and job.attempt == 0 else State.QUEUED.value,
+        *place,
+    )
+    if row.status.status_life < job.life:
         row.due_at = job.due_at if in_chain else None
     return True
 
 
 def fold_status(row: JobRow, status: StatusRecord, offset: int) -> bool:
     """A status; whether it counts."""
+    before = row.status
     known = None
-    if row.status_life:
-        known = status._replace(life=row.status_life, state=State(row.status_state), at=row.status_at)
+    if before.status_life:
+        known = status._replace(life=before.status_life, state=State(before.status_state), at=before.status_at)
     if not supersedes(status, known):
         return False
-    if not says_again(row, status):
-        row.status_began = status.at
-    row.status_life, row.status_state, row.status_at = status.life, status.state.value, status.at
-    row.status_offset, row.attempt, row.worker = offset, status.attempt, clean(status.worker)
-    row.done, row.total, row.note, row.due_at = status.done, status.total, clean(status.note or ""), status.due_at
     error = status.error
-    row.error_kind, row.error_message = (clean(error.kind), clean(error.message)) if error else ("", "")
-    row.error_place, row.fingerprint = (clean(error.traceback), clean(error.fingerprint)) if error else ("", "")
-    if row.record_rank < 0:
-        row.type, row.queue, row.number = clean(status.type), clean(status.queue), status.number
+    row.status = StatusSide(
+        status.life,
+        status.state.value,
+        status.at,
+        before.status_began if says_again(row, status) else status.at,
+        offset,
+        status.attempt,
+        clean(status.worker),
+        status.done,
+        status.total,
+        clean(status.note or ""),
+        *((clean(error.kind), clean(error.message), clean(error.traceback), clean(error.fingerprint)) if error else ()),
+    )
+    row.due_at = status.due_at
+    if row.record.record_rank < 0:
+        row.record = RecordSide(clean(status.type), clean(status.queue), number=status.number)
     return True
 
 
 def says_again(row: JobRow, status: StatusRecord) -> bool:
     """Whether a status tells only how far the same attempt has come."""
-    same = (row.status_life, row.status_state, row.attempt, row.worker)
+    known = row.status
+    same = (known.status_life, known.status_state, known.attempt, known.worker)
     return same == (status.life, status.state.value, status.attempt, clean(status.worker))
 
 
 def fold_letter(row: JobRow, seen: LetterSeen) -> None:
     """A dead letter, beside the job that it holds."""
-    if seen.job is not None and seen.job.life >= row.letter_life:
-        row.letter_life, row.letter_at = seen.job.life, seen.letter.at
+    if seen.job is not None and seen.job.life >= row.letter.letter_life:
+        row.letter = LetterSide(seen.job.life, seen.letter.at)
 
 
 def letter_columns(seen: LetterSeen) -> dict[str, Any]:
@@ -270,18 +323,19 @@ def letter_columns(seen: LetterSeen) -> dict[str, Any]:
 
 def move_columns(row: JobRow) -> dict[str, Any]:
     """The status that counted until now, as a row of `tables.moves`."""
+    known = row.status
     return {
         "job_id": clean(row.id),
-        "offset": row.status_offset,
-        "life": row.status_life,
-        "state": row.status_state,
-        "at": row.status_began,
-        "attempt": row.attempt,
-        "worker": clean(row.worker),
-        "note": clean(row.note),
-        "error_kind": clean(row.error_kind),
-        "error_message": clean(row.error_message),
-        "fingerprint": clean(row.fingerprint),
+        "offset": known.status_offset,
+        "life": known.status_life,
+        "state": known.status_state,
+        "at": known.status_began,
+        "attempt": known.attempt,
+        "worker": clean(known.worker),
+        "note": clean(known.note),
+        "error_kind": clean(known.error_kind),
+        "error_message": clean(known.error_message),
+        "fingerprint": clean(known.fingerprint),
     }
 
 

@@ -68,6 +68,11 @@ def read_users(path: str) -> dict[str, tuple[User, str]]:
             raise SettingsError(
                 f"{path}, line {number}: this is no user", hint="write name:role:hash, or name:role@queue:hash"
             )
+        if parts[0] in users:
+            # The later line would win in silence: perhaps with more than the earlier one was meant to allow.
+            raise SettingsError(
+                f"{path}, line {number}: user {parts[0]} is there already", hint="leave one of them out"
+            )
         users[parts[0]] = (checked_user(parts[0], parts[1]), parts[2])
     return users
 
@@ -226,18 +231,22 @@ def is_loopback_name(host: str) -> bool:
 
 
 def _is_loopback(peer: str) -> bool:
-    try:
-        return ipaddress.ip_address(peer).is_loopback
-    except ValueError:
-        return False
+    address = _address(peer)
+    return address is not None and address.is_loopback
 
 
 def _within(peer: str, trusted: Sequence[Network]) -> bool:
+    address = _address(peer)
+    return address is not None and any(address in network for network in trusted)
+
+
+def _address(peer: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(peer)
     except ValueError:
-        return False
-    return any(address in network for network in trusted)
+        return None
+    # A socket for both kinds names an IPv4 peer so: `::ffff:10.0.0.7`.
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _credentials(header: str) -> tuple[str, str]:

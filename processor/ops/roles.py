@@ -89,6 +89,14 @@ def shown_payload(payload: str | None, user: User, *, search: Collection[str], s
         return payload if user.role is Role.ADMIN else MASK
 
 
+def json_or_text(text: str) -> Any:
+    """JSON values; the text itself if it is none, or deeper than can be answered with."""
+    try:
+        return json.loads(text, parse_constant=str)
+    except (ValueError, RecursionError):
+        return text
+
+
 def _as_seen(value: Any, user: User, *, search: Collection[str], secret: Collection[str]) -> Any:
     if user.role is Role.ADMIN:
         return value

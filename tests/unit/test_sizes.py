@@ -19,20 +19,6 @@ HIDDEN = 0.5
 SIBLINGS = 12
 """Modules of its own package that a module imports at most."""
 
-LARGE = {
-    "ops.folding.JobRow": 35,  # a row of a table
-}
-"""Classes that are larger, and how much: they may only become smaller."""
-WIDE = {
-    "ops.web.serve": 13,  # it puts the dashboard together
-}
-"""Modules that import more siblings."""
-KNOTS = (
-    {"client.critical", "client.sender"},
-    {"ops.web.desk", "ops.web.events"},
-)
-"""Modules whose types name each other. Not one of them imports another while the program runs: mypy alone sees it."""
-
 
 @cache
 def modules() -> Mapping[str, ast.Module]:
@@ -134,9 +120,7 @@ def test_no_class_has_more_than_20_attributes() -> None:
         return found
 
     counts = {name: len(attributes(node)) for name, node in classes.values() if not is_value(node)}
-    large = {name: count for name, count in counts.items() if count > ATTRIBUTES}
-    assert {name for name, count in large.items() if count > LARGE.get(name, ATTRIBUTES)} == set(), large
-    assert set(LARGE) <= set(large), "a class has become small: take it from the list"
+    assert {name: count for name, count in counts.items() if count > ATTRIBUTES} == {}
 
 
 def test_no_module_imports_more_than_12_siblings() -> None:
@@ -150,14 +134,12 @@ def test_no_module_imports_more_than_12_siblings() -> None:
             siblings = {sibling for sibling in siblings if (ROOT / f"{sibling}.py").exists()}
         if len(siblings) > SIBLINGS:
             wide[name] = len(siblings)
-    assert {name for name, count in wide.items() if count > WIDE.get(name, SIBLINGS)} == set(), wide
-    assert set(WIDE) <= set(wide), "a module has become narrow: take it from the list"
+    assert wide == {}
 
 
 def test_no_modules_import_each_other() -> None:
-    found = knots({name: imported(name) for name in modules()})
-    assert [knot for knot in found if not any(knot <= known for known in KNOTS)] == []
-    assert all(any(known >= knot for knot in found) for known in KNOTS), "a knot is untied: take it from the list"
+    # Also not for the type checker alone.
+    assert knots({name: imported(name) for name in modules()}) == []
 
 
 def test_few_lines_are_hidden_from_the_type_checker() -> None:

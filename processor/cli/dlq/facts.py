@@ -65,7 +65,7 @@ def _job_facts(job: Job) -> dict[str, Any]:
     del facts["carried"], facts["payload"]
     try:
         payload, other = (json.loads(job.payload) if job.payload else None), None
-    except ValueError:
+    except (ValueError, RecursionError):
         payload, other = None, _base64(job.payload)
     return {**facts, "payload": payload, "payload_base64": other}
 

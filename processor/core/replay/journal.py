@@ -75,7 +75,7 @@ class Journal:
         replay = self.replays.setdefault(name, Replay(name=name))
         try:
             _fold(replay, record, json.loads(record.detail))
-        except (ReplayError, ValueError, TypeError, KeyError, AttributeError):
+        except (ReplayError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
             replay.unreadable = True
 
     def of(self, name: str) -> Replay:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from processor.ops.errors import FilterInvalid
 from processor.ops.queries import LetterSet, Page
-from processor.ops.roles import Permission, Role
+from processor.ops.roles import Permission, Role, json_or_text
 from processor.ops.web.desk import desk_of, needs, user_of, why_of
 
 router = APIRouter(prefix="/api/v1")
@@ -201,7 +200,7 @@ def job(request: Request, job_id: str) -> dict[str, Any]:
         # They are values of the payload.
         shown["fields"] = facts.fields if user.role is Role.CARE else {}
     elif facts.result is not None:
-        shown["result"] = json.loads(facts.result)
+        shown["result"] = json_or_text(facts.result)
     if user.role is Role.CARE:
         for failure in shown["failures"]:
             failure["traceback"] = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import Request
 
@@ -22,9 +22,7 @@ from processor.ops.queries import JobFacts, Queries
 from processor.ops.roles import Permission, Role, User, shown_payload
 from processor.ops.search import search_names, search_of
 from processor.ops.store import Store
-
-if TYPE_CHECKING:
-    from processor.ops.web.events import Feed
+from processor.ops.web.feed import Feed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +41,21 @@ class Desk:
     """Whose jobs it shows; None: all."""
     narrowed: dict[frozenset[str], Desk] = field(default_factory=dict)
     """Those that show some queues only, of all users that are limited to some."""
+
+    @classmethod
+    def opened(cls, app: App, store: Store, clock: Clock) -> Desk:
+        """All queues of an app."""
+        queries, live = Queries(store), Live(store)
+        return cls(
+            app=app,
+            store=store,
+            queries=queries,
+            actions=Actions(app, queries, clock),
+            clock=clock,
+            live=live,
+            kept=Kept(store),
+            feed=Feed(live),
+        )
 
     def of(self, user: User) -> Desk:
         """As this user may see it."""

@@ -129,7 +129,7 @@ def _letters(form: Form) -> tuple[LetterSet, int]:
 def _json(text: str) -> object:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PayloadInvalid(f"the payload is no JSON: {error}", hint="go back and mend it") from error
 
 

@@ -19,23 +19,15 @@ from starlette.staticfiles import StaticFiles
 from processor.app import App
 from processor.clock import Clock, SystemClock
 from processor.errors import ProcessorError
-from processor.ops.actions import Actions
-from processor.ops.kept import Kept
-from processor.ops.live import Live
 from processor.ops.login import Login
 from processor.ops.projector import Projector
-from processor.ops.queries import Queries
 from processor.ops.store import Store
-from processor.ops.web import api, doctor, events, forms, overview, pages, replays, saved_filters, schedules, workers
 from processor.ops.web.answers import error_answer, error_page
 from processor.ops.web.desk import Desk
-from processor.ops.web.events import Feed
-from processor.ops.web.gate import Gate, entrances
+from processor.ops.web.gate import Gate
+from processor.ops.web.routes import ROUTERS
 
 _HERE = Path(__file__).parent
-# The events of a job before the job: a path takes all that follows.
-APIS = (events.router, api.router, overview.api, schedules.api, replays.api, doctor.api, saved_filters.api)
-SITE = (forms, overview, workers, schedules, replays, doctor, saved_filters, pages)
 
 
 def create(
@@ -65,8 +57,6 @@ def create(
             stop.set()
             thread.join(10)
 
-    clock = clock or SystemClock()
-    queries, live = Queries(store), Live(store)
     # The interactive documentation would be loaded from another host.
     made = FastAPI(
         title="processor",
@@ -76,18 +66,9 @@ def create(
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
     )
-    made.state.desk = Desk(
-        app=app,
-        store=store,
-        queries=queries,
-        actions=Actions(app, queries, clock),
-        clock=clock,
-        live=live,
-        kept=Kept(store),
-        feed=Feed(live),
-    )
+    made.state.desk = Desk.opened(app, store, clock or SystemClock())
     made.state.login = login
-    for router in (*APIS, entrances, *(each.router for each in SITE)):
+    for router in ROUTERS:
         made.include_router(router)
     made.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     made.add_exception_handler(ProcessorError, _answer)

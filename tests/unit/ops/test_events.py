@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from processor.ops.web import events
+from processor.ops.web import events, feed
+from processor.ops.web.feed import Feed
 from tests.unit.ops.conftest import Desk
 from tests.unit.ops.shop import order
 from tests.unit.ops.test_api import PASSWORDS, Web, basic, failed, users
@@ -21,7 +22,7 @@ __all__ = ["users"]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The feed looks often."""
-    monkeypatch.setattr(events, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(feed, "LOOK_EVERY", 0.01)
     monkeypatch.setattr(events, "TELL_EVERY", 0.0)
 
 
@@ -110,9 +111,9 @@ async def watching(web: Web, path: str, role: str = "operator", last: str = "") 
             await task
 
 
-def feed_of(web: Web) -> events.Feed:
+def feed_of(web: Web) -> Feed:
     found = web.application.state.desk.feed
-    assert isinstance(found, events.Feed)
+    assert isinstance(found, Feed)
     return found
 
 
@@ -202,7 +203,7 @@ def test_silence_is_filled_and_streams_end_with_the_dashboard(
 def test_no_more_watch_than_may_and_a_thread_serves_none_of_them(
     desk: Desk, web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "MOST_OF_ONE", 20)
+    monkeypatch.setattr(feed, "MOST_OF_ONE", 20)
     (job_id,) = failed(desk)
     path = f"/api/v1/jobs/{job_id}/events?follow=true"
     looks = 0

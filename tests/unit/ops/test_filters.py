@@ -64,3 +64,24 @@ def test_any_text_is_a_filter_or_a_named_error(text: str) -> None:
 def test_a_quoted_value_is_read_back(values: list[str]) -> None:
     text = "key:" + ",".join(map(quoted, values))
     assert parse(text, NOW).of("key") == tuple(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id:" + ",".join(map(str, range(51))), "51 values of id"),
+        (",".join("abcdefghij"[n % 10] for n in range(51)), "51 values of one term"),
+        ("since:2h,3h", "since is given twice"),
+        ("until:2h until:3h", "until is given twice"),
+        ("since:99999999999d", "no moment"),
+        ("until:" + "9" * 400 + "d", "no moment"),
+    ],
+)
+def test_nothing_of_a_filter_is_left_out_or_overflows_in_silence(text: str, message: str) -> None:
+    with pytest.raises(FilterInvalid, match=message) as error:
+        parse(text, NOW)
+    assert error.value.hint
+
+
+def test_fifty_values_are_all_meant() -> None:
+    assert len(parse("id:" + ",".join(map(str, range(50))), NOW).of("id")) == 50

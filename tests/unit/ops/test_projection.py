@@ -270,7 +270,7 @@ def test_the_order_of_the_topics_does_not_matter(first: str) -> None:
     for step in steps if first == "job" else reversed(steps):
         step()
     row.settle()
-    assert (row.state, row.changed_at, row.number, row.life) == ("dead", 5, 0, 1)
+    assert (row.state, row.changed_at, row.record.number, row.life) == ("dead", 5, 0, 1)
 
 
 def test_a_later_life_begins_before_its_status_is_read() -> None:

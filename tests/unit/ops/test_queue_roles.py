@@ -18,7 +18,7 @@ from processor.ops.live import Live
 from processor.ops.login import BasicLogin, ProxyLogin, networks, new_user, read_users
 from processor.ops.queries import LetterSet
 from processor.ops.roles import Role, User
-from processor.ops.web import events
+from processor.ops.web import events, feed
 from processor.ops.web.serve import create
 from tests.unit.ops.client import Client
 from tests.unit.ops.conftest import Desk
@@ -176,7 +176,7 @@ def test_nothing_is_done_to_another_queue_by_any_route(rooms: Rooms) -> None:
 
 def test_another_queues_job_is_not_told_of_as_it_goes(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "APPEARS", 0.0)
-    monkeypatch.setattr(events, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(feed, "LOOK_EVERY", 0.01)
     path = f"/api/v1/jobs/{rooms.order}/events"
     assert "event: end" in rooms.client("all").get(path).text
     text = rooms.client("operator").get(path).text
