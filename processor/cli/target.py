@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -124,7 +125,8 @@ def _broken(name: str, error: Exception) -> DefinitionError:
 
 
 def _is_ours(file: str) -> bool:
-    return file.startswith(("<frozen importlib", str(Path(__file__).parents[1]))) or file == importlib.__file__
+    ours = str(Path(__file__).parents[1]) + os.sep
+    return file.startswith(("<frozen importlib", ours)) or file == importlib.__file__
 
 
 def _kafka(settings: Settings, bootstrap: str) -> Broker:

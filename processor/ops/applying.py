@@ -163,7 +163,7 @@ class Batch:
         for row in self._rows.values():
             row.settle()
             self._job_tally.note(row.alike(), +1)
-            self._touched.add(row.queue)
+            self._touched.add(row.record.queue)
         rows = {job_id: row.columns() for job_id, row in self._rows.items()}
         self._insert(tables.jobs, [columns for job_id, columns in rows.items() if job_id not in self._known])
         changed = [{**columns, "this": job_id} for job_id, columns in rows.items() if job_id in self._known]

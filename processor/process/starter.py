@@ -14,8 +14,8 @@ from pathlib import Path
 READY = b"ready"
 LOOK_EVERY = 0.5
 """Seconds between two looks at what is loaded."""
-_OURS = str(Path(__file__).parents[1])
-_INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_OURS = str(Path(__file__).parents[1]) + os.sep
+_INSTALLED = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 class Starter:

@@ -71,7 +71,7 @@ def test_handles_and_the_dashboard_say_the_same_of_any_history(history: list[Sta
         asked.merge(record)
         fold_status(row, record, offset)
     assert asked.latest is not None
-    assert (row.status_life, row.status_state, row.status_at) == (
+    assert (row.status.status_life, row.status.status_state, row.status.status_at) == (
         asked.latest.life,
         asked.latest.state.value,
         asked.latest.at,
