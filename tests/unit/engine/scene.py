@@ -11,9 +11,11 @@ first.kill(); first.freeze(); first.thaw(); first.stop()
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from itertools import count
+from typing import Any, ClassVar
 
 from processor.broker.base import Committed, OutRecord, TopicPartition, TopicSpec
 from processor.broker.memory import MemoryBroker, MemoryLimits, MemoryProcess
@@ -50,6 +52,11 @@ Handler = Callable[[Any, Any], Any]
 NS = "sim"
 QUEUE = "q"
 GROUP = queue_group(NS, QUEUE)
+BESIDE = "beside"
+"""The queue of `Scene.beside`."""
+PULSE = "pulse"
+PULSES_EVERY = 0.025
+"""Virtual seconds: about as long as the oldest record waits for a flush."""
 
 LIMITS = MemoryLimits(session_seconds=3.0, transaction_seconds=6.0, transaction_scan_seconds=2.0)
 
@@ -141,6 +148,12 @@ class Simulated:
         assert self.engine is not None
         return self.engine
 
+    def active(self, queue: str = QUEUE) -> set[int]:
+        """Numbers of a queue whose jobs run here."""
+        if self.engine is None:
+            return set()
+        return {number.partition for number in self.engine.state.active() if number.queue.name == queue}
+
     def kill(self) -> None:
         """SIGKILL."""
         self.over = True
@@ -197,10 +210,15 @@ class Scene:
     runtime: SteppingRuntime = field(init=False)
     broker: MemoryBroker = field(init=False)
     kinds: dict[str, Kind] = field(init=False, default_factory=dict)
+    _pulses: dict[str, Kind] = field(init=False, default_factory=dict)
     workers: list[Simulated] = field(init=False, default_factory=list)
     quarantined: list[str] = field(init=False, default_factory=list)
     """Ids of the jobs that ran alone in a child process."""
     concurrency: int = 4
+    lanes: tuple[Lane, ...] = (Lane.NORMAL, Lane.DUE)
+    beside: ClassVar[bool] = False
+    """All workers serve a second queue too, and a job on each of its numbers saves all the time: so flushes hold the
+    work and the offsets of two groups. Set for whole modules of tests; what the log says is told of `QUEUE` alone."""
 
     def __post_init__(self) -> None:
         runtime = self.runtime = SteppingRuntime(seed=self.seed)
@@ -208,9 +226,32 @@ class Scene:
             runtime.clock, lambda predicate, timeout: runtime.wait_for(predicate, timeout), limits=self.limits
         )
         self.broker.admin().create_topics(
-            [TopicSpec(name=name, partitions=self.partitions, config=settings) for name, settings in TOPICS.items()]
+            [
+                TopicSpec(name=name, partitions=self.partitions, config=settings)
+                for name, settings in {**queue_topics(QUEUE, self.lanes), **TOPICS}.items()
+            ]
             + [TopicSpec(name=name, partitions=1, config=settings) for name, settings in SINGLE.items()]
         )
+        if self.beside:
+            self._pulse()
+
+    def _pulse(self) -> None:
+        """Jobs of the other queue that never end and save all the time."""
+        made = queue_topics(BESIDE)
+        self.broker.admin().create_topics(
+            [TopicSpec(name=name, partitions=self.partitions, config=settings) for name, settings in made.items()]
+        )
+
+        def pulse(ctx: Any, payload: Any) -> None:
+            for place in count():
+                ctx.checkpoint(place)
+                self.runtime.pass_time(PULSES_EVERY)
+
+        self._pulses = {PULSE: Kind(PULSE, pulse)}
+        for number in range(self.partitions):
+            job = Job(f"pulse-{number}", PULSE, 1, BESIDE, b"null", self.runtime.clock.now_ms())
+            lane = topics.jobs_topic(NS, BESIDE)
+            self.append(OutRecord(lane, job.id.encode(), encode(job), routing_headers(job), number))
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 
@@ -269,18 +310,23 @@ class Scene:
 
     # --- workers --------------------------------------------------------------------------------------------------
 
-    def start(self, slot: str, *, kinds: Mapping[str, Kind] | None = None, **settings: Any) -> Simulated:
+    def start(self, slot: str, *, kinds: dict[str, Kind] | None = None, **settings: Any) -> Simulated:
         """Start a process in this slot."""
         name = f"{slot}.{len(self.workers)}"
         simulated = Simulated(self, name, slot, self.broker.process(name))
         self.workers.append(simulated)
         settings = {**self.settings, **settings}
         order = settings.pop("order", "block")
-        made = replace(config(slot, self.partitions, self.concurrency), **settings)
+        made = config(slot, self.partitions, self.concurrency)
+        made = replace(made, queues=tuple(replace(queue, lanes=self.lanes) for queue in made.queues))
+        if self.beside:
+            other = QueueConfig(name=BESIDE, partitions=self.partitions, concurrency=self.partitions)
+            made = replace(made, queues=(*made.queues, other))
+        made = replace(made, **settings)
         made = replace(made, queues=tuple(replace(queue, order=order) for queue in made.queues))
 
         def live() -> None:
-            registry = self.kinds if kinds is None else kinds
+            registry = ChainMap(self.kinds if kinds is None else kinds, self._pulses)
             simulated.engine = Worker(self.runtime, simulated.process, made, registry, self._pool)
             try:
                 simulated.engine.run()
@@ -322,13 +368,7 @@ class Scene:
 
     def active(self) -> bool:
         """Whether every number has an active owner."""
-        owned = {
-            number.partition
-            for simulated in self.running
-            if simulated.engine is not None
-            for number in simulated.engine.state.active()
-        }
-        return len(owned) == self.partitions
+        return len({number for simulated in self.running for number in simulated.active()}) == self.partitions
 
     def close(self) -> None:
         """End everything at once."""
@@ -340,7 +380,8 @@ class Scene:
 
     def statuses(self) -> list[StatusRecord]:
         """All status records, by partition and offset."""
-        return [decode_status(r.value() or b"") for r in self.broker.records(topics.status_topic(NS))]
+        told = (decode_status(r.value() or b"") for r in self.broker.records(topics.status_topic(NS)))
+        return [status for status in told if status.queue != BESIDE]
 
     def ends(self) -> dict[tuple[str, int], list[State]]:
         """Different terminal states of each (id, life), in order."""
@@ -373,7 +414,7 @@ class Scene:
 
     def committed(self) -> dict[TopicPartition, Committed]:
         """Finished commits of the group, of all lanes."""
-        lanes = [self.lane(lane, p) for lane in (Lane.NORMAL, Lane.DUE) for p in range(self.partitions)]
+        lanes = [self.lane(lane, p) for lane in self.lanes for p in range(self.partitions)]
         return self.broker.admin().committed(GROUP, lanes, stable=False)
 
     def lag(self) -> dict[TopicPartition, int]:
@@ -433,11 +474,18 @@ _KEPT = {"cleanup.policy": "delete", "retention.ms": "-1"}
 _RUNG = {**_KEPT, "message.timestamp.type": "LogAppendTime"}
 _COMPACT = {"cleanup.policy": "compact"}
 
+
+def queue_topics(queue: str, lanes: Iterable[Lane] = (Lane.NORMAL, Lane.DUE)) -> dict[str, Mapping[str, str]]:
+    """Topics of a queue, and their settings."""
+    return {
+        **{topics.jobs_topic(NS, queue, lane): _KEPT for lane in lanes},
+        topics.checkpoints_topic(NS, queue): _COMPACT,
+        topics.dedupe_topic(NS, queue): {"cleanup.policy": "delete"},
+    }
+
+
 TOPICS: Mapping[str, Mapping[str, str]] = {
-    topics.jobs_topic(NS, QUEUE): _KEPT,
-    topics.jobs_topic(NS, QUEUE, Lane.DUE): _KEPT,
-    topics.checkpoints_topic(NS, QUEUE): _COMPACT,
-    topics.dedupe_topic(NS, QUEUE): {"cleanup.policy": "delete"},
+    **queue_topics(QUEUE),
     topics.status_topic(NS): {"cleanup.policy": "compact,delete"},
     topics.dlq_topic(NS): _KEPT,
     **{topics.retry_topic(NS, delay): _RUNG for delay in topics.RETRY_DELAYS},

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from processor.broker.base import OutRecord
+from processor.broker.base import OutRecord, TopicPartition
 from processor.broker.memory import Frame, HeldMarkers, MemoryLimits
 from processor.core.checkpoint import NUMBER_KEY
 from processor.core.live import LiveTable
@@ -18,12 +18,15 @@ from processor.job import Lane
 from processor.states import TERMINAL, State
 from processor.wire import topics
 from processor.wire.codec import decode_step
-from tests.unit.engine.scene import NS, QUEUE, Scene, Simulated, saved_record
+from tests.unit.engine.scene import BESIDE, NS, QUEUE, Scene, saved_record
 from tests.unit.engine.spy import Call, Spy
 from tests.unit.engine.test_invariants import define_steps, metadata, settled_once
 
+pytestmark = pytest.mark.usefixtures("one_queue_and_two")
 CHECKPOINTS = topics.checkpoints_topic(NS, QUEUE)
 STATUS = topics.status_topic(NS)
+IN_TRANSACTION = ["send_offsets", "commit"]
+"""Calls before which a late frame arrives: the records are in the transaction by then, or the offsets too."""
 
 
 @pytest.fixture
@@ -56,8 +59,8 @@ def moved_number(scene: Scene, stalls_at: str) -> tuple[Spy, int]:
         scene.enqueue("job", scene.id_for(number))
     scene.until(lambda: bool(stalled))
     successor = scene.start("w-1")
-    scene.until(lambda: bool(successor.engine and list(successor.engine.state.active())))
-    moved = min(n.partition for n in successor.worker.state.active())
+    scene.until(lambda: bool(successor.active()))
+    moved = min(successor.active())
     scene.settle()
     scene.until(lambda: len(spy.calls) > 3)
     return spy, moved
@@ -138,13 +141,17 @@ def test_every_flush_presents_an_offset_for_every_number_it_touches(scene: Scene
     for number in range(3):
         scene.enqueue("steps", scene.id_for(number))
     scene.settle()
-    touched: set[int] = set()
+    touched: set[TopicPartition] = set()
+    fenced: set[TopicPartition] = set()
+    lanes = {topics.checkpoints_topic(NS, queue): topics.jobs_topic(NS, queue) for queue in (QUEUE, BESIDE)}
     for call in spy.calls:
         if call.name == "begin":
-            touched = set()
-        touched |= {record.partition for record in call.records if record.topic == CHECKPOINTS}
-        if call.name == "send_offsets":
-            fenced = {c.partition.partition for c in call.offsets if c.partition.topic == scene.lane().topic}
+            touched, fenced = set(), set()
+        for record in call.records:
+            if record.topic in lanes:
+                touched.add(TopicPartition(lanes[record.topic], record.partition or 0))
+        fenced |= {commit.partition for commit in call.offsets}
+        if call.name == "commit":
             assert touched <= fenced
 
 
@@ -156,9 +163,10 @@ def test_revoke_flush_commits_under_cooperative_sticky(scene: Scene) -> None:
         scene.enqueue("steps", scene.id_for(number))
     scene.runtime.pass_time(0.5)
     second = scene.start("w-1")
-    scene.until(lambda: bool(second.engine and list(second.engine.state.active())))
-    assert first.worker.state.counters.events["flush.failed"] == 0
-    moved = {n.partition for n in second.worker.state.active()}
+    scene.until(lambda: bool(second.active()))
+    # A flush between the new generation and its callback is refused; a queue that saves all the time has such a one.
+    assert first.worker.state.counters.events["flush.failed"] <= scene.beside
+    moved = second.active()
     scene.settle()
     assert moved
     # Three jobs, five steps each: what ran before the hand-over came along with it.
@@ -213,17 +221,22 @@ def test_every_abort_is_followed_by_a_new_producer_epoch(scene: Scene, call: str
             assert later.producer > earlier.producer
 
 
-def released_late(scene: Scene, frame: Frame) -> tuple[bool, Simulated]:
-    """Hold a frame of the worker back and let it arrive in the middle of the next transaction; was it accepted?"""
+def released_late(scene: Scene, frame: Frame, at: str) -> bool:
+    """Hold a frame of the worker back and let it arrive in the middle of the next transaction, before such a call; was
+    it accepted? At the commit the offsets are in the transaction, and with them its groups.
+    """
     worker = scene.start("w-0")
     scene.until(scene.active)
     held = scene.broker.faults.hold_next(f"{NS}.worker.w-0", frame)
     if frame is Frame.ABORT:
         scene.broker.faults.fail_next("send_offsets", AbortRequired("planned"), process=worker.name)
     accepted: list[bool] = []
+    later: list[Call] = []
 
     def before(call: Call) -> None:
-        if call.name == "send_offsets" and held.caught and not accepted:
+        if call.name == "begin" and held.caught:
+            later.append(call)
+        if call.name == at and later and not accepted:
             accepted.append(held.release())
 
     Spy(worker, before)
@@ -231,7 +244,7 @@ def released_late(scene: Scene, frame: Frame) -> tuple[bool, Simulated]:
     scene.enqueue("parent", "job-1")
     scene.settle()
     assert accepted
-    return accepted[0], worker
+    return accepted[0]
 
 
 def family(scene: Scene) -> Callable[[], None]:
@@ -258,24 +271,24 @@ def family(scene: Scene) -> Callable[[], None]:
     return verify
 
 
-def test_late_commit_frame_shows_nothing_harmful(scene: Scene) -> None:
+@pytest.mark.parametrize("at", IN_TRANSACTION)
+def test_late_commit_frame_shows_nothing_harmful(scene: Scene, at: str) -> None:
     verify = family(scene)
-    accepted, _ = released_late(scene, Frame.COMMIT)
-    assert not accepted, "it met a newer producer epoch"
+    assert not released_late(scene, Frame.COMMIT, at), "it met a newer producer epoch"
     verify()
 
 
-def test_late_abort_frame_loses_no_copy(scene: Scene) -> None:
+@pytest.mark.parametrize("at", IN_TRANSACTION)
+def test_late_abort_frame_loses_no_copy(scene: Scene, at: str) -> None:
     verify = family(scene)
-    accepted, _ = released_late(scene, Frame.ABORT)
-    assert not accepted, "it met a newer producer epoch"
+    assert not released_late(scene, Frame.ABORT, at), "it met a newer producer epoch"
     verify()
 
 
-def test_late_offset_frame_does_no_harm(scene: Scene) -> None:
+@pytest.mark.parametrize("at", IN_TRANSACTION)
+def test_late_offset_frame_does_no_harm(scene: Scene, at: str) -> None:
     verify = family(scene)
-    accepted, _ = released_late(scene, Frame.OFFSETS)
-    assert not accepted, "it met a newer producer epoch"
+    assert not released_late(scene, Frame.OFFSETS, at), "it met a newer producer epoch"
     verify()
 
 
@@ -449,6 +462,8 @@ def test_one_unsendable_record_stops_nobody_else() -> None:
     scene.close()
 
 
+# With a second queue the worker has a flush more to make, for which the one whose end is held up here is in the way.
+@pytest.mark.parametrize("one_queue_and_two", [False], ids=["one queue"], indirect=True)
 def test_last_flush_of_the_owner_before_is_never_missed(patient: Scene) -> None:
     """Its offsets are visible, its checkpoints not yet: the restore reads past the last stable offset, to the end."""
     ledger = define_steps(patient, count=3, seconds=1.0)
@@ -458,7 +473,8 @@ def test_last_flush_of_the_owner_before_is_never_missed(patient: Scene) -> None:
     held: list[HeldMarkers] = []
 
     def hold_the_last(call: Call) -> None:
-        released = [decode(c.metadata, c.offset) for c in call.offsets]
+        its = patient.lane(Lane.NORMAL, patient.number_of("job-1"))
+        released = [decode(c.metadata, c.offset) for c in call.offsets if c.partition == its]
         if any(meta is not None and meta.released for meta in released) and not held:
             held.append(patient.broker.faults.hold_markers(tid))
 

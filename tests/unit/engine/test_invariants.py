@@ -29,6 +29,7 @@ from processor.wire.records import CheckpointRecord
 from tests.unit.engine.scene import GROUP, NS, QUEUE, Scene, Simulated, lane_record
 from tests.unit.engine.spy import Call, Spy
 
+pytestmark = pytest.mark.usefixtures("one_queue_and_two")
 SLOW_TIMEOUT = MemoryLimits(session_seconds=3.0, transaction_seconds=60.0, transaction_scan_seconds=10.0)
 
 
@@ -43,7 +44,7 @@ def metadata(scene: Scene, number: int) -> OffsetMetadata:
 
 def owner(scene: Scene, number: int) -> Simulated:
     """Who runs the jobs of a number."""
-    owners = [w for w in scene.running if w.engine and number in {n.partition for n in w.engine.state.active()}]
+    owners = [worker for worker in scene.running if number in worker.active()]
     assert len(owners) == 1
     return owners[0]
 
@@ -196,7 +197,7 @@ def test_take_over_is_bounded() -> None:
     victim = scene.start("w-0")
     scene.start("w-1")
     scene.until(scene.active)
-    number = min(n.partition for n in victim.worker.state.active())
+    number = min(victim.active())
     Spy(victim, lambda call: victim.kill() if call.name == "wait_acks" else None)
     victim.worker.flushing.flusher._drop_producer()
     scene.enqueue("steps", scene.id_for(number))
@@ -216,7 +217,7 @@ def test_worker_that_stops_leaves_the_group_before_it_closes(scene: Scene) -> No
     scene.until(scene.active)
     leaver.stop()
     scene.until(lambda: leaver.over)
-    scene.until(lambda: scene.active() and len(list(stays.worker.state.active())) == 3, 1.0)
+    scene.until(lambda: len(stays.active()) == 3, 1.0)
     scene.settle()
 
 
@@ -226,8 +227,15 @@ def test_restore_never_blocks_the_owning_thread() -> None:
     define_steps(scene)
     victim, survivor = scene.start("w-0"), scene.start("w-1")
     scene.until(scene.active)
-    lost, kept = (min(n.partition for n in w.worker.state.active()) for w in (victim, survivor))
-    Spy(victim, lambda call: victim.kill() if call.name == "commit" else None)
+    lost, kept = (min(worker.active()) for worker in (victim, survivor))
+    sent: set[TopicPartition] = set()
+
+    def die(call: Call) -> None:
+        sent.update(commit.partition for commit in call.offsets)
+        if call.name == "commit" and scene.lane(Lane.NORMAL, lost) in sent:
+            victim.kill()
+
+    Spy(victim, die)
     victim.worker.flushing.flusher._drop_producer()
     scene.enqueue("steps", scene.id_for(lost))
     scene.until(lambda: any(n.phase is PartitionPhase.RESTORING for n in survivor.worker.state.numbers.values()))
@@ -267,7 +275,7 @@ def test_one_bad_partition_stops_only_itself(scene: Scene) -> None:
     bad = scene.lane(Lane.NORMAL, 0)
     scene.broker.admin().delete_records({bad: scene.broker.admin().end_offsets([bad])[bad]})
     second = scene.start("w-0")
-    scene.until(lambda: len(list(second.worker.state.active())) == 2 if second.engine else False)
+    scene.until(lambda: len(second.active()) == 2)
     for number in (1, 2):
         scene.enqueue("plain", scene.id_for(number, "second"))
     scene.until(lambda: all(scene.state_of(scene.id_for(n, "second")) for n in (1, 2)))
@@ -297,7 +305,7 @@ def test_one_unreadable_restore_stops_only_itself(scene: Scene, monkeypatch: pyt
 
     monkeypatch.setattr(MemoryReader, "fetch", failing)
     worker = scene.start("w-0")
-    scene.until(lambda: len(list(worker.worker.state.active())) == 2 if worker.engine else False)
+    scene.until(lambda: len(worker.active()) == 2)
     assert worker.worker.state.numbers[QUEUE, 0].phase is PartitionPhase.HELD
     assert worker.worker.state.counters.events["held"] == 1
 
@@ -333,6 +341,7 @@ def test_expired_offsets_are_not_a_first_start(scene: Scene) -> None:
     worker = scene.start("w-0")
     scene.enqueue("steps", "job-1")
     scene.until(lambda: ledger["s3"] == 1)
+    scene.runtime.pass_time(0.1)
     worker.kill()
     scene.broker.faults.forget_offsets(GROUP)
     scene.start("w-0")
@@ -454,7 +463,7 @@ def test_parked_jobs_block_no_slot_and_no_bound() -> None:
     scene.enqueue("plain", "free")
     scene.until(lambda: scene.state_of("free") is State.SUCCEEDED, 3.0)
     assert len(worker.worker.state.numbers[QUEUE, 0].jobs.parked) == 50
-    assert worker.worker.state.inflight_records == 0
+    assert worker.worker.state.loads[QUEUE].records == 0
     scene.settle()
     assert Counter(letter.reason for letter in scene.dead_letters()) == {"unknown_type": 50}
     scene.close()
