@@ -132,6 +132,8 @@ class Intake:
         """A job that may have been seen before: dropped, resumed, or put behind its own earlier life."""
         number, job, offset = lane.number, attempt.job, attempt.origin.offset
         view = number.live.view(job.id)
+        if not attempt.history.derived:
+            self._gives_way(number.jobs.attempts.get(job.id), lane)
         if self._is_copy(number, job, view, attempt.history.derived):
             self._drop(lane, offset, job, view)
             if again is Again.NEXT:
@@ -152,6 +154,16 @@ class Intake:
             self._follow(lane, attempt, again)
             return
         self._admit(attempt, again)
+
+    def _gives_way(self, looked_for: Attempt | None, lane: LaneState) -> None:
+        """A first record comes while its repeat in another lane waits to hear whether there is one: it is the job."""
+        there = None if looked_for is None or not looked_for.repeated else looked_for.lane
+        if looked_for is None or there is None or there is lane:
+            return
+        looked_for.settled = True
+        there.complete(looked_for.origin.offset)
+        self._engine.forget(looked_for)
+        self._engine.counters.events["dropped_copies"] += 1
 
     def _move_in(self, attempt: Attempt, view: LiveView | None) -> None:
         """What was saved names another record of the same job as its home, in another lane. That one completes as a

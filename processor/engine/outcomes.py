@@ -366,12 +366,13 @@ class Outcomes:
             lane.complete(attempt.origin.offset)
             attempt.lane = None
 
-    def leave(self, attempt: Attempt) -> None:
-        """Its place, its key and what waits behind it are free. A second time changes nothing."""
+    def leave(self, attempt: Attempt, *, ended: bool = True) -> None:
+        """Its place, key and followers are free; twice changes nothing. `ended` False: only this record is done."""
         number, job = attempt.number, attempt.job
         hop = FINAL_HOP if attempt.moved is None else job.hop
         self._engine.forget(attempt)
-        number.jobs.recent.add(job.id, job.life, hop)
+        if ended:
+            number.jobs.recent.add(job.id, job.life, hop)
         successor = self._successor(number, job.id, (job.life, hop)) if number.jobs.successors else None
         frees = job.key is not None and (attempt.moved is None or not self.moving.keeps_key(attempt))
         if frees:

@@ -5,21 +5,26 @@ have ended long ago: plain jobs leave no mark when they end, since nearly none o
 repeats pays: a record that says `derived`, with an id of the kind that clients make (it tells when it was made), starts
 only when the lane was read from that time on up to the record itself. Jobs with ids of other kinds leave marks.
 
+It may be repeated with another urgency, and then its first record lies in another lane, which has no order with this
+one. So those that clients write to are read to their ends, and only a record that was no repeat itself counts there (of
+two repeats neither would run). What comes there later is a copy of this one, which is promoted before it starts: after
+a crash it must not be taken for the repeat of what was dropped as its own copy.
+
 All that is asked for at a time is answered by one scan of each partition.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from processor import events
-from processor.broker.base import Batch, Broker, Reader, TopicPartition
+from processor.broker.base import Batch, Broker, Isolation, Reader, TopicPartition
 from processor.errors import BrokerError
 from processor.job import Job, Lane
 from processor.job_ids import made_at
 from processor.runtime import Inbox, Runtime
-from processor.wire.headers import JOB_ID, header
+from processor.wire.headers import DERIVED, JOB_ID, header
 
 if TYPE_CHECKING:
     from processor.engine.attempt import Attempt
@@ -37,7 +42,7 @@ AHEAD = 2_000
 
 
 class Precedent(NamedTuple):
-    """An ask, and its answer: whether an earlier record of the same id lies in the lane, None if that is not known."""
+    """An ask, and its answer: whether an earlier record of the same id lies in a lane, None if that is not known."""
 
     attempt: Attempt
     assignment: int
@@ -50,6 +55,12 @@ class Precedent(NamedTuple):
         """The lane partition of the record."""
         origin = self.attempt.origin
         return TopicPartition(origin.topic, origin.partition)
+
+    @property
+    def elsewhere(self) -> list[TopicPartition]:
+        """The same partition of the other lanes that clients write to."""
+        lanes = self.attempt.number.lanes.values()
+        return [lane.key for lane in lanes if lane.lane is not Lane.DUE and lane.key != self.place]
 
 
 def may_be_second(job: Job, lane: Lane, now_ms: int, window_ms: int) -> bool:
@@ -64,10 +75,20 @@ def may_be_second(job: Job, lane: Lane, now_ms: int, window_ms: int) -> bool:
 
 
 class LaneScan:
-    """What one scan reads: in each partition from the time of the oldest id to the last record in question. Pure."""
+    """What one scan reads: in each partition from the time of the oldest id to the last record in question. Pure.
 
-    def __init__(self, asks: Sequence[Precedent], starts: dict[TopicPartition, int]) -> None:
+    `lane_ends`: how far the lanes are read in which no record in question lies.
+    """
+
+    def __init__(
+        self,
+        asks: Sequence[Precedent],
+        starts: dict[TopicPartition, int],
+        lane_ends: Mapping[TopicPartition, int],
+    ) -> None:
         self._asks: dict[tuple[TopicPartition, bytes], int] = {}
+        self._elsewhere: dict[tuple[TopicPartition, bytes], tuple[TopicPartition, bytes]] = {}
+        """What would answer an ask from another lane."""
         self.ends: dict[TopicPartition, int] = {}
         """Partitions that are not read to their end yet, and that end."""
         self.starts = starts
@@ -76,7 +97,13 @@ class LaneScan:
             offset, place = ask.attempt.origin.offset, ask.place
             if starts.get(place, offset) < offset:
                 self.ends[place] = max(self.ends.get(place, 0), offset)
-            self._asks[_name(ask)] = max(self._asks.get(_name(ask), 0), offset)
+            name = _name(ask)
+            self._asks[name] = max(self._asks.get(name, 0), offset)
+            for other in ask.elsewhere:
+                self._elsewhere[other, name[1]] = name
+                end = lane_ends.get(other, 0)
+                if starts.get(other, end) < end:
+                    self.ends[other] = max(self.ends.get(other, 0), end)
 
     def take(self, batch: Batch) -> list[TopicPartition]:
         """What was read; returns the partitions that are done.
@@ -93,6 +120,8 @@ class LaneScan:
             name = (place, header(record.headers(), JOB_ID) or record.key() or b"")
             if offset < self._asks.get(name, 0):
                 self._found.add(name)
+            elif name in self._elsewhere and header(record.headers(), DERIVED) is None:
+                self._found.add(self._elsewhere[name])
         passed.update(batch.ends)
         for fault in batch.faults:
             if fault.partition in self.ends:
@@ -171,8 +200,12 @@ class Precedents:
         since: dict[TopicPartition, int] = {}
         for ask in self._asks:
             made = (made_at(ask.attempt.job.id) or 0) - SKEW_MS
-            since[ask.place] = min(since.get(ask.place, made), made)
-        scan = LaneScan(self._asks, self._broker.admin().offsets_at(since))
+            for place in (ask.place, *ask.elsewhere):
+                since[place] = min(since.get(place, made), made)
+        admin = self._broker.admin()
+        others = {place for ask in self._asks for place in ask.elsewhere}
+        lane_ends = admin.end_offsets(others, Isolation.COMMITTED) if others else {}
+        scan = LaneScan(self._asks, admin.offsets_at(since), lane_ends)
         reader = self._reader = self._reader or self._broker.reader()
         assigned = set(scan.ends)
         if assigned:
@@ -207,11 +240,14 @@ def answered(
         return
     attempt.history = attempt.history._replace(repeated=False)
     if not answer.found:
+        if answer.elsewhere:
+            outcomes.promote(attempt)
         dispatch.ready(attempt, follows=answer.follows)
         return
     attempt.settled = True
     outcomes.complete(attempt)
     engine.counters.events["dropped_copies"] += 1
     log.info("job.repeat_dropped", extra={"job_id": attempt.job.id})
-    outcomes.leave(attempt)
+    # Its first record may lie in a lane that is not read so far: that one is to run.
+    outcomes.leave(attempt, ended=not answer.elsewhere)
     engine.outbox_load.request_flush()

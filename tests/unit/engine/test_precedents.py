@@ -205,3 +205,116 @@ def test_a_first_record_that_its_repeat_has_overtaken_does_not_run(
     scene.settle()
     assert (runs[job_id], runs["after"]) == (1, 1)
     assert scene.ends()[job_id, 1] == [State.SUCCEEDED]
+
+
+URGENT = (Lane.HIGH, Lane.DUE, Lane.NORMAL, Lane.LOW)
+
+
+@pytest.fixture
+def urgencies() -> Iterator[Scene]:
+    """A queue with a lane for each urgency."""
+    scene = Scene(seed=5, partitions=1, lanes=URGENT)
+    yield scene
+    scene.close()
+
+
+def define_long(scene: Scene) -> list[str]:
+    """Job type `long`, three seconds; who has begun."""
+    begun: list[str] = []
+
+    def long(ctx: object, payload: object) -> None:
+        begun.append(ctx.id)  # type: ignore[attr-defined]  # a context
+        scene.runtime.pass_time(3.0)
+
+    scene.define("long", long)
+    return begun
+
+
+ANOTHER = pytest.mark.parametrize(
+    ("first", "second"), [(Lane.NORMAL, Lane.HIGH), (Lane.LOW, Lane.NORMAL), (Lane.HIGH, Lane.LOW)]
+)
+
+
+@ANOTHER
+@pytest.mark.parametrize("how", ["at once", "stop", "kill", "thousands"])
+def test_a_repeat_in_another_lane_runs_once(urgencies: Scene, how: str, first: Lane, second: Lane) -> None:
+    """Repeated with another urgency; also when its first record is forgotten, or not read so far."""
+    scene, runs = urgencies, Counter[str]()
+    scene.define("plain", lambda ctx, payload: runs.update([ctx.id]))
+    job_id = fresh(scene)
+    scene.enqueue("plain", job_id, lane=first)
+    if how != "at once":
+        worker = scene.start("w-0")
+        scene.settle()
+        if how == "thousands":
+            for _ in range(2 * RECENT + 1):
+                scene.enqueue("plain", fresh(scene))
+            scene.settle()
+        else:
+            getattr(worker, how)()
+            scene.until(lambda: worker.over, 20)
+    scene.runtime.pass_time(0.1)
+    scene.enqueue("plain", job_id, lane=second, derived=True)
+    scene.enqueue("plain", "after", lane=second)
+    if how != "thousands":
+        worker = scene.start("w-0")
+    scene.settle()
+    assert (runs[job_id], runs["after"]) == (1, 1)
+    assert scene.ends()[job_id, 1] == [State.SUCCEEDED]
+    assert worker.worker.state.numbers[QUEUE, 0].jobs.attempts == {}
+    assert worker.worker.state.loads[QUEUE].records == 0
+
+
+@ANOTHER
+@pytest.mark.parametrize("killed", [False, True])
+def test_of_two_repeats_in_two_lanes_one_runs(urgencies: Scene, first: Lane, second: Lane, killed: bool) -> None:
+    """What they repeat has never arrived."""
+    scene = urgencies
+    begun = define_long(scene)
+    job_id = fresh(scene)
+    scene.runtime.pass_time(0.1)
+    worker = scene.start("w-0")
+    for lane in (first, second):
+        scene.enqueue("long", job_id, lane=lane, derived=True)
+    scene.until(lambda: job_id in begun)
+    if killed:
+        worker.kill()
+        scene.start("w-0")
+    scene.settle()
+    assert begun == [job_id] * (2 if killed else 1)
+    assert list(scene.ends().values()) == [[State.SUCCEEDED]]
+
+
+@ANOTHER
+@pytest.mark.parametrize("crash", ["never", "while it is looked for", "while it runs"])
+def test_a_first_record_that_comes_after_its_repeat_in_another_lane(
+    urgencies: Scene, monkeypatch: pytest.MonkeyPatch, first: Lane, second: Lane, crash: str
+) -> None:
+    """Whatever a crash leaves of the two, the job runs to its end, once."""
+    scene, real = urgencies, MemoryAdmin.offsets_at
+    begun = define_long(scene)
+    looks: list[str] = []
+
+    def slow(self: MemoryAdmin, times: dict[object, int]) -> object:
+        found = real(self, times)  # type: ignore[arg-type]  # passed on as it is
+        if crash == "while it is looked for" and not looks:
+            looks.append("once")
+            scene.runtime.pass_time(2.0)
+        return found
+
+    monkeypatch.setattr(MemoryAdmin, "offsets_at", slow)
+    job_id = fresh(scene)
+    scene.runtime.pass_time(0.1)
+    worker = scene.start("w-0")
+    scene.until(scene.active)
+    scene.enqueue("long", job_id, lane=second, derived=True)
+    scene.until(lambda: bool(looks if crash == "while it is looked for" else begun))
+    scene.enqueue("long", job_id, lane=first)
+    scene.runtime.pass_time(0.5)
+    if crash != "never":
+        worker.kill()
+        worker = scene.start("w-0")
+    scene.settle()
+    assert begun == [job_id] * (1 if crash == "never" else 2)
+    assert list(scene.ends().values()) == [[State.SUCCEEDED]]
+    assert worker.worker.state.loads[QUEUE].records == 0
