@@ -28,6 +28,7 @@ BENCHES: dict[str, Callable[[Kit], list[Row]]] = {
     "steps": throughput.steps,
     "kill": takeover.kill,
     "scaling": takeover.scaling,
+    "third": takeover.third,
     "enqueue": enqueue.many,
     "limit": enqueue.limited,
     "asking": asking.old,

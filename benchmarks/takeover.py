@@ -1,4 +1,4 @@
-"""Crashes, scaling in, scaling out: how long until a job's next item runs, and what is done twice.
+"""Crashes, scaling in, scaling out: how long until a job's next item runs, what is done twice, what a worker adds.
 
 Walks note each of their items (10 ms apart) with the process and the moment, so that everything can be read from the
 ledger afterwards.
@@ -16,8 +16,11 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from benchmarks.rows import Row, at_most, percentile
+from benchmarks.jobs import NAP, QUEUE
+from benchmarks.rows import Row, at_least, at_most, percentile
 from benchmarks.world import Item, Kit, World, alive, until, world
+from processor.broker.base import TopicPartition
+from processor.wire.groups import queue_group
 
 ENDLESS = 10_000_000
 SLOTS = "abc"
@@ -45,6 +48,50 @@ def kill(kit: Kit) -> list[Row]:
         at_most("kill -9 to the job's next item, p50", median(waits), 1, "s"),
         at_most("kill -9 to the job's next item, p99", percentile(waits, 0.99), 2, "s"),
     ]
+
+
+def third(kit: Kit) -> list[Row]:
+    """Two workers on one busy queue, then a third, which leaves again: jobs a second, in turns. Beside it lies an idle
+    queue, whose partitions are nobody's gain.
+    """
+    runs, seconds, slots = kit.some(3), max(2.0, 8.0 * kit.scale), 4
+    most = 3 * slots / NAP  # jobs a second, if no slot ever waited
+    flags = ("--no-supervise", "-q", "default")
+    ratios = []
+    with world(kit, "third", partitions=12, concurrency=slots) as here:
+        here.fill(here.job("rest", {"key": ""}) for _ in range(int(most * (3 * seconds + 25) * runs)))
+        for slot in SLOTS[:2]:
+            here.worker(slot, *flags)
+        for run in range(runs):
+            two = _rate(here, 2, seconds)
+            joiner = here.worker(SLOTS[2], *flags)
+            three = _rate(here, 3, seconds)
+            _end(joiner)
+            two = (two + _rate(here, 2, seconds)) / 2
+            ratios.append(three / two)
+            kit.say(f"third worker, run {run + 1}: {three:,.0f} jobs/s by {two:,.0f}, {ratios[-1]:.2f} times")
+    return [at_least(f"a third worker, 10 ms jobs, {slots} slots each", median(ratios), 1.3, "times")]
+
+
+def _rate(here: World, workers: int, seconds: float) -> float:
+    """Jobs that end in a second, once so many workers share the queue."""
+    admin, group = here.broker.admin(), queue_group(here.namespace, QUEUE)
+    places = [TopicPartition(here.lane(), number) for number in range(here.shape.partitions)]
+    share = here.shape.partitions // workers
+
+    def done() -> int:
+        return sum(found.offset or 0 for found in admin.committed(group, places, stable=False).values())
+
+    until(
+        lambda: [len(member.partitions) for member in admin.members(group)] == [share] * workers,
+        f"{workers} workers to share the queue",
+        pause=0.2,
+    )
+    time.sleep(SETTLED)
+    began, before = time.monotonic(), done()
+    time.sleep(seconds)
+    after = done()
+    return (after - before) / (time.monotonic() - began)
 
 
 def _runner(here: World, known: set[int]) -> int:
