@@ -157,7 +157,7 @@ class Intake:
 
     def _gives_way(self, looked_for: Attempt | None, lane: LaneState) -> None:
         """A first record comes while its repeat in another lane waits to hear whether there is one: it is the job."""
-        there = None if looked_for is None or not looked_for.repeated else looked_for.lane
+        there = None if looked_for is None or not looked_for.history.repeated else looked_for.lane
         if looked_for is None or there is None or there is lane:
             return
         looked_for.settled = True
