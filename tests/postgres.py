@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.schema import CreateSchema, DropSchema
 
 NAMED = "PROCESSOR_TEST_POSTGRES"
 """Address of a PostgreSQL database that tests may empty: postgresql://USER@HOST/NAME."""
@@ -43,6 +45,23 @@ def postgres() -> Iterator[str]:
             _run(owner, [*control, "-m", "immediate", "stop"])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def schema(url: str, name: str) -> Iterator[str]:
+    """The address of an empty schema in this database, which goes with all its tables afterwards.
+
+    Tests of other processes may use the same database meanwhile.
+    """
+    own = f"tests_{os.getpid()}_{name}"
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:", 1), isolation_level="AUTOCOMMIT")
+    with engine.connect() as sql:
+        sql.execute(CreateSchema(own))
+        try:
+            yield f"{url}{'&' if '?' in url else '?'}options=-csearch_path%3D{own}"
+        finally:
+            sql.execute(DropSchema(own, cascade=True))
+    engine.dispose()
 
 
 def _newest(program: str) -> Path | None:

@@ -1,9 +1,9 @@
-"""A projection beside a testbed, in SQLite; what asks or fills it also in PostgreSQL, where there is one."""
+"""A projection beside a testbed, in SQLite and in PostgreSQL; PostgreSQL's tests are skipped where there is none."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -13,33 +13,31 @@ from processor.ops.queries import Queries
 from processor.ops.search import search_of
 from processor.ops.store import Store
 from processor.testing import Testbed
-from tests.postgres import NAMED, postgres
+from tests.postgres import postgres, schema
 from tests.unit.ops.shop import Shop
 
-ON_BOTH = ("test_projection", "test_tallies")
-"""Modules whose tests run in both databases; where one is named (`tests.postgres.NAMED`), all do."""
+SQLITE_ALONE = ("test_oidc", "test_speed")
+"""Modules whose tests need one database: who logs in asks none, and the plans read there are SQLite's."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """In which databases a test runs."""
-    if "make_store" in metafunc.fixturenames:
-        both = metafunc.module.__name__.rpartition(".")[2] in ON_BOTH or NAMED in os.environ
-        metafunc.parametrize("database", ["sqlite", "postgresql"] if both else ["sqlite"], indirect=True)
+    if "database" in metafunc.fixturenames:
+        alone = metafunc.module.__name__.rpartition(".")[2] in SQLITE_ALONE
+        metafunc.parametrize("database", ["sqlite"] if alone else ["sqlite", "postgresql"], indirect=True)
 
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """Address of an empty PostgreSQL database."""
+    """Address of a PostgreSQL database."""
     with postgres() as url:
         yield url
 
 
 @pytest.fixture
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Address of a database; `{name}` in it stands for any name."""
-    if request.param == "postgresql":
-        return str(request.getfixturevalue("postgres_url"))
-    return f"sqlite:///{tmp_path}/{{name}}.sqlite"
+def database(request: pytest.FixtureRequest) -> str:
+    """Which database the stores of a test are in."""
+    return str(request.param)
 
 
 class Desk:
@@ -62,19 +60,17 @@ class Desk:
 
 
 @pytest.fixture
-def make_store(database: str) -> Iterator[Callable[[str], Store]]:
+def make_store(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Store]]:
     """Opens an empty store by a name of its own."""
-    made: list[Store] = []
+    with ExitStack() as opened:
 
-    def make(name: str) -> Store:
-        store = Store(database.replace("{name}", name), "shop")
-        store.wipe()
-        made.append(store)
-        return store
+        def make(name: str) -> Store:
+            url = f"sqlite:///{tmp_path}/{name}.sqlite"
+            if database == "postgresql":
+                url = opened.enter_context(schema(request.getfixturevalue("postgres_url"), name))
+            return opened.enter_context(closing(Store(url, "shop")))
 
-    yield make
-    for store in made:
-        store.close()
+        yield make
 
 
 @pytest.fixture

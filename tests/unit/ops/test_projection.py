@@ -159,7 +159,7 @@ def test_orders_taken_back_are_gone(desk: Desk) -> None:
     assert [row["action"] for row in queries.audit().rows][:2] == ["cancel", "resume"]
 
 
-def test_a_projection_built_anew_equals_one_that_grew(desk: Desk, make_store: Callable[[str], Store]) -> None:
+def test_a_projection_built_anew_equals_one_that_grew(desk: Desk) -> None:
     bed, shop = desk.bed, desk.shop
     for number in range(30):
         bed.enqueue(shop.charge, order(number, number % 3 - 1))
