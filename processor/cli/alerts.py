@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from processor.cli.output import Column, Output, moment, output_options
+from processor.cli.projection import database_option, needs_dashboard, opened
 from processor.cli.target import Target, target_options
 from processor.cli.wording import count
 from processor.errors import ProcessorError, SettingsError
@@ -129,6 +130,77 @@ def test(out: Output, rule_name: str, target: Target) -> None:
     if failed:
         raise AlertUndelivered(f"{failed} of {count(len(rule.to), 'recipient')} did not take it")
     out.record({"delivered": len(rule.to)}, f"delivered to {count(len(rule.to), 'recipient')}")
+
+
+@alerts.command()
+@target_options
+@database_option
+@output_options
+@needs_dashboard
+def filters(out: Output, target: Target, database: str | None) -> None:
+    """List the dashboard's saved filters, and which of them are alerts."""
+    from processor.ops.kept import Kept
+    from processor.ops.watching.wishing import told_filters
+
+    app = target.app()
+    with opened(app, database) as store:
+        rows = [dict(row) for row in told_filters(Kept(store))]
+    if not out.as_json:
+        rows = [{**row, **_standing(row["alert"])} for row in rows]
+    columns = [Column(name="name"), Column(name="alert"), Column(name="stands"), Column(name="filter")]
+    out.table(columns, rows, empty="no filter is saved: the dashboard saves them, on its page Jobs")
+
+
+@alerts.command()
+@click.argument("name", metavar="FILTER")
+@click.option("--at-least", type=click.IntRange(1, 10_000), help="Tell when so many jobs match, and when fewer do.")
+@click.option("--for", "hold", metavar="TIME", default="", help="Only after so long: 5m, 1h.", show_default="at once")
+@click.option("--each", is_flag=True, help="Tell of each job that comes to match.")
+@target_options
+@database_option
+@output_options
+@needs_dashboard
+def watch(
+    out: Output, /, target: Target, name: str, at_least: int | None, hold: str, each: bool, database: str | None
+) -> None:
+    """Make a saved filter of the dashboard an alert. The process that keeps the projection watches it."""
+    from processor.admin.orders import Operator
+    from processor.ops.kept import Kept
+    from processor.ops.watching import wishing
+
+    if each == (at_least is not None):
+        raise SettingsError("when is it told?", hint="give --at-least N, with --for TIME if you like, or --each")
+    app, who = target.app(), Operator()
+    wish = wishing.wish_of(at_least, hold)
+    with opened(app, database) as store:
+        wishing.watch(app, Kept(store), name, wish, by=who.by, at=who.clock.now_ms())
+    told = wishing.wished(wish)
+    out.record({"filter": name, "alert": told}, f"filter {name} is an alert: {told}")
+
+
+@alerts.command()
+@click.argument("name", metavar="FILTER")
+@target_options
+@database_option
+@output_options
+@needs_dashboard
+def unwatch(out: Output, name: str, target: Target, database: str | None) -> None:
+    """Make a saved filter no alert any more. The filter stays."""
+    from processor.admin.orders import Operator
+    from processor.ops.kept import Kept
+    from processor.ops.watching import wishing
+
+    app, who = target.app(), Operator()
+    with opened(app, database) as store:
+        wishing.unwatch(app, Kept(store), name, by=who.by, at=who.clock.now_ms())
+    out.record({"filter": name, "alert": None}, f"filter {name} is no alert any more")
+
+
+def _standing(alert: Mapping[str, Any] | None) -> dict[str, str]:
+    if alert is None:
+        return {"alert": "-", "stands": "-"}
+    stands = f"cannot be read: {alert['problem']}" if alert["problem"] else "open" if alert["open"] else "quiet"
+    return {"alert": alert["text"], "stands": stands}
 
 
 def _rules(app: App) -> tuple[AlertRule, ...]:

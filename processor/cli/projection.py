@@ -141,12 +141,15 @@ def opened(app: App, database: str | None) -> Iterator[Store]:
 
 @contextmanager
 def projecting(app: App, store: Store) -> Iterator[Projector]:
-    """What keeps it up to date."""
+    """What keeps it up to date, and watches the saved filters that are alerts while it runs."""
     from processor.ops.projector import Projector
     from processor.ops.search import search_of
+    from processor.ops.watching.watch import FilterWatch
 
+    search = search_of(app)
+    watch = FilterWatch(app.broker(), store, search)
     keep = round(app.settings().topics.status_retention * 1000)
-    projector = Projector(app.broker(), store, search=search_of(app), keep_ms=keep)
+    projector = Projector(app.broker(), store, search=search, keep_ms=keep, beside=watch.turn)
     try:
         yield projector
     finally:

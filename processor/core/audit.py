@@ -12,6 +12,7 @@ from processor.wire.topics import audit_topic
 REDRIVE, DISCARD, CANCEL, RETRY, PAUSE, RESUME = "redrive", "discard", "cancel", "retry", "pause", "resume"
 SEEK, REPLAY = "seek", "replay"
 SAVE_FILTER, FORGET_FILTER = "save_filter", "forget_filter"
+WATCH_FILTER, UNWATCH_FILTER = "watch_filter", "unwatch_filter"
 SCHEDULE, TRIGGER, BACKFILL, REMOVE = "schedule", "trigger", "backfill", "remove"
 
 

@@ -57,6 +57,7 @@ class Projector:
         search: Search | None = None,
         keep_ms: int = 7 * 86_400_000,
         clock: Clock | None = None,
+        beside: Callable[[], object] = lambda: None,
     ) -> None:
         """
         Args:
@@ -65,12 +66,14 @@ class Projector:
             search: payload fields that can be searched, by job type.
             keep_ms: how long an ended job stays, milliseconds: as long as the status topic keeps it.
             clock: of this process.
+            beside: called by `run` after each batch, on its thread.
         """
         self._broker = broker
         self._store = store
         self.search: Search = search or {}
         self._keep_ms = keep_ms
         self._clock = clock or SystemClock()
+        self._beside = beside
         self._reader: Reader | None = None
         self._at: dict[TopicPartition, int] = {}
         self._looked = self._listed = self._forgot = float("-inf")
@@ -88,6 +91,7 @@ class Projector:
             while not stop.is_set():
                 try:
                     self.step()
+                    self._beside()
                 except (BrokerError, DBAPIError, ProjectionError) as error:
                     log.warning("projection.waits", extra={"error": str(error)})
                     self._let_go()

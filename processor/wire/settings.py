@@ -276,6 +276,8 @@ class AlertRule(Group):
     """Kinds of alerts, patterns allowed; none: all. `types` and `queues` likewise."""
     types: tuple[str, ...] = ()
     queues: tuple[str, ...] = ()
+    filters: tuple[str, ...] = ()
+    """Saved filters by name, patterns allowed: the rule is about their alerts alone; none: about all alerts."""
     fold: Seconds = Field(default=60.0, ge=0)
     """Seconds within which the recipients hear once at most."""
     secret: SecretStr | None = None
@@ -301,7 +303,9 @@ class AlertsSettings(Group):
 
     backlog: int | None = _is(None, "Alert when a queue holds more jobs than this.", "jobs", ge=1)
     oldest: Seconds | None = _is(None, "Alert when the oldest job of a queue waits longer than this.", "seconds")
-    rules: tuple[AlertRule, ...] = _is((), "Tables [[alerts.rules]]: name, to, kinds, types, queues, fold, secret.")
+    rules: tuple[AlertRule, ...] = _is(
+        (), "Tables [[alerts.rules]]: name, to, kinds, types, queues, filters, fold, secret."
+    )
 
     @field_validator("rules")
     @classmethod

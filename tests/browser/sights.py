@@ -8,6 +8,7 @@ from urllib.parse import quote
 from tests.browser.world import GATEWAY, LONG_QUEUE, LONG_TYPE, ORDER, World
 
 SAVED = "type:order.charge state:dead since:24h"
+ALERT = 'supplier:"ACME GmbH & Co. KG"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,8 @@ SIGHTS: dict[str, Sight] = {
     "overview-limited": Sight(path="/overview", user="limited"),
     "jobs": Sight(path="/jobs", says="Older jobs"),
     "jobs-filtered": Sight(path=f"/jobs?q={_q(SAVED)}", says="Delete the saved filter"),
+    "jobs-is-alert": Sight(path=f"/jobs?q={_q(ALERT)}", says="is an alert: at least 10 jobs for 5m"),
+    "jobs-alert": Sight(path=f"/jobs?q={_q(SAVED)}", opened=True, says="Make it an alert"),
     "jobs-save": Sight(path=f"/jobs?q={_q('type:order.* state:dead,retrying')}", opened=True, says="Save this filter"),
     "jobs-none": Sight(path="/jobs?q=order_id:999999", says="No job"),
     "jobs-bad-filter": Sight(path="/jobs?q=nosuch:1", says="nosuch"),

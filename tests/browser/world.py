@@ -21,6 +21,7 @@ from processor.ops.queries import LetterSet, Queries
 from processor.ops.roles import Role, User
 from processor.ops.search import search_of
 from processor.ops.store import Store
+from processor.ops.watching.decision import Wish
 from processor.states import State
 from processor.testing import Testbed
 from processor.wire import topics
@@ -225,6 +226,7 @@ class World:
             "Payment failures of today", "type:order.charge state:dead since:24h", "eve@dashboard", clock.now_ms()
         )
         kept.save("ACME", 'supplier:"ACME GmbH & Co. KG"', "jane@dashboard", clock.now_ms())
+        kept.watch("ACME", Wish(at_least=10, hold_ms=300_000), "jane@dashboard", clock.now_ms())
 
     def _moments(self) -> None:
         """What would not stand still: jobs as they are just now, and the words of workers."""

@@ -14,11 +14,15 @@ from typing import Any
 
 import pytest
 
+from processor.alerts.alerter import alerter_group
 from processor.alerts.delivery import signature
-from processor.broker.base import OutRecord
+from processor.broker.base import OutRecord, TopicPartition
+from processor.ops.kept import Kept
+from processor.ops.store import Store
 from processor.wire.codec import encode
 from processor.wire.records import AlertRecord
 from processor.wire.topics import alerts_topic
+from tests.integration import jobs_app
 from tests.integration.fleet import Fleet
 from tests.waiting import eventually
 
@@ -194,3 +198,33 @@ def test_a_test_alert_says_at_once_whether_it_arrives(fleet: Fleet, endpoint: En
     assert "http://127.0.0.1:9" in out
     assert "there are: good, bad" in out
     assert SECRET not in out
+
+
+def test_a_failed_order_is_told_by_a_saved_filter(fleet: Fleet, endpoint: Endpoint, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/p.sqlite"
+    store = Store(database, fleet.namespace)
+    Kept(store).save("failed orders", "state:dead type:order order_id:7", "jane@dashboard", 1)
+    store.close()
+
+    def app_command(*words: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "processor", *words, "--app", f"{jobs_app.__file__}:app"]
+        command += ["--bootstrap", fleet.bootstrap, "--database", database]
+        with (tmp_path / "out").open("ab") as out:
+            STARTED.append(subprocess.Popen(command, cwd=tmp_path, env=fleet.env(), stdout=out, stderr=out))
+        return STARTED[-1]
+
+    alerter = start(fleet, tmp_path / "a", rule("orders", endpoint.url, 'fold = "0s"\nfilters = ["failed*"]'))
+    assert app_command("alerts", "watch", "failed orders", "--at-least", "1").wait(60) == 0
+    place, group = TopicPartition(alerts_topic(fleet.namespace), 0), alerter_group(fleet.namespace, "orders")
+    admin = fleet.broker.admin()
+    eventually(lambda: admin.committed(group, [place])[place].offset is not None, 60, "the alerter listens")
+    projection = app_command("projection", "run")
+    fleet.start_ready("w")
+    fleet.append("order", {"order_id": 7, "amount": -1})
+    fleet.append("order", {"order_id": 8, "amount": 1})
+    fleet.flush()
+    eventually(lambda: bool(endpoint.got), 90, lambda: (tmp_path / "out").read_text())
+    assert texts(endpoint) == ["filter failed orders: 1 job matches, at least 1 (state:dead type:order order_id:7)"]
+    assert endpoint.got[0]["title"] == "filter: failed orders"
+    stop(projection)
+    stop(alerter)

@@ -23,6 +23,7 @@ from processor.ops.queries import COUNTED, JobFacts, LetterSet
 from processor.ops.roles import Permission, Role
 from processor.ops.saved import saved_facts
 from processor.ops.telling import SIGNS, TONES, WORDS, plainly, possible, story, why
+from processor.ops.watching.wishing import told_filters
 from processor.ops.web.desk import Desk, desk_of, needs, user_of
 from processor.ops.wording import ago, first_line, iso, moment, number, short, span
 from processor.states import TERMINAL, State
@@ -150,7 +151,7 @@ def jobs(request: Request, q: Text = "", after: Text = "") -> Response:
         "after": after,
         "names": [*NAMES, *desk.fields],
         "problem": "",
-        "kept": desk.kept.all() if desk.queues is None else [],
+        "kept": told_filters(desk.kept) if desk.queues is None else [],
     }
     states = desk.queries.states()
     values["states"] = [(state.value, number(states[state])) for state in State if state in states]

@@ -36,6 +36,31 @@ def test_which_alerts_a_rule_is_about(more: dict[str, object], wanted: bool) -> 
     assert concerns(rule(**more), alert()) is wanted
 
 
+@pytest.mark.parametrize(
+    ("more", "wanted"),
+    [
+        ({}, True),
+        ({"filters": ["Jane*"]}, True),
+        ({"filters": ["other", "Jane's failures"]}, True),
+        ({"filters": ["other"]}, False),
+        ({"filters": ["*"], "kinds": ["filter_over"]}, False),
+        ({"filters": ["*"], "queues": ["q"]}, True),
+    ],
+)
+def test_a_rule_may_be_about_some_saved_filters(more: dict[str, object], wanted: bool) -> None:
+    of_filter = alert("filter")._replace(subject="filter:Jane's failures")
+    assert concerns(rule(**more), of_filter) is wanted
+
+
+def test_a_rule_about_saved_filters_is_about_nothing_else() -> None:
+    assert not concerns(rule(filters=["*"]), alert())
+
+
+def test_alerts_of_two_saved_filters_are_told_apart() -> None:
+    both = [alert("filter")._replace(subject=f"filter:{name}") for name in ("one", "two", "one")]
+    assert [digest.title for digest in folded(both)] == ["filter: one (2 times)", "filter: two"]
+
+
 def test_repeats_are_told_as_one_with_the_first_of_them() -> None:
     alerts = [alert(at=at) for at in (7, 3, 9)] + [alert("crash_loop")] + [alert(at=at) for at in range(20, 30)]
     killed, crashed = folded(alerts)

@@ -71,6 +71,12 @@ def _saved(desk: Desk) -> dict[str, str]:
     return {}
 
 
+def _watched(desk: Desk) -> dict[str, str]:
+    _saved(desk)
+    Web(desk, NoLogin()).client().post("/api/v1/filters/watch", json={"name": "mine"})
+    return {}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """What one button leaves."""
@@ -109,6 +115,17 @@ LINES: dict[str, Line] = {
     "filters/save": Line(action="save_filter", subject="filter:mine", given=_running, fields=_FILTER, why=""),
     "filters/delete": Line(
         action="forget_filter", subject="filter:mine", given=_saved, fields={"name": "mine"}, why=""
+    ),
+    "filters/watch": Line(
+        action="watch_filter",
+        subject="filter:mine",
+        given=_saved,
+        fields={"name": "mine", "at_least": "3", "for": "5m"},
+        body={"name": "mine", "at_least": 3, "for": "5m"},
+        why="",
+    ),
+    "filters/unwatch": Line(
+        action="unwatch_filter", subject="filter:mine", given=_watched, fields={"name": "mine"}, why=""
     ),
 }
 """What each route that changes something leaves behind, by its path behind `/do/`."""

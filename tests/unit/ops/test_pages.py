@@ -276,8 +276,37 @@ def test_a_filter_is_saved_used_and_deleted(desk: Desk, site: Web) -> None:
     (kept,) = site.client("viewer").get("/api/v1/filters").json()
     assert (kept["filter"], kept["by"]) == ("order_id:100 state:dead", "operator@dashboard"), "a rebuild leaves it"
     assert "Delete the saved filter" in text_of(site, "/jobs?q=order_id%3A100%20state%3Adead")
+    _becomes_an_alert(site, "Jane's failures", "/jobs?q=order_id%3A100%20state%3Adead")
     press(site, "/do/filters/delete", name="Jane's failures", back="/jobs")
     assert "★" not in text_of(site, "/jobs")
-    assert [row["action"] for row in desk.look().audit().rows] == ["forget_filter", "save_filter"]
+    assert [row["action"] for row in desk.look().audit().rows] == [
+        "forget_filter",
+        "unwatch_filter",
+        "watch_filter",
+        "watch_filter",
+        "save_filter",
+    ]
+
+
+def _becomes_an_alert(site: Web, name: str, page: str) -> None:
+    """And then none any more."""
+    assert "Make it an alert" in text_of(site, page)
+    assert "Make it an alert" not in text_of(site, page, "viewer")
+    wish = {"name": name, "when": "many", "at_least": "10", "for": "5m", "back": page}
+    for wrong in ({"at_least": "ten"}, {"at_least": "0"}, {"for": "soon"}, {"name": "none"}):
+        status = 404 if wrong.get("name") else 400
+        press(site, "/do/filters/watch", status=status, **{**wish, **wrong})
+    press(site, "/do/filters/watch", status=303, **{**wish, "when": "each"})
+    (kept,) = site.client("viewer").get("/api/v1/filters").json()
+    assert (kept["alert"]["at_least"], kept["alert"]["text"]) == (None, "each new job")
+    press(site, "/do/filters/watch", status=303, **wish)
+    shown = text_of(site, page)
+    assert "is an alert: at least 10 jobs for 5m, since " in shown
+    assert "processor alerts unwatch" in shown
+    (kept,) = site.client("viewer").get("/api/v1/filters").json()
+    told = {name: kept["alert"][name] for name in ("at_least", "for", "open", "problem", "by")}
+    assert told == {"at_least": 10, "for": "5m", "open": False, "problem": "", "by": "operator@dashboard"}
+    press(site, "/do/filters/unwatch", name=name, back=page)
+    press(site, "/do/filters/unwatch", status=404, name=name, back=page)
     missing = site.client("operator").post("/api/v1/filters/delete", json={"name": "none"})
     assert missing.json()["code"] == "not_there"

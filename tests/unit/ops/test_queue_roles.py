@@ -137,6 +137,8 @@ def _attempts(rooms: Rooms, letter: str, fingerprint: str) -> dict[str, tuple[Ma
         "replays/run": ({**why, "queue": "orders", "expected": 1}, 403),
         "filters": ({"name": "orders of Jane", "q": "state:dead"}, 403),
         "filters/delete": ({"name": "orders of Jane"}, 403),
+        "filters/watch": ({"name": "orders of Jane", "at_least": 1}, 403),
+        "filters/unwatch": ({"name": "orders of Jane"}, 403),
     }
     found |= {f"jobs/{rooms.order}/{action}": (why, 404) for action in ("retry", "redrive", "cancel")}
     found |= {f"queues/orders/{action}": (why, 403) for action in ("pause", "resume")}
