@@ -135,7 +135,9 @@ class Kept:
         self._make()
         with self._store.writing() as sql:
             if not sql.execute(delete(_alerts).where(_alerts.c.name == name)).rowcount:
-                raise NotThere(f"no saved filter {name[:LONGEST]!r} is an alert")
+                raise NotThere(
+                    f"no saved filter {name[:LONGEST]!r} is an alert", hint="processor alerts filters lists them"
+                )
 
     def move(self, alert: FilterAlert, standing: str, tell: Callable[[], object]) -> bool:
         """Put a new standing in the place of the one that `alert` was read with, and tell, in one transaction.
@@ -167,4 +169,5 @@ class Kept:
 
 
 def _none_called(name: str) -> NotThere:
-    return NotThere(f"no saved filter is called {name[:LONGEST]!r}")
+    hint = "processor alerts filters lists them; the dashboard saves them, on its page Jobs"
+    return NotThere(f"no saved filter is called {name[:LONGEST]!r}", hint=hint)

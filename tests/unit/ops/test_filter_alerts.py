@@ -187,3 +187,25 @@ def test_the_projector_watches_while_it_runs(desk: Desk) -> None:
         stop
     )
     assert turns == [1]
+
+
+def test_of_two_processes_that_tell_at_once_one_waits_and_then_does_not(desk: Desk, watched: Watching) -> None:
+    watched.save("dead", "state:dead", 1)
+    desk.look()
+    (alert,) = watched.kept.alerts()
+    told: list[str] = []
+    moved: list[bool] = []
+
+    def come_second() -> None:
+        moved.append(watched.kept.move(alert, '{"by": "second"}', lambda: told.append("second")))
+
+    second = threading.Thread(target=come_second)
+
+    def tell() -> None:
+        second.start()
+        told.append("first")
+
+    assert watched.kept.move(alert, '{"by": "first"}', tell) is True
+    second.join(60)
+    assert (moved, told) == ([False], ["first"])
+    assert [each.standing for each in watched.kept.alerts()] == ['{"by": "first"}']
