@@ -6,7 +6,7 @@ audit topic, and the two are folded together here, anew for each question.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from processor.admin.reading import partitions_of, read_to_end
@@ -131,10 +131,10 @@ def list_letters(broker: Broker, namespace: str, where: LetterFilter | None = No
     return sorted(chosen, key=lambda row: (row.at, row.address))
 
 
-def settled_letters(broker: Broker, namespace: str) -> Settled:
-    """What operators did with dead letters, from the audit topic."""
+def settled_letters(broker: Broker, namespace: str, since: Mapping[TopicPartition, int] | None = None) -> Settled:
+    """What operators did with dead letters, from the audit topic: all of it, or from these offsets on."""
     settled = Settled()
-    for record in read_to_end(broker, partitions_of(broker, [topics.audit_topic(namespace)])):
+    for record in read_to_end(broker, partitions_of(broker, [topics.audit_topic(namespace)]), since):
         value = record.value()
         if value is None:
             continue

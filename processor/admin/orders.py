@@ -36,6 +36,8 @@ class Operator:
     """A job that is due later is not sent on early: its own record would come when nobody remembers its end."""
     timeout: float = 30.0
     """Seconds to wait for the confirmation of an order."""
+    bulk: str = ""
+    """Id of the bulk action that it is part of."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", plain(self.reason, 500))
@@ -137,20 +139,30 @@ def _copy_home(broker: Broker, namespace: str, status: StatusRecord, who: Operat
     job = _in_chain(broker, namespace, status)
     if job is None or job.number is None:
         return "it has left the retry chain meanwhile, and starts when its turn comes"
+    copy = copy_home(namespace, job, who)
+    audit = AuditRecord(RETRY, f"{JOB}{job.id}", who.clock.now_ms(), who.by, who.reason, job.id, job.life)
+    records = [noted(namespace, audit), copy]
+    with producing(broker) as producer:
+        send(producer, records, who.timeout, f"retry of job {job.id}")
+    return f"attempt {job.attempt + 1} begins now instead of later"
+
+
+def copy_home(namespace: str, job: Job, who: Operator) -> OutRecord:
+    """The copy of a job's record in the retry chain that goes to its lane at once.
+
+    Raises:
+        OrderRefused: its own record would come when nobody remembers the copy's end.
+    """
     now = who.clock.now_ms()
     if (job.due_at or now) - now > who.dedupe_ms:
         raise OrderRefused(
             f"job {job.id} is due only after the time for which ended jobs are remembered: it would run twice",
             hint=f"processor job cancel {job.id}, and enqueue it under another id",
         )
+    assert job.number is not None, "every record of the chain has one"
     home = topics.jobs_topic(namespace, job.queue, Lane.DUE)
     copy = job._replace(due_at=now)
-    audit = AuditRecord(RETRY, f"{JOB}{job.id}", now, who.by, who.reason, job.id, job.life)
-    headers = routing_headers(copy, derived=True)
-    records = [noted(namespace, audit), OutRecord(home, job.id.encode(), codec.encode(copy), headers, job.number)]
-    with _producer(broker) as producer:
-        send(producer, records, who.timeout, f"retry of job {job.id}")
-    return f"attempt {job.attempt + 1} begins now instead of later"
+    return OutRecord(home, job.id.encode(), codec.encode(copy), routing_headers(copy, derived=True), job.number)
 
 
 def _scheduled(broker: Broker, namespace: str, job_id: str, who: Operator) -> StatusRecord | None:
@@ -191,12 +203,13 @@ def _refuse_unknown_queue(broker: Broker, namespace: str, queue: str) -> None:
 def _give(broker: Broker, namespace: str, order: ControlRecord, who: Operator) -> None:
     # Asked for first: a producer waits long for a topic that does not exist.
     partitions_of(broker, [topics.control_topic(namespace), topics.audit_topic(namespace)])
-    with _producer(broker) as producer:
+    with producing(broker) as producer:
         give(producer, namespace, order, who.timeout)
 
 
 @contextmanager
-def _producer(broker: Broker) -> Iterator[Producer]:
+def producing(broker: Broker) -> Iterator[Producer]:
+    """A producer for as long as it is needed."""
     producer = broker.producer()
     try:
         yield producer

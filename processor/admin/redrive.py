@@ -109,7 +109,7 @@ def discard_letters(broker: Broker, namespace: str, rows: Sequence[LetterRow], o
     def made(part: Sequence[LetterRow]) -> Iterator[Prepared]:
         for row in part:
             facts = (str(row.address), order.clock.now_ms(), order.by, order.reason, row.id, row.life)
-            yield Item(row, [], noted(namespace, AuditRecord(DISCARD, *facts)))
+            yield Item(row, [], noted(namespace, AuditRecord(DISCARD, *facts, bulk=order.bulk)))
 
     return _Settler(broker, namespace, order).settle(rows, made)
 
@@ -129,7 +129,8 @@ def _preparing(
         detail = "from zero" if how.from_zero else "from its checkpoint" if job.carried else "it had saved nothing"
         if how.payload is not None:
             detail += ", with another payload"
-        record = AuditRecord(REDRIVE, str(row.address), now, order.by, order.reason, job.id, job.life, detail)
+        who = (order.by, order.reason)
+        record = AuditRecord(REDRIVE, str(row.address), now, *who, job.id, job.life, detail, order.bulk)
         return Item(row, sent_back(namespace, job, order.by, order.reason), noted(namespace, record), job, detail)
 
     def prepare(part: Sequence[LetterRow]) -> Iterator[Prepared]:
@@ -207,7 +208,7 @@ class _Settler:
     def _unsettled(self, rows: Sequence[LetterRow]) -> list[LetterRow]:
         """Fence, then look: those that are still as they were chosen; of doubles of one life only the first."""
         self._writer.rebuild()
-        settled = settled_letters(self._broker, self._namespace)
+        settled = settled_letters(self._broker, self._namespace, self._order.seen)
         left: dict[object, LetterRow] = {}
         for row in rows:
             state = settled.state(row.address, row.id, row.life)

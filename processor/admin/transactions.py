@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from processor.broker.base import Broker, Failure, OutRecord, TransactionalProducer
+from processor.broker.base import Broker, Failure, OutRecord, TopicPartition, TransactionalProducer
 from processor.clock import Clock, SystemClock
 from processor.errors import (
     BrokerError,
@@ -41,6 +41,12 @@ class Order:
     by: str
     """`user@host`."""
     reason: str = ""
+    bulk: str = ""
+    """Id of the bulk action that it is part of."""
+    seen: Mapping[TopicPartition, int] | None = None
+    """Next offsets of the audit topic up to which the letters' states are known to be as they were chosen, which keeps
+    a long run of batches from reading it whole each time; None: nothing is known of it.
+    """
     rate: float | None = None
     """Jobs a second at most."""
     pause: Callable[[float], object] = time.sleep

@@ -138,6 +138,8 @@ def _serve(out: Output, app: App, store: object, login: Login, where: tuple[str,
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, port))
+            # Whoever reads the address may ask at once, and waits a moment then.
+            listening.listen(2048)
         except OSError as error:
             raise SettingsError(
                 f"{host}:{port} cannot be listened on: {error}", hint="choose another --port"

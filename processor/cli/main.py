@@ -19,6 +19,7 @@ COMMANDS = {
     "checkpoint": ("processor.cli.checkpoint:checkpoint", "What running jobs have saved."),
     "dlq": ("processor.cli.dlq:dlq", "Dead letters: what was given up, why, and its way back."),
     "dashboard": ("processor.cli.dashboard:dashboard", "Jobs, failures and dead letters in the browser."),
+    "bulk": ("processor.cli.bulk:bulk", "One action on exactly the jobs that a filter means."),
     "projection": ("processor.cli.projection:projection", "The copy of the log in SQL that the dashboard asks."),
     "replay": ("processor.cli.replay:replay", "Jobs of a queue's history run again, here or elsewhere."),
     "outbox": ("processor.cli.outbox:outbox", "Jobs stored in your database with your rows, sent after the commit."),

@@ -13,6 +13,7 @@ REDRIVE, DISCARD, CANCEL, RETRY, PAUSE, RESUME = "redrive", "discard", "cancel",
 SEEK, REPLAY = "seek", "replay"
 SAVE_FILTER, FORGET_FILTER = "save_filter", "forget_filter"
 WATCH_FILTER, UNWATCH_FILTER = "watch_filter", "unwatch_filter"
+BULK = "bulk"
 SCHEDULE, TRIGGER, BACKFILL, REMOVE = "schedule", "trigger", "backfill", "remove"
 
 

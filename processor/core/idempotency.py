@@ -56,6 +56,21 @@ def content_check(job: Job) -> int:
     return crc32(job.payload, crc32(job.type.encode())) & 0xFFFF
 
 
+def copy_for(until: bytes | None) -> int:
+    """Milliseconds after the last status of an earlier life in which a record is probably one more wish for that life;
+    -1: it begins a life of its own.
+
+    For those who only look on, and see neither the owner's memory nor the settings: the default of
+    `topics.dedupe_window` counts. What is a new life nevertheless shows it as soon as it has a status.
+
+    Args:
+        until: what the record's header says; None: it has no idempotency key, or was sent back by an operator.
+    """
+    if until is None:
+        return -1
+    return 0 if until == FINISHED.encode() else 24 * 3600 * 1000
+
+
 class KeyMark(NamedTuple):
     """What is remembered of a key."""
 

@@ -130,7 +130,7 @@ class Batch:
 
     def _fold(self, seen: Seen) -> None:
         if isinstance(seen, JobSeen):
-            self._job(seen.job, seen.place, in_chain=seen.in_chain)
+            self._job(seen.job, seen.place, in_chain=seen.in_chain, copy_for=seen.copy_for)
         elif isinstance(seen, StatusSeen):
             row = self._rows[clean(seen.status.id)]
             before = move_columns(row) if row.status.status_life and not says_again(row, seen.status) else None
@@ -145,9 +145,11 @@ class Batch:
             fold_letter(self._rows[clean(seen.job.id)], seen)
             self._failed(seen.job.id, seen.job.life, seen.letter.failures or ())
 
-    def _job(self, job: Job, place: Place, **where: bool) -> None:
+    def _job(
+        self, job: Job, place: Place, *, in_chain: bool = False, in_letter: bool = False, copy_for: int = -1
+    ) -> None:
         row = self._rows[clean(job.id)]
-        if fold_job(row, job, place, in_chain=where.get("in_chain", False), in_letter=where.get("in_letter", False)):
+        if fold_job(row, job, place, in_chain=in_chain, in_letter=in_letter, copy_for=copy_for):
             self._payloads[row.id] = job
         if job.carried is not None:
             self._failed(job.id, job.life, job.carried.failures)

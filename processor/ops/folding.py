@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 from processor.broker.base import Record
 from processor.client.track import supersedes
+from processor.core.idempotency import copy_for
 from processor.core.redrive import Address, job_of
 from processor.errors import RecordError
 from processor.job import Failure, Job, Place
 from processor.states import State
 from processor.wire import codec
-from processor.wire.headers import SIGNAL, header
+from processor.wire.headers import IDEMPOTENCY, SIGNAL, header
 from processor.wire.json_job import completed_in
 from processor.wire.records import AuditRecord, ControlRecord, DeadLetterRecord, StatusRecord
 from processor.wire.topics import TopicKind, parse_topic
@@ -46,6 +47,8 @@ class JobSeen(NamedTuple):
     job: Job
     place: Place
     in_chain: bool
+    copy_for: int = -1
+    """See `processor.core.idempotency.copy_for`."""
 
 
 class StatusSeen(NamedTuple):
@@ -106,7 +109,7 @@ def seen(record: Record) -> Seen | None:
         return None
     job = codec.decode_job(value)
     job = completed_in(job, record.topic() or "", record.timestamp()[1])
-    return JobSeen(job, place, kind is TopicKind.RETRY)
+    return JobSeen(job, place, kind is TopicKind.RETRY, copy_for(header(record.headers(), IDEMPOTENCY)))
 
 
 _topic = lru_cache(maxsize=4096)(parse_topic)
@@ -140,6 +143,8 @@ class RecordSide(NamedTuple):
     lay_topic: str = ""
     lay_partition: int = 0
     lay_offset: int = 0
+    copy_for: int = -1
+    """See `JobSeen`."""
 
 
 class StatusSide(NamedTuple):
@@ -196,7 +201,11 @@ class JobRow:
     def settle(self) -> None:
         """State, life and time of the last change, from the three sides."""
         record, status, letter = self.record, self.status, self.letter
-        self.life = max(record.record_life, status.status_life, letter.letter_life)
+        if record.copy_for >= 0 and status.status_life and record.enqueued_at <= status.status_at + record.copy_for:
+            # Enqueued again under the same key while it was there: the owner lets that record pass.
+            self.life = max(status.status_life, letter.letter_life)
+        else:
+            self.life = max(record.record_life, status.status_life, letter.letter_life)
         if status.status_life == self.life:
             self.state, self.changed_at = status.status_state, status.status_at
         elif letter.letter_life == self.life:
@@ -229,7 +238,9 @@ _LETTER = _STATUS + len(LetterSide._fields)
 JOB_COLUMNS = ("id", *RecordSide._fields, *StatusSide._fields, *LetterSide._fields, *_LAST)
 
 
-def fold_job(row: JobRow, job: Job, place: Place, *, in_chain: bool, in_letter: bool = False) -> bool:
+def fold_job(
+    row: JobRow, job: Job, place: Place, *, in_chain: bool, in_letter: bool = False, copy_for: int = -1
+) -> bool:
     """A record of the job. Whether it is newer than what was known, so that the payload is its."""
     # A letter's record ranks below the same record in a lane: its place is where bytes can be read as a job.
     rank = (job.life << 32) | (job.hop << 2) | (0 if in_letter else 1 if in_chain else 2)
@@ -248,6 +259,7 @@ def fold_job(row: JobRow, job: Job, place: Place, *, in_chain: bool, in_letter: 
         rank,
         State.SCHEDULED.value if in_chain and job.attempt == 0 else State.QUEUED.value,
         *place,
+        copy_for,
     )
     if row.status.status_life < job.life:
         row.due_at = job.due_at if in_chain else None

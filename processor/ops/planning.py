@@ -15,12 +15,25 @@ All other conditions are written so that no index serves them: the database has 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, false, func, or_, select, union
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Select,
+    and_,
+    false,
+    func,
+    or_,
+    select,
+    union,
+    union_all,
+)
 
 from processor.ops import tables
+from processor.ops.errors import FilterInvalid
 from processor.ops.filters import COLUMNS, Condition, Filter
 from processor.ops.folding import clean
 
@@ -56,6 +69,57 @@ def branches(sql: Connection, where: Filter, queues: frozenset[str] | None = Non
             values = [clean(value) for value in condition.values]
             return [[tables.jobs.c[condition.name] == v, *_others(where, condition, queues)] for v in values]
     return _by_tallies(sql, where, queues)
+
+
+def place_of(row: Mapping[str, Any]) -> str:
+    """Where a row is in the list of the newest: what comes after it is asked for by this."""
+    return f"{row['changed_at']}~{row['id']}"
+
+
+def parse_place(text: str) -> tuple[int, str] | None:
+    """A place as `place_of` wrote it; None of an empty text.
+
+    Raises:
+        FilterInvalid: it is none.
+    """
+    if not text:
+        return None
+    at, _, job_id = text.partition("~")
+    if not at.lstrip("-").isdecimal() or len(at) > 18:
+        raise FilterInvalid(f"{text[:60]!r} is no place in the list", hint="leave after= out")
+    return int(at), clean(job_id)
+
+
+def newest(
+    sql: Connection,
+    where: Filter,
+    columns: Sequence[str],
+    *,
+    queues: frozenset[str] | None = None,
+    after: tuple[int, str] | None = None,
+    limit: int,
+) -> list[dict[str, Any]]:
+    """The newest jobs that are meant, as far as they lie behind a place of the list."""
+    jobs = tables.jobs.c
+    behind: Where = []
+    if after is not None:
+        at, job_id = after
+        # The first condition is where the index begins.
+        behind = [jobs.changed_at <= at, or_(jobs.changed_at < at, (jobs.changed_at == at) & (jobs.id < job_id))]
+    found = [
+        select(*(jobs[name] for name in columns))
+        .where(*branch, *behind)
+        .order_by(jobs.changed_at.desc(), jobs.id.desc())
+        .limit(limit)
+        for branch in branches(sql, where, queues)
+    ]
+    if not found:
+        return []
+    query: Select[Any] | CompoundSelect[Any] = found[0]
+    if len(found) > 1:
+        each = union_all(*(select(part.subquery()) for part in found)).subquery()
+        query = select(each).order_by(each.c.changed_at.desc(), each.c.id.desc()).limit(limit)
+    return [dict(row) for row in sql.execute(query).mappings()]
 
 
 def alike(where: Filter, queues: frozenset[str] | None) -> Where | None:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     union_all,
 )
 
+from processor.core.audit import BULK
 from processor.core.control import QUEUE, TYPE
 from processor.core.redrive import Address, parse_address
 from processor.ops import tables
@@ -26,7 +27,7 @@ from processor.ops.applying import parts
 from processor.ops.errors import FilterInvalid, NotThere
 from processor.ops.filters import Condition, Filter
 from processor.ops.folding import clean
-from processor.ops.planning import alike, branches, of_queues
+from processor.ops.planning import alike, branches, newest, of_queues, parse_place, place_of
 from processor.ops.store import Store
 from processor.states import State
 
@@ -123,37 +124,11 @@ class Queries:
         Raises:
             FilterInvalid: `after` is no place in the list.
         """
-        jobs = tables.jobs.c
-        before: list[ColumnElement[bool]] = []
-        if after:
-            at, _, job_id = after.partition("~")
-            if not at.lstrip("-").isdecimal() or len(at) > 18:
-                raise FilterInvalid(f"{after[:60]!r} is no place in the list", hint="leave after= out")
-            # The first condition is where the index begins.
-            here = (jobs.changed_at == int(at)) & (jobs.id < clean(job_id))
-            before = [jobs.changed_at <= int(at), or_(jobs.changed_at < int(at), here)]
-        rows = self._newest(where, before, limit + 1)
+        with self._store.engine.connect() as sql:
+            rows = newest(sql, where, _BRIEF, queues=self._queues, after=parse_place(after), limit=limit + 1)
         more = len(rows) > limit
         rows = rows[:limit]
-        return Page(rows=rows, after=f"{rows[-1]['changed_at']}~{rows[-1]['id']}" if more else "")
-
-    def _newest(self, where: Filter, before: Sequence[ColumnElement[bool]], limit: int) -> list[Row]:
-        jobs = tables.jobs.c
-        with self._store.engine.connect() as sql:
-            found = [
-                select(*(jobs[name] for name in _BRIEF))
-                .where(*branch, *before)
-                .order_by(jobs.changed_at.desc(), jobs.id.desc())
-                .limit(limit)
-                for branch in branches(sql, where, self._queues)
-            ]
-            if not found:
-                return []
-            query: Select[Any] | CompoundSelect[Any] = found[0]
-            if len(found) > 1:
-                each = union_all(*(select(part.subquery()) for part in found)).subquery()
-                query = select(each).order_by(each.c.changed_at.desc(), each.c.id.desc()).limit(limit)
-            return [dict(row) for row in sql.execute(query).mappings()]
+        return Page(rows=rows, after=place_of(rows[-1]) if more else "")
 
     def count(self, where: Filter, most: int = COUNTED) -> int:
         """How many jobs are meant; `most` + 1 if they are more."""
@@ -334,12 +309,23 @@ class Queries:
             raise NotThere(f"there is no dead letter {address}", hint="it may have been deleted by retention")
         return found[0]
 
-    def audit(self, *, limit: int = PAGE, after: str = "") -> Page:
-        """What operators did, newest first: of some queues, what concerns these, their jobs and the types of those."""
+    def audit(self, *, limit: int = PAGE, after: str = "", bulk: str = "") -> Page:
+        """What operators did, newest first: of some queues, what concerns these, their jobs and the types of those.
+        `bulk`: only what was part of this bulk action.
+        """
         query = select(tables.audit)
+        if bulk:
+            query = query.where(*_of_bulk(bulk))
         if self._queues is not None:
             query = query.where(self._concerns(self._queues))
         return self._addressed(query, tables.audit, limit, after)
+
+    def bulk_count(self, bulk: str) -> int:
+        """Jobs to which a bulk action was done."""
+        each = tables.audit.c
+        done = select(func.count(each.job_id.distinct())).where(*_of_bulk(bulk), each.action != BULK)
+        with self._store.engine.connect() as sql:
+            return int(sql.execute(done).scalar_one())
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -382,6 +368,11 @@ class Queries:
     def _all(self, query: Select[Any] | CompoundSelect[Any]) -> list[Row]:
         with self._store.engine.connect() as sql:
             return [dict(row) for row in sql.execute(query).mappings()]
+
+
+def _of_bulk(bulk: str) -> list[ColumnElement[bool]]:
+    # The index holds only those of any.
+    return [tables.audit.c.bulk == clean(bulk), tables.audit.c.bulk != ""]
 
 
 def _present(job: Row) -> Row:

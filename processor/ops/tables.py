@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Float, Index, MetaData, Table, Text
 from sqlalchemy.dialects.postgresql import TEXT
 
-VERSION = 5
+VERSION = 7
 """Of these tables. Any change of them raises it; the next start then fills them anew."""
 
 metadata = MetaData()
@@ -52,6 +52,7 @@ jobs = Table(
     _text("lay_topic"),
     _big("lay_partition"),
     _big("lay_offset"),
+    _big("copy_for"),
     # The status that counts.
     _big("status_life"),
     _text("status_state"),
@@ -221,8 +222,15 @@ audit = Table(
     _text("job_id"),
     _big("life"),
     _text("detail"),
+    _text("bulk"),
 )
 """What operators did."""
 Index("audit_by_time", audit.c.at, audit.c.partition, audit.c.offset)
 Index("audit_by_job", audit.c.job_id)
 Index("audit_by_subject", audit.c.subject)
+Index(
+    "audit_by_bulk",
+    *(audit.c[name] for name in ("bulk", "at", "partition", "offset")),
+    sqlite_where=audit.c.bulk != "",
+    postgresql_where=audit.c.bulk != "",
+)

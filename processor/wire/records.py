@@ -276,9 +276,10 @@ class AuditRecord(NamedTuple):
     """What an operator did, and why. Key: the subject."""
 
     action: str
-    """`redrive`, `discard`, `cancel`, `retry`, `pause`, `resume`, `schedule`, `trigger`, `backfill`, `remove`."""
+    """`redrive`, `discard`, `cancel`, `retry`, `pause`, `resume`, `schedule`, `trigger`, `backfill`, `remove`,
+    `bulk`."""
     subject: str
-    """A dead letter as `partition@offset`, `job:ID`, `queue:NAME`, `type:NAME` or `schedule:NAME`."""
+    """A dead letter as `partition@offset`, `job:ID`, `queue:NAME`, `type:NAME`, `schedule:NAME` or `bulk:ID`."""
     at: int
     by: str
     """Who did it, as `user@host`."""
@@ -287,6 +288,8 @@ class AuditRecord(NamedTuple):
     life: int = 0
     """The life of the job that it began, or that it concerns."""
     detail: str = ""
+    bulk: str = ""
+    """Id of the bulk action that it was part of; empty: of none."""
 
 
 AnyRecord = (

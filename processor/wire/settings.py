@@ -264,6 +264,7 @@ class DashboardSettings(Group):
     oidc_roles: str = _is("", "Its values and their roles, the first counts: ops:operator; support:care@orders,mail.")
     session: Seconds = _is("8h", "How long somebody stays logged in (oidc).", "seconds", gt=0)
     session_secret: SecretStr = _is("", "Signs sessions, 32 characters or more; empty: they end with the process.")
+    bulk_page: int = _is(500, "How many jobs a bulk action does between two of its checkpoints.", "jobs", ge=1, le=2000)
 
 
 class AlertRule(Group):

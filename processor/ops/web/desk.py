@@ -13,6 +13,7 @@ from processor.app import App
 from processor.clock import Clock
 from processor.core.control import ControlTable
 from processor.ops.actions import Actions, Why
+from processor.ops.bulk.job import Bulks
 from processor.ops.errors import NotAllowed
 from processor.ops.filters import Filter, parse, quoted
 from processor.ops.kept import Kept
@@ -37,13 +38,14 @@ class Desk:
     live: Live
     kept: Kept
     feed: Feed
+    bulks: Bulks
     queues: frozenset[str] | None = None
     """Whose jobs it shows; None: all."""
     narrowed: dict[frozenset[str], Desk] = field(default_factory=dict)
     """Those that show some queues only, of all users that are limited to some."""
 
     @classmethod
-    def opened(cls, app: App, store: Store, clock: Clock) -> Desk:
+    def opened(cls, app: App, store: Store, clock: Clock, bulks: Bulks) -> Desk:
         """All queues of an app."""
         queries, live = Queries(store), Live(store)
         return cls(
@@ -55,6 +57,7 @@ class Desk:
             live=live,
             kept=Kept(store),
             feed=Feed(live),
+            bulks=bulks,
         )
 
     def of(self, user: User) -> Desk:

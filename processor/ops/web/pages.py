@@ -94,6 +94,7 @@ def _environment() -> Environment:
         "shell": shlex.quote,
         "segment": lambda name: quote(name, safe=""),
         "job_path": lambda job_id: f"/jobs/{quote(job_id, safe='')}",
+        "bulk_path": lambda bulk: f"/bulk/{quote(bulk, safe='')}",
         "saved_path": lambda job_id: f"/saved/{quote(job_id, safe='')}",
         "events_path": lambda job_id: f"/api/v1/jobs/{quote(job_id, safe='')}/events?follow=true",
         "do_path": lambda job_id, action: f"/do/jobs/{quote(job_id, safe='')}/{action}",
@@ -280,9 +281,10 @@ def undeclared(desk: Desk, queues: Sequence[QueueRow]) -> dict[str, list[str]]:
     """Queues and job types that exist and that the app's code does not declare; none if the code is not known."""
     if not desk.app.job_types:
         return {"queues": [], "types": []}
+    apps = (desk.app, desk.bulks.app)
     return {
-        "queues": [queue.queue for queue in queues if queue.queue not in desk.app.queues],
-        "types": [name for name in desk.queries.types() if name not in desk.app.job_types],
+        "queues": [queue.queue for queue in queues if not any(queue.queue in app.queues for app in apps)],
+        "types": [name for name in desk.queries.types() if not any(name in app.job_types for app in apps)],
     }
 
 

@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
@@ -19,6 +20,8 @@ from starlette.staticfiles import StaticFiles
 from processor.app import App
 from processor.clock import Clock, SystemClock
 from processor.errors import ProcessorError
+from processor.ops.bulk.job import Bulks, Tools
+from processor.ops.bulk.worker import BulkWorker
 from processor.ops.login import Login
 from processor.ops.projector import Projector
 from processor.ops.store import Store
@@ -31,7 +34,13 @@ _HERE = Path(__file__).parent
 
 
 def create(
-    app: App, store: Store, login: Login, *, projector: Projector | None = None, clock: Clock | None = None
+    app: App,
+    store: Store,
+    login: Login,
+    *,
+    projector: Projector | None = None,
+    clock: Clock | None = None,
+    bulks: Bulks | None = None,
 ) -> FastAPI:
     """The dashboard of an app as an ASGI application.
 
@@ -41,32 +50,20 @@ def create(
         login: who may ask.
         projector: kept running while the application does; None: another process does that.
         clock: of this process.
+        bulks: bulk actions, if somebody else runs them; None: this application does while it runs.
     """
-
-    @asynccontextmanager
-    async def running(_: FastAPI) -> AsyncIterator[None]:
-        if projector is None:
-            yield
-            return
-        stop = threading.Event()
-        thread = threading.Thread(target=projector.run, args=(stop,), name="projector", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join(10)
-
+    clock = clock or SystemClock()
+    many = bulks or Bulks(Tools(app=app, store=store, clock=clock))
     # The interactive documentation would be loaded from another host.
     made = FastAPI(
         title="processor",
         version="1",
-        lifespan=running,
+        lifespan=lambda _: _running(projector, BulkWorker(many) if bulks is None else None),
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
     )
-    made.state.desk = Desk.opened(app, store, clock or SystemClock())
+    made.state.desk = Desk.opened(app, store, clock, many)
     made.state.login = login
     for router in ROUTERS:
         made.include_router(router)
@@ -76,6 +73,26 @@ def create(
     made.add_exception_handler(RequestValidationError, _not_understood)
     made.add_middleware(Gate, login=login)
     return made
+
+
+@asynccontextmanager
+async def _running(projector: Projector | None, worker: BulkWorker | None) -> AsyncIterator[None]:
+    """What runs beside the application: the projector and the worker of bulk actions, each in a thread."""
+    stop = threading.Event()
+    thread = None
+    if projector is not None:
+        thread = threading.Thread(target=projector.run, args=(stop,), name="projector", daemon=True)
+        thread.start()
+    if worker is not None:
+        worker.start()
+    try:
+        yield
+    finally:
+        if worker is not None:
+            await run_in_threadpool(worker.stop)
+        stop.set()
+        if thread is not None:
+            await run_in_threadpool(thread.join, 10)
 
 
 class Server(uvicorn.Server):

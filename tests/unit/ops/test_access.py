@@ -53,6 +53,9 @@ ROUTES: dict[str, frozenset[str]] = {
     "POST /do/schedules/{name:path}/pause": OPERATE,
     "POST /do/schedules/{name:path}/resume": OPERATE,
     "POST /do/schedules/{name:path}/trigger": OPERATE,
+    "GET /bulk": OPERATE,
+    "GET /bulk/{job_id:path}": SEE,
+    "POST /do/bulk": OPERATE,
     "POST /do/replay": OPERATE,
     "POST /do/filters/save": OPERATE,
     "POST /do/filters/delete": OPERATE,
@@ -90,6 +93,8 @@ ROUTES: dict[str, frozenset[str]] = {
     "POST /api/v1/schedules/{name:path}/pause": OPERATE,
     "POST /api/v1/schedules/{name:path}/resume": OPERATE,
     "POST /api/v1/schedules/{name:path}/trigger": OPERATE,
+    "POST /api/v1/bulk": OPERATE,
+    "GET /api/v1/bulk/{job_id:path}": SEE,
     "POST /api/v1/replays/plan": SEE,
     "POST /api/v1/replays/run": OPERATE,
 }

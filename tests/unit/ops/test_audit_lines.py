@@ -21,6 +21,8 @@ from tests.unit.ops.test_pages import OWN
 WHY = "the customer is on the phone"
 AUDIT_READS = frozenset({"POST /api/v1/replays/plan", "POST /logout"})
 """Change nothing of anybody's jobs."""
+AUDIT_LATER = frozenset({"POST /api/v1/bulk", "POST /do/bulk"})
+"""Begin a job that leaves the lines while it works: see test_bulk."""
 
 
 def _dead(desk: Desk) -> dict[str, str]:
@@ -138,7 +140,7 @@ def test_every_route_that_changes_something_is_here(desk: Desk) -> None:
     desk.look()
     posts = {f"{method} {path}" for method, path in routes_of(Web(desk, NoLogin()).application) if method != "GET"}
     buttons = {f"POST /do/{name}" for name in LINES if name not in API_ONLY}
-    assert posts - AUDIT_READS == buttons | {f"POST /api/v1/{OF_API.get(name, name)}" for name in LINES}
+    assert posts - AUDIT_READS - AUDIT_LATER == buttons | {f"POST /api/v1/{OF_API.get(name, name)}" for name in LINES}
 
 
 @pytest.mark.parametrize("name", LINES)

@@ -35,6 +35,11 @@ class Asking:
         application.state.desk.feed.closed = True
         self.client = Client(application, "http://localhost", "127.0.0.1", {})
         self.answers: dict[str, set[int]] = {}
+        wish = {"action": "discard", "expected": 0, "q": "state:killed", "reason": "x"}
+        self.bulk_id = self.client.post("/api/v1/bulk", json=wish).json()["id"]
+        # Its queue is new: a projector that begins looks which topics there are.
+        desk.projector.close()
+        desk.look()
         self.schema = schemathesis.openapi.from_dict(self.client.get("/api/v1/openapi.json").json())
 
     def ask(self, case: Case[Any]) -> None:
@@ -53,7 +58,10 @@ class Asking:
 
     def names(self, operation: Any) -> list[dict[str, str] | None]:
         """Names in the path: any, and those that there are."""
-        known = {"job_id": self.job_id, "name": "order.charge" if "types" in operation.path else "orders"}
+        known = {
+            "job_id": self.bulk_id if "/bulk/" in operation.path else self.job_id,
+            "name": "order.charge" if "types" in operation.path else "orders",
+        }
         own = {name: value for name, value in known.items() if f"{{{name}" in operation.path}
         return [None, own] if own else [None]
 

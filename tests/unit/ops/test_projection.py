@@ -283,6 +283,29 @@ def test_a_later_life_begins_before_its_status_is_read() -> None:
     assert not fold_status(row, status(State.SUCCEEDED, 99), 10), "the first end of a life stands"
 
 
+@pytest.mark.parametrize(("amount", "state"), [(7, "succeeded"), (-1, "dead"), (0, "retrying")])
+def test_a_key_given_again_does_not_hide_how_its_job_stands(desk: Desk, amount: int, state: str) -> None:
+    first = desk.bed.enqueue(desk.shop.charge, order(1, amount), idempotency_key="order-1").id
+    desk.bed.advance("3s")
+    assert desk.look().job(first).job["state"] == state
+    again = desk.bed.enqueue(desk.shop.charge, order(1, amount), idempotency_key="order-1").id
+    desk.bed.advance("1s")
+    assert again == first
+    assert desk.look().job(first).job["state"] == state, "the second record is let pass"
+    assert desk.look().states() == {state: 1}
+
+
+def test_a_key_that_keeps_others_out_until_its_end_begins_anew_after_it(desk: Desk) -> None:
+    ids = set()
+    for _ in range(3):
+        job = desk.bed.enqueue(desk.shop.charge, order(1), idempotency_key="order-1", until="finished")
+        ids.add(job.id)
+        assert desk.look().job(job.id).job["state"] == "queued"
+        desk.bed.advance("2s")
+        assert desk.look().job(job.id).job["state"] == "succeeded"
+    assert len(ids) == 1
+
+
 def test_a_failure_told_twice_keeps_what_either_said() -> None:
     short, long = {"message": "m", "traceback": "whole"}, {"message": "message", "traceback": ""}
     assert fuller(short, long) == fuller(long, short) == {"message": "message", "traceback": "whole"}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import update
@@ -126,6 +128,10 @@ def test_counts_and_what_waits_for_a_person_are_of_their_own_queue(rooms: Rooms)
     assert Live(store, MAIL).quarantined(5) == []
 
 
+FOREIGN = {"action": "cancel", "q": "", "until": {}, "count": 1, "digest": "0" * 32}
+"""A plan that means jobs of every queue."""
+
+
 def _attempts(rooms: Rooms, letter: str, fingerprint: str) -> dict[str, tuple[Mapping[str, Any], int]]:
     """Every route of the API that changes something -> what to ask of the other queue, and the answer."""
     why = {"reason": "mine"}
@@ -133,6 +139,7 @@ def _attempts(rooms: Rooms, letter: str, fingerprint: str) -> dict[str, tuple[Ma
     found: dict[str, tuple[Mapping[str, Any], int]] = {
         "letters/redrive": (letters, 409),
         "letters/discard": (letters, 409),
+        "bulk": ({**why, "plan": {**FOREIGN, "at": 1}}, 403),
         "replays/plan": ({"queue": "orders"}, 403),
         "replays/run": ({**why, "queue": "orders", "expected": 1}, 403),
         "filters": ({"name": "orders of Jane", "q": "state:dead"}, 403),
@@ -162,7 +169,9 @@ def test_nothing_is_done_to_another_queue_by_any_route(rooms: Rooms) -> None:
             body, status = attempts.pop(path)
             assert set(said(client.post(path, json=body), status)) == {"code", "message", "hint"}
             continue
+        plan = quote(json.dumps({**FOREIGN, "at": 1}))
         form = f"reason=mine&address={letter}&queue=orders&since=24h&expected=1&name=orders of Jane&q=state:dead"
+        form += f"&plan={plan}"
         answer = client.post(path, content=form, headers=OWN)
         assert answer.status_code in (403, 404, 409), f"{path}: {answer.status_code} {answer.text[-300:]}"
         assert not [word for word in SECRET if word in answer.text and word not in path + form], path
@@ -173,6 +182,9 @@ def test_nothing_is_done_to_another_queue_by_any_route(rooms: Rooms) -> None:
         wish = {"reason": "mine", "expected": 1, **chosen}
         assert said(client.post("/api/v1/letters/redrive", json=wish), 409)["code"] == "set_changed"
         assert said(client.post("/api/v1/letters/redrive", json={**wish, "dry_run": True}), 200)["done"] == 0
+    for q in ("", "order_id:100", "queue:orders"):
+        plan = said(client.post("/api/v1/bulk", json={"action": "cancel", "q": q, "dry_run": True}), 200)["plan"]
+        assert (plan["queues"], plan["count"]) == (["mail"], 0 if q else 1), "only what is theirs"
     assert rooms.state() == before
 
 

@@ -74,7 +74,7 @@ RECORDS: dict[type[Any], st.SearchStrategy[Any]] = {
         ControlRecord, text, text, moment, text, text, count, text, count, text, moment, moment
     ),
     AlertRecord: st.builds(AlertRecord, text, text, moment, text, text, text, text, text),
-    AuditRecord: st.builds(AuditRecord, text, text, moment, text, text, text, count, text),
+    AuditRecord: st.builds(AuditRecord, text, text, moment, text, text, text, count, text, text),
     DedupeMark: st.builds(DedupeMark, text, count, count, moment, moment, text, moment, count),
     NumberMark: st.builds(
         NumberMark, moment, moment, moment,
