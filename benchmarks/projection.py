@@ -1,7 +1,8 @@
-"""A million jobs in the projection: how fast they get in, and how long the slowest question of each page takes."""
+"""A million jobs in the projection: how fast they get in, and how long each page and its slowest question take."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import sqlite3
@@ -9,37 +10,64 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote, unquote
 
+import httpx
+from fastapi import FastAPI
+from pydantic import BaseModel
 from sqlalchemy import select
 
 from benchmarks.rows import Row, at_most, beside, percentile
 from benchmarks.world import Kit
+from processor.admin import apply_topics
+from processor.app import App
 from processor.broker.base import TopicPartition
+from processor.clock import ManualClock
 from processor.core.redrive import Address, job_of
 from processor.job import ErrorInfo, Failure, Job, Place
 from processor.ops import tables
 from processor.ops.applying import Batch
 from processor.ops.filters import parse
 from processor.ops.folding import JobSeen, LetterSeen, Seen, StatusSeen
+from processor.ops.login import ProxyLogin, networks
 from processor.ops.projector import FETCH
 from processor.ops.queries import LetterSet, Queries
+from processor.ops.roles import Role, User
 from processor.ops.store import Store
+from processor.ops.web.serve import create
 from processor.states import State
 from processor.wire.codec import decode_dead_letter, encode
 from processor.wire.records import DeadLetterRecord, StatusRecord
+from processor.wire.settings_sources import load_settings
 
 JOBS = 1_000_000
 DEAD = 40
 """Each so-manieth job is dead."""
 PLACE = TopicPartition("bench.jobs.orders", 0)
 LONGEST_MS = 50.0
+PAGE_MS = 500.0
 REPEATS = 5
+FIRST_AT = 1_700_000_000_000
+"""When the first job was enqueued, milliseconds since the epoch; the others 10 ms later each."""
 SEARCH = {f"order.{kind}": ("order_id",) for kind in ("charge", "ship", "mail", "report")}
 FILTERS = (
     *("", "state:dead", "state:dead,succeeded", "state:retrying", "type:order.*", "type:order.charge state:dead"),
     *("queue:q3", "queue:q3,q4 state:dead", "error:ValueError state:dead", "order_id:777", "order_id:777 state:dead"),
     *("worker:host-1/3", "worker:host-1/3 state:dead", "id:0", "key:c1", "since:1h", "type:nothing", "Jane"),
 )
+HARD = (
+    *("worker:host-1/3 state:retrying", "worker:host-1/3 type:order.nothing", "worker:host-1/* state:dead"),
+    *("worker:host-0/1,host-1/1 state:dead queue:q2", "worker:host-0/1 type:order.charge", "state:retrying since:10m"),
+    *("type:order.mail queue:q3 state:retrying", "error:KeyError", "state:running"),
+)
+"""Filters of which each condition alone means many jobs, and all together few or none."""
+
+
+class Order(BaseModel):
+    """Payload of all its jobs."""
+
+    order_id: int
+    customer: str
 
 
 def projection(kit: Kit) -> list[Row]:
@@ -52,6 +80,7 @@ def projection(kit: Kit) -> list[Row]:
         rates, bare = _fill(store, amount, Path(folder), kit.say)
         rows = [beside(f"projected, of {amount} jobs", rates, bare, 0.3, "jobs/s")]
         rows += [at_most(name, _slowest(ask), LONGEST_MS, "ms") for name, ask in _pages(Queries(store))]
+        rows += [at_most(name, _slowest(ask), PAGE_MS, "ms") for name, ask in _whole_pages(kit, store, amount)]
         store.close()
         return rows
 
@@ -103,7 +132,7 @@ def _id(number: int) -> str:
 def _job(number: int) -> list[Seen]:
     """Its record and its status; of each 40th a failure and a dead letter as well."""
     kind = ("charge", "ship", "mail", "report")[number % 4]
-    at = 1_700_000_000_000 + number * 10
+    at = FIRST_AT + number * 10
     payload = json.dumps({"order_id": number, "customer": f"c{number % 5000}"}).encode()
     job = Job(_id(number), f"order.{kind}", 1, f"q{number % 7}", payload, at, number=number % 12)
     worker = f"host-{number % 3}/{number % 8}"
@@ -130,7 +159,7 @@ def _job(number: int) -> list[Seen]:
 
 
 def _pages(queries: Queries) -> Iterator[tuple[str, Callable[[], object]]]:
-    now = 1_700_000_000_000 + JOBS * 10
+    now = FIRST_AT + JOBS * 10
 
     def asked(text: str) -> Callable[[], object]:
         where = parse(text, now, ["order_id"])
@@ -147,6 +176,53 @@ def _pages(queries: Queries) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "dead letters, counted", lambda: queries.letter_count(LetterSet(), "open")
     yield "one job", lambda: queries.job(_id(DEAD))
     yield "audit", queries.audit
+
+
+def _whole_pages(kit: Kit, store: Store, amount: int) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Whole answers of the dashboard: of somebody who may see all queues, and of somebody who may see one."""
+    app = App(
+        f"bench-pages-{time.time_ns() % 10**9}", settings=load_settings({"kafka.bootstrap": kit.bootstrap}, env={})
+    )
+    for number in range(7):
+        app.queue(f"q{number}", partitions=12)
+    for name in SEARCH:
+        app.job(name, queue="q0", payload=Order, search=["order_id"])(lambda ctx, order: None)
+    apply_topics(app.broker(), app.topic_plan())
+    # All of the last hour, and the busiest one that there is.
+    clock = ManualClock(FIRST_AT + amount * 10)
+    users = {
+        "all": (User(name="all", role=Role.ADMIN), ""),
+        "one": (User(name="one", role=Role.ADMIN, queues=frozenset({"q1"})), ""),
+    }
+    application = create(app, store, ProxyLogin(users, "X-User", networks("127.0.0.1")), clock=clock)
+    job = _id(DEAD)
+    lists = [f"/jobs?q={quote(text)}" for text in (*FILTERS, *HARD)]
+    others = (
+        "/failures",
+        "/letters",
+        "/letters?state=",
+        "/queues",
+        "/workers",
+        "/schedules",
+        "/replay",
+        "/audit",
+        "/care",
+    )
+    for path in ("/overview", *others, f"/care?q={job}", f"/jobs/{job}", *lists):
+        yield f"page {unquote(path)}", lambda path=path: _answer(application, path, "all")  # type: ignore[misc]  # bound now
+        if path != f"/jobs/{job}":  # it is of another queue
+            yield f"page {unquote(path)} of q1", lambda path=path: _answer(application, path, "one")  # type: ignore[misc]
+
+
+def _answer(application: FastAPI, path: str, user: str) -> None:
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(application, client=("127.0.0.1", 1))
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://localhost", headers={"X-User": user}
+        ) as client:
+            return await client.get(path)
+
+    asyncio.run(ask()).raise_for_status()
 
 
 def _slowest(ask: Callable[[], object]) -> float:

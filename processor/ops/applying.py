@@ -74,6 +74,7 @@ class Batch:
         self._moves: list[dict[str, Any]] = []
         self._failures: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._job_tally = Tally.of_jobs()
+        self._ended_tally = Tally.of_ended()
         self._letter_tally = Tally.of_letters()
         self._touched: set[str] = set()
         """Queues of which something has changed; empty: perhaps of all."""
@@ -122,7 +123,7 @@ class Batch:
         for part in parts(sorted(wanted)):
             for row in self._sql.execute(select(*columns).where(tables.jobs.c.id.in_(part))):
                 self._rows[row[0]] = known = JobRow.loaded(row)
-                self._job_tally.note(known.alike(), -1)
+                self._count(known, -1)
                 self._touched.add(known.record.queue)
         self._known = set(self._rows)
         for job_id in wanted - self._known:
@@ -164,7 +165,7 @@ class Batch:
     def _write_jobs(self) -> None:
         for row in self._rows.values():
             row.settle()
-            self._job_tally.note(row.alike(), +1)
+            self._count(row, +1)
             self._touched.add(row.record.queue)
         rows = {job_id: row.columns() for job_id, row in self._rows.items()}
         self._insert(tables.jobs, [columns for job_id, columns in rows.items() if job_id not in self._known])
@@ -172,6 +173,12 @@ class Batch:
         if changed:
             self._sql.execute(update(tables.jobs).where(tables.jobs.c.id == bindparam("this")), changed)
         self._job_tally.write(self._sql)
+        self._ended_tally.write(self._sql)
+
+    def _count(self, row: JobRow, change: int) -> None:
+        alike = row.alike()
+        self._job_tally.note(alike, change)
+        self._ended_tally.note_end(alike, change)
 
     def _write_bodies(self) -> None:
         wanted = sorted(self._payloads.keys() | self._results.keys())

@@ -213,8 +213,8 @@ class JobRow:
         else:
             self.state, self.changed_at = record.waits or State.QUEUED.value, record.enqueued_at
 
-    def alike(self) -> dict[str, str]:
-        """What it has in common with the jobs that it is counted with."""
+    def alike(self) -> dict[str, Any]:
+        """What it has in common with the jobs that it is counted with, and when it last changed."""
         fingerprint = self.status.fingerprint
         return {
             "fingerprint": fingerprint,
@@ -222,6 +222,7 @@ class JobRow:
             "queue": self.record.queue,
             "type": self.record.type,
             "state": self.state,
+            "changed_at": self.changed_at,
         }
 
     def columns(self) -> dict[str, Any]:

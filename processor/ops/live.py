@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,11 +15,8 @@ from processor.ops.folding import clean
 from processor.ops.planning import of_queues
 from processor.ops.queries import Row
 from processor.ops.store import Store
+from processor.ops.tallies import GOOD, MINUTE
 from processor.states import State
-
-MINUTE = 60_000
-GOOD = (State.SUCCEEDED.value,)
-BAD = (State.DEAD.value, State.KILLED.value, State.EXPIRED.value)
 
 _COLUMNS = (
     *("id", "type", "queue", "state", "life", "attempt", "done", "total", "note", "worker", "changed_at", "due_at"),
@@ -67,9 +64,6 @@ class Live:
     def __init__(self, store: Store, queues: frozenset[str] | None = None) -> None:
         self._store = store
         self._queues = queues
-        self._lock = threading.Lock()
-        self._over: dict[int, tuple[int, int]] = {}
-        """Minutes that are over -> what ended in them. Counted once: a busy hour has a million rows."""
 
     def look(self, ids: Sequence[str]) -> Look:
         """How far the projection is, what has changed of each queue, and some jobs as they stand."""
@@ -83,30 +77,28 @@ class Live:
                 rows += [dict(row) for row in found.mappings()]
         return Look(place=str(place), changes=changes, jobs={row["id"]: row for row in rows})
 
-    def rates(self, now_ms: int, as_of: int, minutes: int = 60) -> Rates:
-        """What ended in the last minutes.
-
-        A job that is sent back later stays counted where it failed as long as this process runs.
+    def rates(self, now_ms: int, minutes: int = 60) -> Rates:
+        """What ended in the last minutes. A job that is sent back is no longer counted where it failed.
 
         Args:
             now_ms: milliseconds since the epoch.
-            as_of: the projection knows everything up to this moment.
             minutes: how many.
         """
-        last = now_ms // MINUTE
+        ended, last = tables.ended.c, now_ms // MINUTE
         wanted = range(last - minutes + 1, last + 1)
-        with self._lock:
-            known = {minute: self._over[minute] for minute in wanted if minute in self._over}
-        first = next((minute for minute in wanted if minute not in known), last)
-        known |= self._ended(first, last)
-        over = {minute: known.get(minute, (0, 0)) for minute in wanted if (minute + 2) * MINUTE < as_of}
-        with self._lock:
-            self._over = over
-        told = [known.get(minute, (0, 0)) for minute in wanted]
+        query = (
+            select(ended.minute, ended.state, func.sum(ended.amount))
+            .where(ended.minute >= wanted[0], ended.minute <= last, *of_queues(ended.queue, self._queues))
+            .group_by(ended.minute, ended.state)
+        )
+        good, bad = Counter[int](), Counter[int]()
+        with self._store.engine.connect() as sql:
+            for minute, state, amount in sql.execute(query):
+                (good if state in GOOD else bad)[minute] += int(amount)
         return Rates(
             at=[minute * 60 for minute in wanted],
-            succeeded=[good for good, _ in told],
-            failed=[bad for _, bad in told],
+            succeeded=[good[minute] for minute in wanted],
+            failed=[bad[minute] for minute in wanted],
         )
 
     def oldest(self, queues: Sequence[str]) -> Mapping[str, int]:
@@ -128,21 +120,3 @@ class Live:
         with self._store.engine.connect() as sql:
             query = select(tables.letters).where(*where).order_by(letters.at.desc()).limit(limit)
             return [dict(row) for row in sql.execute(query).mappings()]
-
-    def _ended(self, first: int, last: int) -> dict[int, tuple[int, int]]:
-        jobs = tables.jobs.c
-        minute = jobs.changed_at - jobs.changed_at % MINUTE
-        query = (
-            select(minute.label("minute"), jobs.state, func.count().label("jobs"))
-            .where(jobs.state.in_([*GOOD, *BAD]))
-            .where(jobs.changed_at >= first * MINUTE, jobs.changed_at < (last + 1) * MINUTE)
-            .where(*of_queues(jobs.queue.concat(""), self._queues))
-            .group_by(minute, jobs.state)
-        )
-        found: dict[int, tuple[int, int]] = {}
-        with self._store.engine.connect() as sql:
-            for row in sql.execute(query):
-                good, bad = found.get(row.minute // MINUTE, (0, 0))
-                of = row.jobs if row.state in GOOD else 0
-                found[row.minute // MINUTE] = (good + of, bad + row.jobs - of)
-        return found

@@ -5,8 +5,9 @@ there; with two values it does not, and a database sorts all it finds, which may
 *branches*, each of which is one stretch of one index, and the newest rows of all branches together are the page:
 
 1. What names few jobs at most (an id's beginning, a payload field, words): those, if they are few indeed.
-2. Else values of an index of its own (key, parent, worker, fingerprint), one branch each.
-3. Else job type, queue and state, one branch for each combination that there is, as `tallies` knows.
+2. Else error, job type, queue or state, one branch for each combination that there is: `tallies` knows which, and how
+   many jobs each way of asking would walk over. The shortest way is taken.
+3. Unless that is long, and a key, a parent or a worker is named: those have an index of their own, with the state.
 4. Else everything, by time.
 
 All other conditions are written so that no index serves them: the database has no choice left to get wrong.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 from sqlalchemy import (
@@ -40,13 +42,17 @@ from processor.ops.folding import clean
 FEW = 2000
 """Rows that may be sorted for a page."""
 BRANCHES = 40
-"""Stretches that are read for one page."""
+"""Stretches that are read for one page, of what `tallies` knows."""
+SEEKS = 400
+"""The same, of keys, parents and workers: somebody has named these. SQLite takes 500."""
 _FINGERPRINT = re.compile(r"[0-9a-f]{12}")
 _HIGHEST = "\U0010ffff"
 _OWN = ("parent", "key", "worker")
 """Columns with an index of their own."""
 _ALIKE = ("type", "queue", "state", "error")
 """What `tallies` knows."""
+_LEADS = {"fingerprint": "error", "type": "type", "queue": "queue", "state": "state"}
+"""Column of `tallies` -> name in a filter."""
 
 Where = list[ColumnElement[bool]]
 Column = Callable[[str], ColumnElement[Any]]
@@ -64,11 +70,12 @@ def branches(sql: Connection, where: Filter, queues: frozenset[str] | None = Non
         few = _few(sql, condition)
         if few is not None:
             return [[few, *_others(where, condition, queues)]]
-    for condition in where.conditions:
-        if condition.name in _OWN and _exact(condition):
-            values = [clean(value) for value in condition.values]
-            return [[tables.jobs.c[condition.name] == v, *_others(where, condition, queues)] for v in values]
-    return _by_tallies(sql, where, queues)
+    by, amount = _shortest(sql, where, queues)
+    if amount > FEW:
+        for condition in where.conditions:
+            if condition.name in _OWN and _exact(condition):
+                return _by_own(sql, where, condition, queues)
+    return _by_tallies(sql, where, queues, by)
 
 
 def place_of(row: Mapping[str, Any]) -> str:
@@ -134,15 +141,35 @@ def of_queues(column: ColumnElement[str], queues: frozenset[str] | None) -> Wher
     return [] if queues is None else [column.in_(sorted(queues))]
 
 
-def _by_tallies(sql: Connection, where: Filter, queues: frozenset[str] | None) -> list[Where]:
+def _by_own(sql: Connection, where: Filter, own: Condition, queues: frozenset[str] | None) -> list[Where]:
+    jobs, state = tables.jobs.c, tables.tallies.c.state
+    states = sql.execute(select(state).where(*_of_tallies(where, "state")).distinct()).scalars().all()
+    values = list(dict.fromkeys(map(clean, own.values)))
+    if len(values) * len(states) > SEEKS:
+        return [_all(where, queues)]
+    rest = _others(where, own, queues)
+    return [[jobs[own.name] == value, jobs.state == each, *rest] for value in values for each in states]
+
+
+def _shortest(sql: Connection, where: Filter, queues: frozenset[str] | None) -> tuple[Sequence[str], float]:
+    """By which columns to ask, and over how many jobs that walks at most; by none: over all."""
     names = {condition.name for condition in where.conditions}
-    if "error" in names:
-        by = ["fingerprint"]
-    else:
-        by = [name for name in ("type", "queue", "state") if name in names]
-        by = by[:1] + ["state"] * (by[:1] in (["type"], ["queue"]))
-    if not by and queues is not None:
-        by = ["queue", "state"]
+    ways = [by for by in (("fingerprint",), ("type", "state"), ("queue", "state")) if _LEADS[by[0]] in names]
+    if queues is not None and ("queue", "state") not in ways:
+        ways.append(("queue", "state"))
+    if "state" in names and not ways:
+        ways = [("state",)]
+    found: tuple[Sequence[str], float] = ((), inf)
+    for by in ways:
+        column = tables.tallies.c
+        known = _of_tallies(where, *(_LEADS[name] for name in by))
+        known += of_queues(column.queue, queues) if "queue" in by else []
+        amount = int(sql.execute(select(func.coalesce(func.sum(column.amount), 0)).where(*known)).scalar_one())
+        found = min(found, (by, amount), key=lambda way: way[1])
+    return found
+
+
+def _by_tallies(sql: Connection, where: Filter, queues: frozenset[str] | None, by: Sequence[str]) -> list[Where]:
     if not by:
         return [_all(where, queues)]
     column = tables.tallies.c
@@ -152,14 +179,17 @@ def _by_tallies(sql: Connection, where: Filter, queues: frozenset[str] | None) -
         # What is so varied is found soon by walking back in time.
         return [_all(where, queues)]
     rest = _all(where, queues)
-    has = [tables.HAS_FAILED] if "error" in names else []
+    has = [tables.HAS_FAILED] if "fingerprint" in by else []
     return [[*(tables.jobs.c[n] == v for n, v in zip(by, values, strict=True)), *has, *rest] for values in found]
 
 
-def _of_tallies(where: Filter) -> Where:
+def _of_tallies(where: Filter, *names: str) -> Where:
+    """What the filter asks of `tallies`; with names only the conditions of these."""
     column = tables.tallies.c
     found: Where = []
     for condition in where.conditions:
+        if names and condition.name not in names:
+            continue
         values = tuple(map(clean, condition.values))
         if condition.name == "error":
             found += [column.fingerprint != "", _error(lambda name: column[name], values)]

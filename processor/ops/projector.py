@@ -295,14 +295,17 @@ class Projector:
             with self._store.writing() as sql:
                 alone(sql)
                 ids = [row[0] for row in sql.execute(chosen.limit(_FORGOTTEN))]
-                tally = Tally.of_jobs()
+                tally, ended = Tally.of_jobs(), Tally.of_ended()
                 for part in parts(ids):
-                    alike = select(*(tables.jobs.c[name] for name in ALIKE))
-                    for row in sql.execute(alike.where(tables.jobs.c.id.in_(part))).mappings():
-                        tally.note({**row, "error_kind": row["error_kind"] if row["fingerprint"] else ""}, -1)
+                    alike = select(*(tables.jobs.c[name] for name in (*ALIKE, "changed_at")))
+                    for found in sql.execute(alike.where(tables.jobs.c.id.in_(part))).mappings():
+                        row = {**found, "error_kind": found["error_kind"] if found["fingerprint"] else ""}
+                        tally.note(row, -1)
+                        ended.note_end(row, -1)
                     sql.execute(delete(tables.jobs).where(tables.jobs.c.id.in_(part)))
                     for table in (tables.bodies, tables.fields, tables.moves, tables.failures):
                         sql.execute(delete(table).where(table.c.job_id.in_(part)))
                 tally.write(sql)
+                ended.write(sql)
             if not ids:
                 return

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Float, Index, MetaData, Table, Text
 from sqlalchemy.dialects.postgresql import TEXT
 
-VERSION = 7
+VERSION = 8
 """Of these tables. Any change of them raises it; the next start then fills them anew."""
 
 metadata = MetaData()
@@ -84,17 +84,15 @@ HAS_FAILED = jobs.c.fingerprint != ""
 
 # A list is newest first, so each index ends with the time: what begins with equal values is read in order, and only as
 # far as the page goes. A question without a state is asked once for each state that there is: see `ops.planning`.
-for _name in ("state", "worker"):
-    Index(f"jobs_by_{_name}", jobs.c[_name], jobs.c.changed_at, jobs.c.id)
-for _name, _has in (
-    ("fingerprint", HAS_FAILED),
-    ("key", jobs.c.key.is_not(None)),
-    ("parent", jobs.c.parent.is_not(None)),
-):
-    Index(f"jobs_by_{_name}", jobs.c[_name], jobs.c.changed_at, jobs.c.id, sqlite_where=_has, postgresql_where=_has)
-Index("jobs_by_time", jobs.c.changed_at, jobs.c.id)
-Index("jobs_by_type_state", jobs.c.type, jobs.c.state, jobs.c.changed_at, jobs.c.id)
-Index("jobs_by_queue_state", jobs.c.queue, jobs.c.state, jobs.c.changed_at, jobs.c.id)
+_NEWEST = (jobs.c.changed_at, jobs.c.id)
+Index("jobs_by_time", *_NEWEST)
+Index("jobs_by_state", jobs.c.state, *_NEWEST)
+Index("jobs_by_fingerprint", jobs.c.fingerprint, *_NEWEST, sqlite_where=HAS_FAILED, postgresql_where=HAS_FAILED)
+for _name in ("type", "queue", "worker"):
+    Index(f"jobs_by_{_name}_state", jobs.c[_name], jobs.c.state, *_NEWEST)
+for _name in ("key", "parent"):
+    _has = jobs.c[_name].is_not(None)
+    Index(f"jobs_by_{_name}_state", jobs.c[_name], jobs.c.state, *_NEWEST, sqlite_where=_has, postgresql_where=_has)
 
 tallies = Table(
     "tallies",
@@ -107,6 +105,11 @@ tallies = Table(
     _big("amount"),
 )
 """How many jobs are alike, moved in the transaction that changes the jobs: counting a million rows takes a second."""
+
+ended = Table(
+    "ended", metadata, _big("minute", key=True), _text("queue", key=True), _text("state", key=True), _big("amount")
+)
+"""How many jobs ended in each minute since the epoch, as far as they still stand so."""
 
 bodies = Table(
     "bodies", metadata, _text("job_id", key=True), Column("payload", Text), _big("payload_size"), Column("result", Text)
@@ -176,6 +179,7 @@ _ADDRESS = (letters.c.at, letters.c.partition, letters.c.offset)
 Index("letters_by_time", *_ADDRESS)
 Index("letters_by_state", letters.c.state, *_ADDRESS)
 Index("letters_by_job", letters.c.job_id)
+Index("letters_by_reason", letters.c.reason, letters.c.state, *_ADDRESS)
 for _name in ("fingerprint", "type"):
     Index(f"letters_by_{_name}", letters.c[_name], *_ADDRESS)
     Index(f"letters_by_{_name}_state", letters.c[_name], letters.c.state, *_ADDRESS)

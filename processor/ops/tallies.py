@@ -14,9 +14,15 @@ from sqlalchemy import Connection, Table, bindparam, delete
 from sqlalchemy.dialects import postgresql, sqlite
 
 from processor.ops import tables
+from processor.states import State
 
 JOBS = ("fingerprint", "error_kind", "queue", "type", "state")
 """What jobs of one count have in common; error and fingerprint are empty for those that have not failed."""
+ENDED = ("minute", "queue", "state")
+GOOD = (State.SUCCEEDED.value,)
+BAD = (State.DEAD.value, State.KILLED.value, State.EXPIRED.value)
+"""Ends of a job, as `ENDED` counts them. Whoever cancels or discards one has not seen it fail."""
+MINUTE = 60_000
 LETTERS = ("fingerprint", "queue", "type", "state")
 
 
@@ -26,12 +32,17 @@ class Tally:
     def __init__(self, table: Table, names: tuple[str, ...]) -> None:
         self._table = table
         self._names = names
-        self._changes: Counter[tuple[str, ...]] = Counter()
+        self._changes: Counter[tuple[Any, ...]] = Counter()
 
     @classmethod
     def of_jobs(cls) -> Tally:
         """Of `tables.jobs`."""
         return cls(tables.tallies, JOBS)
+
+    @classmethod
+    def of_ended(cls) -> Tally:
+        """Of those of `tables.jobs` that are in the states `GOOD` and `BAD`."""
+        return cls(tables.ended, ENDED)
 
     @classmethod
     def of_letters(cls) -> Tally:
@@ -46,6 +57,11 @@ class Tally:
     def note(self, row: Mapping[str, Any], change: int) -> None:
         """So many more (or fewer) that are like this row."""
         self._changes[tuple(row[name] for name in self._names)] += change
+
+    def note_end(self, row: Mapping[str, Any], change: int) -> None:
+        """The same of a job, by its `queue`, `state` and `changed_at`, if it has ended."""
+        if row["state"] in GOOD or row["state"] in BAD:
+            self.note({**row, "minute": row["changed_at"] // MINUTE}, change)
 
     def write(self, sql: Connection) -> None:
         """Move the counts, in one order everywhere."""

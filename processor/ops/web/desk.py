@@ -64,7 +64,7 @@ class Desk:
         """As this user may see it."""
         if user.queues is None:
             return self
-        # Kept, since it remembers counts. There are no more than lines in the users' file.
+        # Made once for all requests. There are no more than lines in the users' file.
         if user.queues not in self.narrowed:
             queries, live = Queries(self.store, user.queues), Live(self.store, user.queues)
             actions = Actions(self.app, queries, self.clock)

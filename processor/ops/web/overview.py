@@ -45,7 +45,7 @@ def overview(request: Request) -> Response:
     orders = orders_now(broker, namespace)
     queues = desk.queue_rows(orders)
     oldest = desk.live.oldest([queue.queue for queue in queues])
-    rates = desk.live.rates(now, desk.queries.freshness().as_of)
+    rates = desk.live.rates(now)
     failed, ended = sum(rates.failed), sum(rates.succeeded) + sum(rates.failed)
     tiles = {
         "a minute": sum(rates.succeeded[-6:-1]) / 5,
@@ -73,7 +73,7 @@ def overview(request: Request) -> Response:
 def rates(request: Request) -> dict[str, Any]:
     """Jobs that ended in the last hour, minute by minute."""
     desk = desk_of(request)
-    return asdict(desk.live.rates(desk.clock.now_ms(), desk.queries.freshness().as_of))
+    return asdict(desk.live.rates(desk.clock.now_ms()))
 
 
 def for_a_person(desk: Desk, queues: Sequence[QueueRow], now_ms: int) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import event
 
+from processor.ops import planning
 from processor.ops.login import NoLogin
+from processor.ops.planning import FEW
 from processor.ops.store import Store
 from processor.ops.web.serve import create
 from tests.unit.ops.client import Client
@@ -33,9 +35,10 @@ FILTERS = {
     "queue:orders,mail": "jobs_by_queue_state",
     "queue:orders state:dead": "jobs_by_queue_state",
     "error:ValueError state:dead": "jobs_by_fingerprint",
-    "key:c1,c2": "jobs_by_key",
-    "parent:j1": "jobs_by_parent",
-    "worker:w1 state:dead": "jobs_by_worker",
+    "key:c1,c2": "jobs_by_key_state",
+    "parent:j1": "jobs_by_parent_state",
+    "worker:w1": "jobs_by_worker_state",
+    "worker:w1 state:dead": "jobs_by_state",
     "order_id:2": "fields_by_value",
     "order_id:2 state:dead": "fields_by_value",
     "id:0": "sqlite_autoindex_jobs_1",
@@ -139,3 +142,36 @@ def test_every_list_goes_by_its_index(desk: Desk, client: Client) -> None:
         told = plan(desk.store, *lists[-1])
         assert any(index in line for line in told), f"{text}: {told}"
     assert faults(desk.store, [("SELECT id FROM jobs WHERE note = 'x'", ())]), "the test sees a whole table read"
+
+
+@pytest.mark.parametrize(
+    ("text", "index", "few"),
+    [
+        ("worker:w1 state:dead", "jobs_by_worker_state (worker=? AND state=?)", 0),
+        ("key:c1 state:dead type:order.charge", "jobs_by_key_state (key=? AND state=?)", 0),
+        ("worker:w1 state:dead", "jobs_by_state (state=?)", FEW),
+        ("worker:w1 type:order.charge", "jobs_by_type_state (type=? AND state=?)", FEW),
+        ("type:order.charge,mail.send queue:mail", "jobs_by_queue_state (queue=? AND state=?)", FEW),
+    ],
+)
+def test_a_list_goes_by_what_is_rarest_of_all_that_is_asked(
+    desk: Desk, client: Client, monkeypatch: pytest.MonkeyPatch, text: str, index: str, few: int
+) -> None:
+    """So many jobs are walked over by type, queue or state, whichever are the fewest; of more by the worker."""
+    eventful(desk)
+    desk.look()
+    monkeypatch.setattr(planning, "FEW", few)
+    with asking(desk.store) as asked:
+        assert client.get(f"/api/v1/jobs?q={quote(text)}").status_code == 200
+    (told,) = [plan(desk.store, *each) for each in asked if "jobs.error_message" in each[0] and "ORDER BY" in each[0]]
+    assert [line for line in told if index in line], told
+
+
+def test_what_ended_in_each_minute_is_not_counted(desk: Desk, client: Client) -> None:
+    eventful(desk)
+    desk.look()
+    with asking(desk.store) as asked:
+        answer = client.get("/api/v1/rates").json()
+    assert (sum(answer["succeeded"]), sum(answer["failed"])) == (3, 2)
+    assert [told for each in asked for told in plan(desk.store, *each) if "SEARCH ended" in told]
+    assert not [statement for statement, _ in asked if "FROM jobs" in statement]

@@ -18,7 +18,7 @@ from processor.ops.filters import parse
 from processor.ops.folding import JobSeen, Seen, StatusSeen
 from processor.ops.queries import LetterSet, Queries
 from processor.ops.store import Store
-from processor.ops.tallies import JOBS, LETTERS
+from processor.ops.tallies import BAD, ENDED, GOOD, JOBS, LETTERS
 from processor.states import State
 from processor.wire.records import StatusRecord
 from tests.unit.ops.conftest import Desk
@@ -28,7 +28,7 @@ from tests.unit.ops.test_projection import eventful
 PLACE = TopicPartition("shop.jobs.orders", 0)
 
 
-def kept(store: Store, table: Table, names: Sequence[str]) -> dict[tuple[str, ...], int]:
+def kept(store: Store, table: Table, names: Sequence[str]) -> dict[tuple[Any, ...], int]:
     with store.engine.connect() as sql:
         rows = sql.execute(select(table)).mappings().all()
     return {tuple(row[name] for name in names): row["amount"] for row in rows}
@@ -48,6 +48,11 @@ def counted(store: Store, table: Table, names: Sequence[str]) -> dict[tuple[str,
 def tallied(store: Store) -> None:
     """The counts are those of the rows."""
     assert kept(store, tables.tallies, JOBS) == counted(store, tables.jobs, JOBS)
+    ended: Counter[tuple[int, str, str]] = Counter()
+    with store.engine.connect() as sql:
+        for row in sql.execute(select(tables.jobs).where(tables.jobs.c.state.in_([*GOOD, *BAD]))):
+            ended[row.changed_at // 60_000, row.queue, row.state] += 1
+    assert kept(store, tables.ended, ENDED) == ended
     assert kept(store, tables.letter_tallies, LETTERS) == counted(store, tables.letters, LETTERS)
 
 
