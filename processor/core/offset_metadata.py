@@ -49,7 +49,9 @@ class OffsetMetadata:
     slot: str
     """Name of the owner's slot."""
     read_mark: int
-    """Next offset the owner would have read: jobs from here on were never started by it."""
+    """Next offset the owner would have read, or let go where a process has just died: jobs from here on were never
+    started by it.
+    """
     released: bool = False
     """The owner gave the number up in good order."""
     hint: int | None = None

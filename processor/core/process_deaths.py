@@ -6,6 +6,10 @@ done and saved nothing since that epoch began is a suspect of that death. Suspec
 in a child process only once it was there at two deaths, and only a death of its own then gives it up. So whoever is
 there by chance comes to no harm, and a healthy number pays nothing.
 
+How far a process had read is far ahead of what it had started. So for a while after a death the new owner lets go only
+what there are slots for, says that before it starts, and gives this as its read mark: if it dies too, the suspects of
+both deaths are few.
+
 Before a suspect starts alone it is promoted, with the deaths so far: from then on it is counted by its own record. That
 says whether it has started (`running`) or still waits for its turn alone (`queued`): who only waits is there by chance.
 """

@@ -71,7 +71,7 @@ class Part:
     syncs: list[Sync]
     offsets: list[OffsetCommit]
     marks: list[tuple[LaneState, int]]
-    """How far a cautious number had read its lanes."""
+    """Of each lane of a cautious number: the jobs below may start once this is committed."""
     named: list[Attempt]
     """Suspects that start once this is committed."""
     marked: bool

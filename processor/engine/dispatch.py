@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from processor.core.ordering import Reclaimed, Spilled
@@ -14,7 +15,13 @@ from processor.engine.queue_partition import LaneState, PartitionPhase, QueuePar
 from processor.engine.ready_queue import ReadyQueue, is_due
 
 if TYPE_CHECKING:
+    from processor.engine.config import QueueConfig
+    from processor.engine.partition_jobs import Caution
+    from processor.engine.registry import RunnableJob
     from processor.engine.state import EngineState
+
+CAUTIOUS_AHEAD = 16
+"""Beyond twice the slots: so many jobs of a kind are let go at a time where a process has just died."""
 
 
 class Settles(Protocol):
@@ -41,6 +48,12 @@ class Dispatch:
         self._look_for_first = look_for_first
         self._gate = engine.gate
         self.ready_queues: dict[tuple[str, str], ReadyQueue] = {}
+        self._unused: tuple[tuple[int, int], frozenset[str]] = ((-1, -1), frozenset())
+        """Of how many job types and pools it was found, and the queues with a kind of executor that job types need and
+        nothing has used so far.
+        """
+        self._cautious: set[QueuePartition] = set()
+        """Those with jobs that wait until the log says that they may start."""
         self._settles: Settles
 
     def settle_by(self, settles: Settles) -> None:
@@ -62,11 +75,10 @@ class Dispatch:
             self._look_for_first(attempt, follows)
             return
         if number.caution is not None and lane is not None and attempt.origin.offset >= lane.durable_mark:
-            number.caution.held.append((attempt, follows))
-            number.touched = True
-            self._engine.outbox_load.request_flush(urgent=True)
+            number.caution.held.setdefault(_kind_of(job_type), []).append((attempt, follows))
+            self._cautious.add(number)
             return
-        kind = "async" if job_type.kind == "async" else job_type.executor
+        kind = _kind_of(job_type)
         if attempt.history.deaths >= QUARANTINE:
             kind = "quarantine" if self._engine.config.quarantine else f"alone-{kind}"
         queue = number.queue.name
@@ -82,18 +94,55 @@ class Dispatch:
             ready_queue.waiting.append(attempt)
 
     def read_durably(self, number: QueuePartition, marks: Sequence[tuple[LaneState, int]]) -> None:
-        """The log says how far a cautious number has read: what is below may start."""
+        """The log says which of its jobs a cautious number is about to start: those may."""
         for lane, mark in marks:
             lane.durable_mark = max(lane.durable_mark, mark)
         caution = number.caution
         if caution is None:
             return
-        held, caution.held = caution.held, []
+        held, caution.held = caution.held, {}
         if self._engine.clock.monotonic() >= caution.until:
             number.caution = None
-        for attempt, follows in held:
+        for attempt, follows in chain.from_iterable(held.values()):
             if not attempt.settled:
                 self.ready(attempt, follows=follows)
+
+    def _let_go(self) -> None:
+        """Cautious numbers: as many as there is room for start with the next flush. Who is behind them is no suspect if
+        this process dies too, though it was read.
+        """
+        room: dict[tuple[str, str], int] = {}
+        for number in list(self._cautious):
+            if number.caution is None or not number.caution.held or number.phase is not PartitionPhase.ACTIVE:
+                self._cautious.discard(number)
+                continue
+            if self._may_start(number, number.caution, room):
+                number.touched = True
+                self._engine.outbox_load.request_flush(urgent=True)
+
+    def _may_start(self, number: QueuePartition, caution: Caution[Attempt], room: dict[tuple[str, str], int]) -> bool:
+        """Raise the marks of its lanes over those for which there is room, and count them off.
+
+        Returns:
+            Whether a mark was raised.
+        """
+        raised, queue = False, number.queue
+        for kind, held in caution.held.items():
+            left = room.get((queue.name, kind))
+            if left is None:
+                left = self._cautious_room(queue, kind)
+            for attempt, _ in held[: max(left, 0)]:
+                lane, after = attempt.lane, attempt.origin.offset + 1
+                if lane is not None and lane.start_mark < after:
+                    lane.start_mark = after
+                    raised = True
+            room[queue.name, kind] = left - len(held)
+        return raised
+
+    def _cautious_room(self, queue: QueueConfig, kind: str) -> int:
+        ready_queue = self.ready_queues.get((queue.name, kind))
+        held = 0 if ready_queue is None else ready_queue.ready + ready_queue.outstanding
+        return 2 * queue.concurrency + CAUTIOUS_AHEAD - held
 
     def _new_ready_queue(self, queue: str, kind: str) -> ReadyQueue:
         pool = self._make_pool(queue, self._engine.queues[queue].concurrency, kind)
@@ -102,6 +151,8 @@ class Dispatch:
 
     def hand_out(self) -> int:
         """Give the pools what they have room for; how many attempts were handed out."""
+        if self._cautious:
+            self._let_go()
         handed = 0
         resting = self._gate.resting
         for (queue, _), ready_queue in self.ready_queues.items():
@@ -236,15 +287,39 @@ class Dispatch:
         A reader serves all queues, and what it brings next may be for any kind of executor: one that has not enough is
         reason to read on, even if the others get more than they need. The bounds of what is in flight hold anyway.
         """
-        # What suspects leave room for says nothing about the others.
-        ready_queues = [
-            (queue, ready_queue) for (queue, _), ready_queue in self.ready_queues.items() if not ready_queue.alone
-        ]
-        lacks = max((ready_queue.lacks_due if due else ready_queue.lacks for _, ready_queue in ready_queues), default=0)
-        if lacks > 0:
-            return lacks
-        known = {queue for queue, _ in ready_queues}
-        return self._engine.config.fetch_records if any(n.queue.name not in known for n in self._engine.active()) else 0
+        most = 0
+        for ready_queue in self.ready_queues.values():
+            # What suspects leave room for says nothing about the others.
+            if not ready_queue.alone:
+                lacks = ready_queue.lacks_due if due else ready_queue.lacks
+                if lacks > most:
+                    most = lacks
+        return most or (self._engine.config.fetch_records if self._may_lack() else 0)
+
+    def _may_lack(self) -> bool:
+        """Whether something unread may be for slots that were never used so far: of a queue, or, where those that were
+        used will not be free soon, of another kind of executor.
+        """
+        seen, unused = self._unused
+        found = len(self._engine.registry), len(self.ready_queues)
+        if seen != found:
+            unused = self._with_unused()
+            self._unused = found, unused
+        if not unused:
+            return False
+        short = {queue for (queue, _), each in self.ready_queues.items() if each.is_short and not each.alone}
+        return any(number.queue.name in unused and number.queue.name not in short for number in self._engine.active())
+
+    def _with_unused(self) -> frozenset[str]:
+        """Queues that lack a kind of executor: one that no job has used at all counts also if no job type is known, for
+        its jobs are to be read and parked.
+        """
+        kinds = set(map(_kind_of, self._engine.registry.values()))
+        used: dict[str, set[str]] = {queue: set() for queue in self._engine.queues}
+        for (queue, kind), ready_queue in self.ready_queues.items():
+            if not ready_queue.alone:
+                used[queue].add(kind)
+        return frozenset(queue for queue, has in used.items() if not has or kinds - has)
 
     @property
     def outstanding(self) -> int:
@@ -266,3 +341,8 @@ class Dispatch:
     def waiting(self) -> int:
         """Attempts that may start and wait for a slot."""
         return sum(ready_queue.ready for ready_queue in self.ready_queues.values())
+
+
+def _kind_of(job_type: RunnableJob) -> str:
+    """The kind of executor that runs a job type."""
+    return "async" if job_type.kind == "async" else job_type.executor

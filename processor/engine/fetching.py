@@ -76,7 +76,7 @@ class Fetching:
             limit = min(config.fetch_records, due if lane is Lane.DUE else fresh)
             if limit <= 0:
                 continue
-            room = config.inflight_max_records - engine.inflight_records
+            room = min((load.room for load in engine.loads.values() if not load.is_full), default=0)
             if room <= 0:
                 break
             try:

@@ -121,7 +121,7 @@ class Outbox:
             syncs=waiting.syncs,
             offsets=offsets,
             marked=marked is not None,
-            marks=[] if number.caution is None else [(n, n.window.read_mark) for n in number.lanes.values()],
+            marks=[] if number.caution is None else [(n, n.start_mark) for n in number.lanes.values()],
             named=waiting.named,
             ending=waiting.ending,
             checkpoint_end=number.checkpoint_end,

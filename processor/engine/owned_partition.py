@@ -57,6 +57,7 @@ class OwnedLane(Generic[A, S]):
         "mark_below",
         "number",
         "partition",
+        "start_mark",
         "topic",
         "window",
     )
@@ -71,8 +72,10 @@ class OwnedLane(Generic[A, S]):
         self.mark_below = 0
         """Records below were possibly run by a predecessor that died: their ends are marked in the dedupe topic."""
         self.deaths: tuple[Death, ...] = ()
+        self.start_mark = 0
+        """While the number is cautious: of what was read, what lies below may start once the log says so."""
         self.durable_mark = 0
-        """The read mark as last committed, while the number is cautious."""
+        """The start mark as last committed."""
         self.changed = False
 
     def complete(self, offset: int) -> None:
@@ -182,7 +185,7 @@ class OwnedPartition(Generic[A, S]):
                 epoch=self.tenure.epoch,
                 slot=self.tenure.slot,
                 released=self.released,
-                read_mark=lane.window.read_mark,
+                read_mark=lane.window.read_mark if self.caution is None else max(lane.start_mark, low),
                 hint=self.hint,
                 ranges=tuple(lane.window.done_ranges(MOST_LOOKED_AT)),
                 deaths=noted(lane.deaths, None, low) if lane.deaths else (),

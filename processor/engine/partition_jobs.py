@@ -107,15 +107,15 @@ class Parked:
 
 
 class Caution(Generic[A]):
-    """A predecessor died: for a while a job starts only once the log says that it was read."""
+    """A predecessor died: for a while a job starts only once the log says that it may."""
 
     __slots__ = ("held", "until")
 
     def __init__(self, until: float) -> None:
         self.until = until
         """Monotonic seconds."""
-        self.held: list[tuple[A, bool]] = []
-        """Those that wait for that, and whether each follows in its key."""
+        self.held: dict[str, list[tuple[A, bool]]] = {}
+        """Those that wait for that by their kind of executor, and whether each follows in its key."""
 
 
 class Successor(NamedTuple, Generic[A]):

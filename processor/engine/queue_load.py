@@ -27,6 +27,11 @@ class QueueLoad:
         return self.records >= self.max_records or self.size >= self.max_bytes
 
     @property
+    def room(self) -> int:
+        """How many more records it may have in flight."""
+        return self.max_records - self.records
+
+    @property
     def is_low(self) -> bool:
         """Whether half of its share is free again: holding back throws away what was fetched ahead."""
         return self.records <= self.max_records // 2 and self.size <= self.max_bytes // 2

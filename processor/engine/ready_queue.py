@@ -67,6 +67,11 @@ class ReadyQueue:
         return len(self.running)
 
     @property
+    def is_short(self) -> bool:
+        """Whether its jobs take no time of late: slots are free again at once."""
+        return self._seconds < SHORT
+
+    @property
     def ahead(self) -> int:
         """How many the pool may hold: its slots and what they end while the owner is busy, or they would be idle.
 
@@ -76,7 +81,7 @@ class ReadyQueue:
         if self.alone:
             return slots
         most = 2 * slots + 128
-        return most if self._seconds < SHORT else min(slots + 16 + int(self._peak), most)
+        return most if self.is_short else min(slots + 16 + int(self._peak), most)
 
     @property
     def lacks(self) -> int:
@@ -92,7 +97,7 @@ class ReadyQueue:
         return self._lacks(len(self.due))
 
     def _lacks(self, ready: int) -> int:
-        if self._seconds < SHORT:
+        if self.is_short:
             return SHORT_AHEAD if ready < SHORT_AHEAD else 0
         lacks = 2 * self.ahead - ready
         return lacks if lacks >= FEW else 0

@@ -204,11 +204,12 @@ class EngineState:
 
     @property
     def has_room(self) -> bool:
-        """Whether the worker may take more from the log."""
+        """Whether the worker may take more from the log, of a queue at least. Each has its share of the bounds: what a
+        fetch brings beyond the share of one queue is not taken from the others.
+        """
         config, outbox = self.config, self.outbox_load
         return (
-            self.inflight_records < config.inflight_max_records
-            and self.inflight_bytes < config.inflight_max_bytes
+            any(not load.is_full for load in self.loads.values())
             and outbox.records + outbox.flushed_records < config.outbox_max_records
             and outbox.size + outbox.flushed_size < config.outbox_max_bytes
         )

@@ -1,8 +1,9 @@
 """The watchdog: a number that stands still although it could move is held, with an alarm; the others go on.
 
 It could move if, at every look for `WorkerConfig.watchdog` seconds, the cluster answered, something lay in one of its
-lanes beyond what was read, its queue was not paused, the worker had room, and a slot of its queue was free. It did not
-move if nothing was read or completed in all that time. Neither a long job nor a slow broker is a standstill.
+lanes beyond what was read, its queue was not paused, the worker and the queue's share had room, and a slot of its queue
+was free. It did not move if nothing was read or completed in all that time. Neither a long job nor a slow broker is a
+standstill.
 """
 
 from __future__ import annotations
@@ -98,6 +99,8 @@ class Watchdog:
         windows = [(lane.key, lane.window) for lane in number.lanes.values()]
         waits = any(ends.get(key, 0) > window.read_mark for key, window in windows)
         name = number.queue.name
-        may = name not in self._engine.gate.resting and self._engine.has_room
+        # A slot of one kind may be free while jobs of another have all that the queue may have in flight.
+        full = self._engine.loads[name].is_full
+        may = name not in self._engine.gate.resting and self._engine.has_room and not full
         could = waits and may and self._dispatch.has_free_slot(name)
         return Sight(number.assignment, tuple((window.read_mark, window.low) for _, window in windows), could)

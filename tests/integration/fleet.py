@@ -175,8 +175,11 @@ class Fleet:
         env: Mapping[str, str] | None = None,
         supervised: bool = False,
         concurrency: int | None = None,
+        flags: Sequence[str] = (),
     ) -> Process:
-        """Start a worker in this slot. `concurrency`: slots for each kind of executor, if not the queue's own."""
+        """Start a worker in this slot. `concurrency`: slots for each kind of executor, if not the queue's own. `flags`:
+        of the command, added to the others.
+        """
         settings = {"worker.state_dir": str(self.folder / "state"), **self.settings}
         named = {f"PROCESSOR_{name.replace('.', '__').upper()}": value for name, value in settings.items()}
         process = Process(
@@ -184,6 +187,7 @@ class Fleet:
             [
                 *self.command(slot, bootstrap or self.bootstrap, supervised=supervised),
                 *([] if concurrency is None else ["--concurrency", str(concurrency)]),
+                *flags,
             ],
             self.folder,
             self.env(named, env),

@@ -136,6 +136,30 @@ MUTANTS = [
         ),
     ),
     _mutant(
+        "what was only read after a death is a suspect of the next",
+        "engine/dispatch.py",
+        "test_one_poison_among_a_thousand_keeps_them_up_for_less_than_a_minute",
+        ("in held[: max(left, 0)]:", "in held:"),
+    ),
+    _mutant(
+        "repeats are looked for in their own lane alone",
+        "engine/precedents.py",
+        "test_a_repeat_in_another_lane_runs_once",
+        ("            elif name in self._elsewhere and", "            elif False and"),
+    ),
+    _mutant(
+        "a repeat starts before it is in the log by its own name",
+        "engine/precedents.py",
+        "test_a_first_record_that_comes_after_its_repeat_in_another_lane",
+        ("            outcomes.promote(attempt)\n", "            pass\n"),
+    ),
+    _mutant(
+        "a repeat does not give way",
+        "engine/intake.py",
+        "test_a_first_record_that_comes_after_its_repeat_in_another_lane",
+        ("            self._gives_way(number.jobs.attempts.get(job.id), lane)\n", "            pass\n"),
+    ),
+    _mutant(
         "retention goes by the lane's end",
         "engine/upkeep.py",
         "test_unfinished_job_is_never_deleted_by_retention",

@@ -194,7 +194,9 @@ def test_job_that_takes_its_worker_along_even_alone_is_given_up(scene: Scene) ->
 
 
 def test_one_poison_among_a_thousand_keeps_them_up_for_less_than_a_minute(scene: Scene) -> None:
-    """All of them were read, few of them had begun when the process died: each finishes, none is given up."""
+    """All of them were read, few of them had begun when the process died: each finishes, none is given up. From its
+    first death on those that were only read are no suspects: few run alone.
+    """
     process: list[Supervised] = []
 
     def poison(ctx: Any, payload: Any) -> None:
@@ -211,3 +213,27 @@ def test_one_poison_among_a_thousand_keeps_them_up_for_less_than_a_minute(scene:
     process[0].until(lambda: scene.is_settled() and len(scene.ends()) == 1000, 60.0)
     assert [letter.id for letter in scene.dead_letters()] == ["poison-1"]
     assert sum(states == [State.SUCCEEDED] for states in scene.ends().values()) == 999
+    assert "poison-1" in scene.quarantined
+    assert len(set(scene.quarantined)) <= 2 * scene.concurrency + 16
+
+
+def test_kinds_let_go_after_a_death_wait_for_their_own_slots_alone(scene: Scene) -> None:
+    """Where a process has just died, jobs that hold all slots of their kind keep no other kind from starting."""
+    ends: list[str] = []
+    process: list[Supervised] = []
+
+    def slow(ctx: Any, payload: Any) -> None:
+        scene.runtime.pass_time(20.0)
+
+    scene.define("slow", slow)
+    scene.define("quick", lambda ctx, payload: ends.append(ctx.id)).executor = "process"
+    process.append(Supervised(scene, promote_after=1e6))
+    scene.until(scene.active)
+    for index in range(60):
+        scene.enqueue("slow", f"slow-{index}")
+    scene.runtime.pass_time(1.0)
+    process[0].worker.kill()
+    process[0].until(scene.active)
+    scene.enqueue("quick", "quick-1")
+    scene.until(lambda: ends == ["quick-1"], 2.0)
+    process[0].until(scene.is_settled, 600.0)

@@ -43,3 +43,21 @@ def test_every_long_job_is_promoted_though_others_come_after_it(scene: Scene) ->
         scene.runtime.pass_time(0.2)
     scene.until(lambda: {job_id for table in scene.live().values() for job_id in table.ids()} >= set(ids), 2.9)
     scene.settle()
+
+
+def test_slots_that_a_newly_defined_type_needs_are_reason_to_read_on(scene: Scene) -> None:
+    """What is known of the kinds of executors does not outlive the types that it was found in."""
+    scene.concurrency = 2
+    ends: list[str] = []
+    scene.define("slow", lambda ctx, payload: scene.runtime.wait_for(lambda: False, 100.0))
+    worker = scene.start("w-0")
+    scene.until(scene.active)
+    dispatch, state = worker.worker.dispatch, worker.worker.state
+    for n in range(100):
+        scene.enqueue("slow", f"slow-{n}")
+        scene.until(lambda: dispatch.outstanding > 0)
+    scene.until(lambda: not dispatch.lacks())
+    assert state.inflight_records < 100
+    scene.define("quick", lambda ctx, payload: ends.append(ctx.id)).executor = "process"
+    scene.enqueue("quick", "quick-1")
+    scene.until(lambda: ends == ["quick-1"], 2.0)

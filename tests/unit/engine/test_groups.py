@@ -307,7 +307,9 @@ def test_a_slot_that_lives_on_with_another_queue_is_not_shot(scene: Scene) -> No
     assert shooting.shots == [f"{NS}.worker.w-0"]
 
 
-def test_one_queue_never_starves_another(scene: Scene) -> None:
+@pytest.mark.parametrize("bound", [{"inflight_max_records": 60}, {"inflight_max_bytes": 60_000}], ids=str)
+@pytest.mark.parametrize("waits", [False, True], ids=["it comes", "it waits already"])
+def test_one_queue_never_starves_another(scene: Scene, bound: dict[str, Any], waits: bool) -> None:
     """A slow queue's backlog is larger than all that may be in flight; quick jobs of the other start at once."""
     ends: dict[str, float] = {}
 
@@ -316,10 +318,12 @@ def test_one_queue_never_starves_another(scene: Scene) -> None:
 
     scene.define("slow", lambda ctx, payload: scene.runtime.wait_for(lambda: False, 300.0))
     scene.define("quick", quick)
-    worker = scene.start("w-0", queues=both_queues(), inflight_max_records=60)
+    if waits:
+        slow_jobs(scene)
+    worker = scene.start("w-0", queues=both_queues(), **bound)
     scene.until(lambda: fair(scene, 1))
-    for place in range(200):
-        scene.enqueue("slow", f"slow-{place}")
+    if not waits:
+        slow_jobs(scene)
     slow = worker.worker.state.loads[QUEUE]
     scene.until(lambda: slow.held_back)
     began = scene.runtime.clock.monotonic()
@@ -327,7 +331,68 @@ def test_one_queue_never_starves_another(scene: Scene) -> None:
         append_other(scene, f"r-{place}", "quick", number=place)
     scene.until(lambda: len(ends) == 3, 20.0)
     assert max(ends.values()) - began < 0.5
-    assert slow.max_records <= slow.records < 60, "its share, and what one fetch brings"
+    if "inflight_max_records" in bound:
+        assert slow.records == 30, "its share"
+
+
+def slow_jobs(scene: Scene) -> None:
+    for place in range(200):
+        scene.enqueue("slow", f"slow-{place}", "x" * 1000)
+
+
+def test_a_slow_kind_of_a_queue_that_has_its_share_is_no_standstill(scene: Scene) -> None:
+    """The other kind's slots are free all the time, and quick jobs lie behind what is read; nothing is held."""
+    ends: list[str] = []
+
+    def slow(ctx: Any, payload: Any) -> None:
+        scene.runtime.wait_for(lambda: False, 100.0)
+        ends.append(ctx.id)
+
+    scene.define("slow", slow)
+    scene.define("quick", lambda ctx, payload: ends.append(ctx.id)).executor = "process"
+    worker = scene.start("w-0", queues=both_queues(), inflight_max_records=40, watchdog=20.0)
+    scene.until(lambda: fair(scene, 1))
+    scene.enqueue("quick", "quick-0")
+    scene.until(lambda: ends == ["quick-0"])
+    for place in range(60):
+        scene.enqueue("slow", f"slow-{place}")
+    load = worker.worker.state.loads[QUEUE]
+    scene.until(lambda: load.held_back)
+    scene.enqueue("quick", "quick-1")
+    scene.runtime.pass_time(90.0)
+    assert ends == ["quick-0"]
+    assert worker.worker.state.counters.events["held"] == 0
+    assert scene.alerts() == []
+
+
+def test_kinds_of_one_queue_share_what_it_may_have_in_flight() -> None:
+    """A queue is one line: within that bound no kind of job waits for the slots of another, beyond it a quick one waits
+    until enough of those before it have ended. Who must not wait at all has a queue of its own
+    (`test_one_queue_never_starves_another`).
+    """
+    scene = Scene(partitions=1, concurrency=4)
+    ends: list[str] = []
+
+    def slow(ctx: Any, payload: Any) -> None:
+        scene.runtime.wait_for(lambda: False, 10.0)
+        ends.append(ctx.id)
+
+    scene.define("slow", slow).executor = "process"
+    scene.define("quick", lambda ctx, payload: ends.append(ctx.id))
+    scene.start("w-0", inflight_max_records=60, fetch_records=20)
+    scene.until(scene.active)
+    for place in range(50):
+        scene.enqueue("slow", f"slow-{place}")
+    scene.enqueue("quick", "within")
+    for place in range(50, 70):
+        scene.enqueue("slow", f"slow-{place}")
+    scene.enqueue("quick", "beyond")
+    scene.until(lambda: "within" in ends, 1.0)
+    scene.runtime.pass_time(5.0)
+    assert ends == ["within"]
+    scene.until(lambda: "beyond" in ends, 60.0)
+    assert len(ends) - 2 <= 20, "it begins when there is room, not when its turn among all would be"
+    scene.close()
 
 
 def test_a_queue_that_was_held_back_is_read_on(scene: Scene) -> None:
