@@ -52,7 +52,7 @@ class Dispatch:
         """Of how many job types and pools it was found, and the queues with a kind of executor that job types need and
         nothing has used so far.
         """
-        self._cautious: set[QueuePartition] = set()
+        self._cautious: dict[QueuePartition, None] = {}
         """Those with jobs that wait until the log says that they may start."""
         self._settles: Settles
 
@@ -76,7 +76,7 @@ class Dispatch:
             return
         if number.caution is not None and lane is not None and attempt.origin.offset >= lane.durable_mark:
             number.caution.held.setdefault(_kind_of(job_type), []).append((attempt, follows))
-            self._cautious.add(number)
+            self._cautious[number] = None
             return
         kind = _kind_of(job_type)
         if attempt.history.deaths >= QUARANTINE:
@@ -114,7 +114,7 @@ class Dispatch:
         room: dict[tuple[str, str], int] = {}
         for number in list(self._cautious):
             if number.caution is None or not number.caution.held or number.phase is not PartitionPhase.ACTIVE:
-                self._cautious.discard(number)
+                self._cautious.pop(number, None)
                 continue
             if self._may_start(number, number.caution, room):
                 number.touched = True

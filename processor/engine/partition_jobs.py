@@ -51,7 +51,8 @@ class Parked:
         self._again_at: dict[str, int | None] = {}
         self._written: dict[str, tuple[int, int]] = {}
         """(epoch, sequence) of the record that parks a job, until it is known to be committed."""
-        self._wanted: set[str] = set()
+        # Like a set, but in an order: what is looked at first must not depend on the hashes of ids.
+        self._wanted: dict[str, None] = {}
         """Those that are to be looked at now: an operator wants something of them."""
 
     def __contains__(self, job_id: str) -> bool:
@@ -74,36 +75,36 @@ class Parked:
         """
         self._again_at[job_id] = again_at
         if wanted:
-            self._wanted.add(job_id)
+            self._wanted[job_id] = None
         if written is not None:
             self._written[job_id] = written
 
     def look_at(self, job_id: str) -> None:
         """An operator wants something of this one."""
-        self._wanted.add(job_id)
+        self._wanted[job_id] = None
 
     def look_at_all(self) -> None:
         """The same for every one of them."""
-        self._wanted.update(self._again_at)
+        self._wanted.update(dict.fromkeys(self._again_at))
 
     def due(self, now_ms: int) -> Iterator[str]:
         """Those whose time has come, and those that somebody wants looked at. The table may change meanwhile."""
         due = [job_id for job_id, at in self._again_at.items() if at is not None and now_ms >= at]
-        return (job_id for job_id in {*due, *self._wanted} if job_id in self._again_at)
+        return (job_id for job_id in dict.fromkeys((*due, *self._wanted)) if job_id in self._again_at)
 
     def looked_at(self, job_id: str, order: tuple[int, int]) -> bool:
         """Somebody looks at this one, as the record with this (epoch, sequence) tells; False: a newer one parks it."""
         if order < self._written.get(job_id, (0, 0)):
             return False
         self._written.pop(job_id, None)
-        self._wanted.discard(job_id)
+        self._wanted.pop(job_id, None)
         return True
 
     def leave(self, job_id: str) -> None:
         """It goes on, or has ended; or it was not parked at all."""
         self._again_at.pop(job_id, None)
         self._written.pop(job_id, None)
-        self._wanted.discard(job_id)
+        self._wanted.pop(job_id, None)
 
 
 class Caution(Generic[A]):
